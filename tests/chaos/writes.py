@@ -35,7 +35,7 @@ _ROLLBACK_GUARD_SECONDS = 10.0
 
 
 @dataclass
-class Asked:
+class AdminRequest:
     """A write as it is asked: the call, what must come of it, and what came."""
 
     write: Write
@@ -82,7 +82,7 @@ class Writes:
             self._send(asked)
         self.conclude(asked)
 
-    def begin(self, write: Write) -> Asked:
+    def begin(self, write: Write) -> AdminRequest:
         """Sends a write in a thread of its own."""
         if write.kind in ("token", "revoke", "unpin"):
             write = replace(write, kind="traffic")
@@ -100,7 +100,7 @@ class Writes:
         asked = self._ask(write)
         return asked.expected not in (None, asked.before)
 
-    def conclude(self, asked: Asked) -> None:
+    def conclude(self, asked: AdminRequest) -> None:
         """Books the answer, and compares what is served with it when the gateway can be asked."""
         name, outcome = asked.write.endpoint, asked.outcome
         endpoint = self._checks.endpoints[name]
@@ -120,7 +120,7 @@ class Writes:
         if self._checks.is_running():
             self._checks.observe(name, asked.write)
 
-    def _done(self, asked: Asked, endpoint: Endpoint, overtaken: bool) -> None:
+    def _done(self, asked: AdminRequest, endpoint: Endpoint, overtaken: bool) -> None:
         if asked.expected is None:
             self._report.violate(f"{asked.write} was accepted, and must be refused: {asked.why}")
             return
@@ -134,13 +134,13 @@ class Writes:
 
     # === the call ===
 
-    def _send(self, asked: Asked) -> None:
+    def _send(self, asked: AdminRequest) -> None:
         begun = time.monotonic()
         self._call(asked)
         kind = "emergency" if asked.write.kind in EMERGENCIES else "ordinary"
         self._report.time(kind, time.monotonic() - begun, str(asked.write))
 
-    def _call(self, asked: Asked) -> None:
+    def _call(self, asked: AdminRequest) -> None:
         self._made += 1
         reason = f"chaos {self._made}"
         headers = {"if-match": "*"}
@@ -166,14 +166,14 @@ class Writes:
         ):
             self._checks.ledger.reasons.append((asked.write.endpoint, reason))
 
-    def _ask(self, write: Write) -> Asked:
+    def _ask(self, write: Write) -> AdminRequest:
         """The call of a write, and what the model says of it."""
         endpoint = self._checks.endpoints[write.endpoint]
         if endpoint.now is None or endpoint.now.removed:
             write = replace(write, kind="apply")
         elif write.kind == "restore" and not _restorable(endpoint):
             write = replace(write, kind="abort")
-        asked = Asked(write, endpoint.now, path=f"/endpoints/{write.endpoint}")
+        asked = AdminRequest(write, endpoint.now, path=f"/endpoints/{write.endpoint}")
         try:
             if endpoint.now is None or write.kind == "apply":
                 self._ask_apply(asked, endpoint)
@@ -185,7 +185,7 @@ class Writes:
             asked.why = str(refused)
         return asked
 
-    def _ask_simple(self, asked: Asked, before: State) -> None:
+    def _ask_simple(self, asked: AdminRequest, before: State) -> None:
         write = asked.write
         if write.kind == "traffic":
             asked.method, asked.path = "PATCH", f"{asked.path}/traffic"
@@ -203,7 +203,7 @@ class Writes:
                 asked.body = {"version": write.version}
         asked.expected = SIMPLE[write.kind](before, write)
 
-    def _ask_restore(self, asked: Asked, endpoint: Endpoint) -> None:
+    def _ask_restore(self, asked: AdminRequest, endpoint: Endpoint) -> None:
         before = endpoint.now
         assert before is not None
         known = _restorable(endpoint)
@@ -212,7 +212,7 @@ class Writes:
         asked.body = {"revision": n}
         asked.expected = restore(before, endpoint.history[n])
 
-    def _ask_apply(self, asked: Asked, endpoint: Endpoint) -> None:
+    def _ask_apply(self, asked: AdminRequest, endpoint: Endpoint) -> None:
         write, before = asked.write, endpoint.now
         asked.method = "PUT"
         declared = Declared(write.version, made({write.other: write.slots}))
@@ -238,7 +238,7 @@ class Writes:
 
     # === how long a rollback takes ===
 
-    def _timed_rollback(self, asked: Asked) -> None:
+    def _timed_rollback(self, asked: AdminRequest) -> None:
         """Sends a rollback, and asks with the key of a user who is on a version that it takes away until that changes."""
         table = self._checks.endpoints[asked.write.endpoint].table
         before, expected = asked.before, asked.expected

@@ -15,7 +15,16 @@ from hypothesis import strategies as st
 
 from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Entry, Manifest, collect
-from headgate.store import AuditRecord, Commit, Kept, Proposal, RevisionRecord, Store, open_store, stamp
+from headgate.store import (
+    AuditRecord,
+    Commit,
+    Proposal,
+    RetentionLimits,
+    RevisionRecord,
+    Store,
+    open_store,
+    stamp,
+)
 from unit.control_harness import Clock
 
 NOW = "2027-03-01T03:12:04Z"
@@ -100,7 +109,7 @@ class History:
     def drop(self, newest: int) -> None:
         """What is older than a month goes, but the newest, and what is in force with the one before it."""
         since = stamp(self.clock() - timedelta(days=30))
-        while self.store.drop_revisions("scale", Kept(newest, since), ()):
+        while self.store.drop_revisions("scale", RetentionLimits(newest, since), ()):
             pass
         applied = max((n for n, one in self.revisions.items() if one[2]), default=1)
         self.revisions = {

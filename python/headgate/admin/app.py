@@ -18,10 +18,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from headgate.admin.asked import (
+from headgate.admin.admin_request import (
     DOCUMENT_TYPES,
     JSON_TYPES,
-    Asked,
+    AdminRequest,
     check_content_coding,
     check_content_type,
     principal_of,
@@ -74,7 +74,7 @@ def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -
     described_calls = list(table)
     description = functools.cache(lambda: describe(described_calls))
 
-    async def openapi(_asked: Asked) -> ASGIApp:
+    async def openapi(_asked: AdminRequest) -> ASGIApp:
         # Made when somebody asks: it takes a third of a second that a start should not wait for, nor the event loop.
         return JSONResponse(await anyio.to_thread.run_sync(description))
 
@@ -127,11 +127,11 @@ class _Dispatch:
             return
         who = principal_of(request)
         dry_run = request.query_params.get("dry_run") == "true" and not isinstance(error, PermissionDenied)
-        asked = Call(who.name, who.role, who.id, dry_run=dry_run)
-        await self._audit.refused(asked, (call.action, request.path_params.get("endpoint")), error)
+        refused = Call(who.name, who.role, who.id, dry_run=dry_run)
+        await self._audit.refused(refused, (call.action, request.path_params.get("endpoint")), error)
 
 
-async def _check(request: Request, call: ApiCall) -> Asked:
+async def _check(request: Request, call: ApiCall) -> AdminRequest:
     principal = principal_of(request)
     if not principal.may(call.role):
         raise PermissionDenied(
@@ -148,7 +148,7 @@ async def _check(request: Request, call: ApiCall) -> Asked:
     if call.takes != "nothing":
         check_content_type(request, DOCUMENT_TYPES if call.takes == "document" else JSON_TYPES)
         body = await read_body(request)
-    return Asked(request, principal, body)
+    return AdminRequest(request, principal, body)
 
 
 def _with_types(path: str) -> str:

@@ -1,6 +1,6 @@
 """The bodies of writes: strict, nothing unknown. A field that is null is as good as absent.
 
-Not here: documents (``documents``). Next: ``asked``.
+Not here: documents (``documents``). Next: ``admin_request``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Body(BaseModel):
     reason: Reason = None
 
 
-class Plain(Body):
+class ReasonBody(Body):
     """Only a reason."""
 
 

@@ -59,7 +59,7 @@ class Callers:
         try:
             known = self._tokens.recall(text) is not None
             async with asyncio.timeout(_PATIENCE_SECONDS if known else _FIRST_SECONDS):
-                return await self._control.judging(partial(self._tokens.authenticate, text))
+                return await self._control.authenticating(partial(self._tokens.authenticate, text))
         finally:
             self._looks -= 1
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from headgate.admin.asked import Asked
-from headgate.admin.bodies import ExplainKey, Plain, RestoreTo, Subject, TrafficPatch
+from headgate.admin.admin_request import AdminRequest
+from headgate.admin.bodies import ExplainKey, ReasonBody, RestoreTo, Subject, TrafficPatch
 from headgate.control import ANY, Call, Control, Result
 from headgate.documents import parse_duration
 from headgate.errors import InvalidArgument
@@ -32,44 +32,44 @@ class Endpoints:
 
     # === reads ===
 
-    async def list(self, _asked: Asked) -> Response:
+    async def list(self, _asked: AdminRequest) -> Response:
         """All endpoints."""
         return JSONResponse({"endpoints": await self._control.list()})
 
-    async def get(self, asked: Asked) -> Response:
+    async def get(self, request: AdminRequest) -> Response:
         """One endpoint."""
-        found = await self._control.get(asked.endpoint)
+        found = await self._control.get(request.endpoint)
         return JSONResponse(found, headers=_etag(found["revision"]))
 
-    async def traffic(self, asked: Asked) -> Response:
+    async def traffic(self, request: AdminRequest) -> Response:
         """Live traffic."""
-        found = await self._control.traffic(asked.endpoint)
+        found = await self._control.traffic(request.endpoint)
         return JSONResponse(found, headers=_etag(found["revision"]))
 
-    async def explain(self, asked: Asked) -> Response:
+    async def explain(self, request: AdminRequest) -> Response:
         """Which version and why."""
-        body = asked.read(ExplainKey)
+        body = request.read(ExplainKey)
         if body.key is not None and body.headers is not None:
             raise InvalidArgument("send either key or headers, not both")
         found = await self._control.explain(
-            asked.endpoint, key=body.key, headers=body.headers, at=body.revision
+            request.endpoint, key=body.key, headers=body.headers, at=body.revision
         )
         return JSONResponse(found, headers=_etag(found["revision"]))
 
-    async def revisions(self, asked: Asked) -> Response:
+    async def revisions(self, request: AdminRequest) -> Response:
         """History."""
-        limit = asked.number("limit", 1, _HISTORY_MAX) or 50
-        before = asked.number("before", 1, 10**9)
-        found = await self._control.revisions(asked.endpoint, limit=limit, before=before)
+        limit = request.number("limit", 1, _HISTORY_MAX) or 50
+        before = request.number("before", 1, 10**9)
+        found = await self._control.revisions(request.endpoint, limit=limit, before=before)
         return JSONResponse({"revisions": found})
 
-    async def revision(self, asked: Asked) -> Response:
+    async def revision(self, request: AdminRequest) -> Response:
         """One revision."""
-        return JSONResponse(await self._control.revision(asked.endpoint, int(asked.path("n"))))
+        return JSONResponse(await self._control.revision(request.endpoint, int(request.path("n"))))
 
-    async def drift(self, asked: Asked) -> Response:
+    async def drift(self, request: AdminRequest) -> Response:
         """The drift report."""
-        written = asked.query("window")
+        written = request.query("window")
         seconds = None
         if written is not None:
             try:
@@ -78,99 +78,101 @@ class Endpoints:
                 raise InvalidArgument(f"query window: {error}") from None
             if not 1 <= seconds <= _WINDOW_MAX_SECONDS:
                 raise InvalidArgument(f"query window: {written!r} is not between 1s and 366d")
-        return JSONResponse(await self._control.drift(asked.endpoint, seconds))
+        return JSONResponse(await self._control.drift(request.endpoint, seconds))
 
     # === writes ===
 
-    async def put(self, asked: Asked) -> Response:
+    async def put(self, request: AdminRequest) -> Response:
         """Applies a document."""
-        call = asked.call(precondition=asked.precondition(creates=True))
-        source = asked.query("source")
+        call = request.call(precondition=request.precondition(creates=True))
+        source = request.query("source")
         if source is not None and not source.startswith("/"):
             raise InvalidArgument(f"query source: {source!r} is not an absolute path")
-        take = asked.flag("take_traffic")
+        take = request.flag("take_traffic")
 
         work = self._control.put(
-            asked.endpoint,
-            asked.body,
+            request.endpoint,
+            request.body,
             source=None if source is None else Path(source),
             call=call,
             take_traffic=take,
         )
-        return await self._answer(asked, call, "apply", work)
+        return await self._answer(request, call, "apply", work)
 
-    async def delete(self, asked: Asked) -> Response:
+    async def delete(self, request: AdminRequest) -> Response:
         """Takes an endpoint away."""
-        call = asked.call(precondition=asked.precondition(creates=False))
-        work = self._control.delete(asked.endpoint, force=asked.flag("force"), call=call)
-        return await self._answer(asked, call, "remove", work)
+        call = request.call(precondition=request.precondition(creates=False))
+        work = self._control.delete(request.endpoint, force=request.flag("force"), call=call)
+        return await self._answer(request, call, "remove", work)
 
-    async def patch(self, asked: Asked) -> Response:
+    async def patch(self, request: AdminRequest) -> Response:
         """Overrides live traffic."""
-        body = asked.read(TrafficPatch)
+        body = request.read(TrafficPatch)
         if body.weights is None and body.champion is None:
             raise InvalidArgument(
                 'the body asks for nothing: send weights, as {"weights": {"v8": "5%"}}, or champion'
             )
-        call = asked.call(body.reason, asked.precondition(creates=False))
+        call = request.call(body.reason, request.precondition(creates=False))
         work = self._control.patch_traffic(
-            asked.endpoint, weights=body.weights or {}, champion=body.champion, call=call
+            request.endpoint, weights=body.weights or {}, champion=body.champion, call=call
         )
-        return await self._answer(asked, call, "traffic", work)
+        return await self._answer(request, call, "traffic", work)
 
-    async def rollback(self, asked: Asked) -> Response:
+    async def rollback(self, request: AdminRequest) -> Response:
         """Emergency."""
-        return await self._emergency(asked, "rollback", self._control.rollback)
+        return await self._emergency(request, "rollback", self._control.rollback)
 
-    async def abort(self, asked: Asked) -> Response:
+    async def abort(self, request: AdminRequest) -> Response:
         """Emergency."""
-        return await self._emergency(asked, "abort", self._control.abort)
+        return await self._emergency(request, "abort", self._control.abort)
 
-    async def freeze(self, asked: Asked) -> Response:
+    async def freeze(self, request: AdminRequest) -> Response:
         """Emergency."""
-        return await self._emergency(asked, "freeze", self._control.freeze)
+        return await self._emergency(request, "freeze", self._control.freeze)
 
-    async def block(self, asked: Asked) -> Response:
+    async def block(self, request: AdminRequest) -> Response:
         """Emergency."""
-        body = asked.read(Subject)
-        call = asked.call(body.reason)
-        work = self._control.block(asked.endpoint, _subject(body), call=call)
-        return await self._answer(asked, call, "block", work)
+        body = request.read(Subject)
+        call = request.call(body.reason)
+        work = self._control.block(request.endpoint, _subject(body), call=call)
+        return await self._answer(request, call, "block", work)
 
-    async def unblock(self, asked: Asked) -> Response:
+    async def unblock(self, request: AdminRequest) -> Response:
         """Lifts a block."""
-        body = asked.read(Subject)
-        call = asked.call(body.reason, asked.precondition(creates=False))
-        work = self._control.unblock(asked.endpoint, _subject(body), call=call)
-        return await self._answer(asked, call, "unblock", work)
+        body = request.read(Subject)
+        call = request.call(body.reason, request.precondition(creates=False))
+        work = self._control.unblock(request.endpoint, _subject(body), call=call)
+        return await self._answer(request, call, "unblock", work)
 
-    async def unfreeze(self, asked: Asked) -> Response:
+    async def unfreeze(self, request: AdminRequest) -> Response:
         """Lifts a freeze."""
-        call = asked.call(asked.read(Plain).reason, asked.precondition(creates=False))
-        return await self._answer(asked, call, "unfreeze", self._control.unfreeze(asked.endpoint, call=call))
+        call = request.call(request.read(ReasonBody).reason, request.precondition(creates=False))
+        return await self._answer(
+            request, call, "unfreeze", self._control.unfreeze(request.endpoint, call=call)
+        )
 
-    async def restore(self, asked: Asked) -> Response:
+    async def restore(self, request: AdminRequest) -> Response:
         """An old revision."""
-        body = asked.read(RestoreTo)
-        call = asked.call(body.reason, asked.precondition(creates=False))
-        work = self._control.restore(asked.endpoint, body.revision, call=call)
-        return await self._answer(asked, call, "restore", work)
+        body = request.read(RestoreTo)
+        call = request.call(body.reason, request.precondition(creates=False))
+        work = self._control.restore(request.endpoint, body.revision, call=call)
+        return await self._answer(request, call, "restore", work)
 
-    async def _emergency(self, asked: Asked, kind: str, act: Emergency) -> Response:
-        call = asked.call(asked.read(Plain).reason, ANY)
-        return await self._answer(asked, call, kind, _coroutine(act(asked.endpoint, call=call)))
+    async def _emergency(self, request: AdminRequest, kind: str, act: Emergency) -> Response:
+        call = request.call(request.read(ReasonBody).reason, ANY)
+        return await self._answer(request, call, kind, _coroutine(act(request.endpoint, call=call)))
 
     async def _answer(
-        self, asked: Asked, call: Call, kind: str, work: Coroutine[Any, Any, Result]
+        self, request: AdminRequest, call: Call, kind: str, work: Coroutine[Any, Any, Result]
     ) -> Response:
         """Waits for a write; with ``Prefer: respond-async`` only for a while, then answers with an operation."""
-        if not asked.wants_operation() or call.dry_run:
+        if not request.wants_operation() or call.dry_run:
             return written(await work)
         task = asyncio.create_task(work)
         done, _ = await asyncio.wait({task}, timeout=self._control.settings.answer_seconds)
         if done:
             return written(task.result())
-        operation = await self._control.operations.adopt(task, asked.endpoint, kind)
+        operation = await self._control.operations.adopt(task, request.endpoint, kind)
         where = {"location": f"/v1/operations/{operation['id']}", "preference-applied": "respond-async"}
         return JSONResponse(operation, 202, where)
 

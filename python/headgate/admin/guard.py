@@ -1,6 +1,6 @@
 """The two layers around every route: errors become problems, and nobody passes without the right Host, Origin and token.
 
-Not here: which role a call needs (``app``). Next: ``asked``.
+Not here: which role a call needs (``app``). Next: ``admin_request``.
 
 ``Host`` is checked against DNS rebinding, ``Origin`` against pages of other sites; both before the token is looked at.
 """

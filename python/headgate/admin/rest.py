@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
-from headgate.admin.asked import Asked
+from headgate.admin.admin_request import AdminRequest
 from headgate.admin.bodies import NewToken
 from headgate.admin.open_streams import OpenStreams
 from headgate.admin.stream import encode
@@ -33,60 +33,60 @@ class Rest:
         self._tokens = tokens
         self._streams = OpenStreams(tokens)
 
-    async def models(self, _asked: Asked) -> Response:
+    async def models(self, _asked: AdminRequest) -> Response:
         """Pins and refusals."""
         return JSONResponse(await self._control.models())
 
-    async def unpin(self, asked: Asked) -> Response:
+    async def unpin(self, request: AdminRequest) -> Response:
         """Lets a version's name stand for other bytes."""
-        call = asked.call()
-        return JSONResponse(await self._control.unpin(asked.endpoint, asked.path("version"), call=call))
+        call = request.call()
+        return JSONResponse(await self._control.unpin(request.endpoint, request.path("version"), call=call))
 
-    async def events(self, asked: Asked) -> ASGIApp:
+    async def events(self, request: AdminRequest) -> ASGIApp:
         """The event stream; with ``follow=false`` only what is stored."""
-        said = asked.request.headers.get("last-event-id")
+        said = request.http.headers.get("last-event-id")
         if said is not None and not (said.isascii() and said.isdigit() and len(said) <= 18):
             raise InvalidArgument(f"Last-Event-ID: {said!r} is not the id of an event")
         after = None if said is None else int(said)
         await self._control.check_cursor(after)
-        limit, endpoint = asked.number("limit", 1, _EVENTS_MAX), asked.query("endpoint")
-        if asked.flag("follow", default=True):
+        limit, endpoint = request.number("limit", 1, _EVENTS_MAX), request.query("endpoint")
+        if request.flag("follow", default=True):
             if limit is not None:
                 raise InvalidArgument("query limit: it goes with follow=false; what is followed has no end")
-            return self._streams.answer(asked.principal.id, self._control.events(after), endpoint)
+            return self._streams.answer(request.principal.id, self._control.events(after), endpoint)
         stored = await self._control.stored_events(after or 0, limit=limit or _EVENTS_MAX, endpoint=endpoint)
         return Response(b"".join(map(encode, stored)), media_type="text/event-stream")
 
-    async def audit(self, asked: Asked) -> Response:
+    async def audit(self, request: AdminRequest) -> Response:
         """The audit."""
-        limit = asked.number("limit", 1, _AUDIT_MAX) or 100
-        before = asked.number("before", 1, 10**18)
-        entries = await self._control.audit(endpoint=asked.query("endpoint"), limit=limit, before=before)
+        limit = request.number("limit", 1, _AUDIT_MAX) or 100
+        before = request.number("before", 1, 10**18)
+        entries = await self._control.audit(endpoint=request.query("endpoint"), limit=limit, before=before)
         return JSONResponse({"entries": entries})
 
-    async def operations(self, asked: Asked) -> Response:
+    async def operations(self, request: AdminRequest) -> Response:
         """Operations, newest first."""
-        limit = asked.number("limit", 1, _OPERATIONS_MAX) or 50
+        limit = request.number("limit", 1, _OPERATIONS_MAX) or 50
         return JSONResponse({"operations": await self._control.operations.list(limit)})
 
-    async def operation(self, asked: Asked) -> Response:
+    async def operation(self, request: AdminRequest) -> Response:
         """One operation."""
-        found = await self._control.operations.get(asked.path("id"))
+        found = await self._control.operations.get(request.path("id"))
         headers = {"retry-after": "1"} if found["status"] == "running" else None
         return JSONResponse(found, headers=headers)
 
-    async def tokens(self, _asked: Asked) -> Response:
+    async def tokens(self, _asked: AdminRequest) -> Response:
         """All tokens."""
         return JSONResponse({"tokens": await self._control.reading(self._tokens.list)})
 
-    async def create_token(self, asked: Asked) -> Response:
+    async def create_token(self, request: AdminRequest) -> Response:
         """A new token; its secret is in this answer and nowhere else, so a key cannot replay it."""
-        if asked.request.headers.get("idempotency-key") is not None:
+        if request.http.headers.get("idempotency-key") is not None:
             raise InvalidArgument(
                 "Idempotency-Key: a secret is never stored, so this call cannot be replayed"
             )
-        body = asked.read(NewToken)
-        seconds, call = None, asked.call(body.reason)
+        body = request.read(NewToken)
+        seconds, call = None, request.call(body.reason)
         if body.expires_in is not None:
             try:
                 seconds = parse_duration(body.expires_in) // 1000
@@ -98,14 +98,14 @@ class Rest:
         made: dict[str, Any] = {**token, "secret": secret}
         return JSONResponse(made, 201, {"cache-control": "no-store"})
 
-    async def revoke_token(self, asked: Asked) -> Response:
+    async def revoke_token(self, request: AdminRequest) -> Response:
         """Ends a token, and the event streams that it opened."""
-        token, by, force = asked.path("id"), asked.call(), asked.flag("force")
+        token, by, force = request.path("id"), request.call(), request.flag("force")
         revoked = await self._control.storing(lambda: self._tokens.revoke(token, by, force=force))
         self._streams.end(token)
         return JSONResponse(revoked)
 
-    async def whoami(self, asked: Asked) -> Response:
+    async def whoami(self, request: AdminRequest) -> Response:
         """Who the caller is."""
-        who = asked.principal
+        who = request.principal
         return JSONResponse({"name": who.name, "role": who.role, "token": who.id})

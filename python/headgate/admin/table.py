@@ -13,14 +13,14 @@ from pydantic import BaseModel
 from starlette.types import ASGIApp
 
 from headgate.admin import bodies
-from headgate.admin.asked import Asked
+from headgate.admin.admin_request import AdminRequest
 from headgate.admin.endpoints import Endpoints
 from headgate.admin.rest import Rest
 from headgate.admin.tokens import Role, TokenView
 from headgate.control.domain import results
 from headgate.control.reads import views
 
-Handler = Callable[[Asked], Awaitable[ASGIApp]]
+Handler = Callable[[AdminRequest], Awaitable[ASGIApp]]
 Takes = Literal["nothing", "json", "document"]
 
 
@@ -146,12 +146,12 @@ def _action_calls(e: Endpoints) -> list[ApiCall]:
         "json",
     )
     return [
-        _act("rollback", e.rollback, "Emergency: 100 % on the last good champion.", bodies.Plain),
-        _act("abort", e.abort, "Emergency: every slot back to the champion.", bodies.Plain),
+        _act("rollback", e.rollback, "Emergency: 100 % on the last good champion.", bodies.ReasonBody),
+        _act("abort", e.abort, "Emergency: every slot back to the champion.", bodies.ReasonBody),
         _act("block", e.block, "Emergency: no traffic for a version.", bodies.Subject),
-        _act("freeze", e.freeze, "Emergency: only emergency calls from now on.", bodies.Plain),
+        _act("freeze", e.freeze, "Emergency: only emergency calls from now on.", bodies.ReasonBody),
         _act("unblock", e.unblock, "Lifts a block.", bodies.Subject, matches=True, later=True),
-        _act("unfreeze", e.unfreeze, "Lifts a freeze.", bodies.Plain, matches=True),
+        _act("unfreeze", e.unfreeze, "Lifts a freeze.", bodies.ReasonBody, matches=True),
         _act("restore", e.restore, "Goes to an old revision.", bodies.RestoreTo, matches=True, later=True),
         explain,
     ]

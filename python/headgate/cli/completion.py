@@ -42,10 +42,10 @@ def versions(context: click.Context, _parameter: click.Parameter, incomplete: st
 def contexts(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The contexts that begin so; from their file."""
     from headgate.cli.contexts import contexts_file, read_contexts
-    from headgate.cli.session import surroundings_of
+    from headgate.cli.session import environment_of
 
     def known() -> Iterable[str]:
-        return read_contexts(contexts_file(surroundings_of(context).variables)).by_name
+        return read_contexts(contexts_file(environment_of(context).variables)).by_name
 
     return _silently(known, incomplete)
 
@@ -67,14 +67,14 @@ def _names_of_endpoints(admin: AdminClient) -> list[str]:
 
 def _asked(context: click.Context, incomplete: str, ask: Callable[[AdminClient], Iterable[Any]]) -> list[str]:
     from headgate.cli.client import Timing
-    from headgate.cli.session import surroundings_of
+    from headgate.cli.session import environment_of
     from headgate.cli.target import GatewayOptions
 
-    around, given = surroundings_of(context), context.params
+    environment, given = environment_of(context), context.params
 
     def known() -> Iterable[Any]:
         options = GatewayOptions(given.get("admin"), given.get("state"), given.get("context"))
-        with around.client(options, Timing(read_seconds=_SECONDS, connect_seconds=_SECONDS)) as admin:
+        with environment.client(options, Timing(read_seconds=_SECONDS, connect_seconds=_SECONDS)) as admin:
             return ask(admin)
 
     return _silently(known, incomplete)

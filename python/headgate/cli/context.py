@@ -42,7 +42,7 @@ def _on_file(command: Callable[..., None]) -> Callable[..., None]:
     @click.pass_context
     def wrapped(found: click.Context, /, **given: Any) -> None:
         with failures():
-            command(contexts_file(cli.surroundings_of(found).variables), **given)
+            command(contexts_file(cli.environment_of(found).variables), **given)
 
     return functools.update_wrapper(wrapped, command, updated=())
 

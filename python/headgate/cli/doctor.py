@@ -42,10 +42,10 @@ def doctor(context: click.Context, /, form: Format, **given: Any) -> None:
       headgate doctor
       headgate doctor --state S --http 127.0.0.1:18000 --json
     """
-    around = cli.surroundings_of(context)
+    environment = cli.environment_of(context)
     with failures():
-        settings = read_settings(given, (), around.variables)
-    findings = examine(settings, around.machine or this_machine(), gpu_checks.this_machine())
+        settings = read_settings(given, (), environment.variables)
+    findings = examine(settings, environment.machine or this_machine(), gpu_checks.this_machine())
     found = {"findings": [finding.as_json() for finding in findings]}
     output.show(
         form,

@@ -39,7 +39,7 @@ def events(session: Session, endpoint: str | None, following: bool, after: int |
     """
     with session.client() as client:
         if following:
-            for event in follow(client, endpoint, after, session.surroundings.timing.sleep, words):
+            for event in follow(client, endpoint, after, session.environment.timing.sleep, words):
                 _print(session, event)
             return
         found = {"events": list(stored(client, endpoint, after or 0, limit))}

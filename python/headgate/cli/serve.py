@@ -24,7 +24,7 @@ from headgate.gateway.settings import Settings
 from headgate.gateway.settings_table import SETTINGS
 from headgate.gateway.sockets import bind
 from headgate.gateway.streams import Output
-from headgate.gateway.supervise import Supervised
+from headgate.gateway.supervise import SupervisorHandles
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def serve(context: click.Context, /, documents: tuple[Path, ...], **given: Any) 
     """
     signals.take()
     with cli.failures():
-        settings = read_settings(given, documents, cli.surroundings_of(context).variables)
+        settings = read_settings(given, documents, cli.environment_of(context).variables)
     for_a_person = logs.configure(settings.log_format, settings.log_level)
     try:
         supervised = supervise.inherited(os.environ)
@@ -116,7 +116,7 @@ def _supervise(settings: Settings) -> int:
     return supervise.Supervisor(command, sockets).run()
 
 
-def _serve(settings: Settings, supervised: Supervised | None) -> None:
+def _serve(settings: Settings, supervised: SupervisorHandles | None) -> None:
     # Imported here: no other command should wait for the gateway's imports.
     from headgate.gateway import native_module
     from headgate.gateway.process import DataPlaneSource, run

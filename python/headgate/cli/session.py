@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXIT_TRY_AGAIN",
+    "CliEnvironment",
     "Session",
-    "Surroundings",
     "client_options",
+    "environment_of",
     "exit_code",
     "fail",
     "failures",
     "output_options",
-    "surroundings_of",
     "words",
 ]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class CliEnvironment:
     """What the command line takes from outside itself; the tests hand in another one as click's ``obj``."""
 
     variables: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -65,21 +65,21 @@ class Surroundings:
 class Session:
     """One client command: where it calls and how it prints."""
 
-    surroundings: Surroundings
+    environment: CliEnvironment
     options: GatewayOptions
     form: Format
 
     @contextmanager
     def client(self) -> Iterator[AdminClient]:
         """The admin API of the gateway that was named, or of the one on this machine."""
-        with self.surroundings.client(self.options, self.surroundings.timing) as client:
+        with self.environment.client(self.options, self.environment.timing) as client:
             yield client
 
     def state_folder(self) -> Path:
         """The state folder that is named, for a command that works on it without the gateway."""
         if self.options.admin is not None or self.options.context is not None:
             raise InvalidArgument("--offline works on a state folder: name it with --state, not a gateway")
-        return self.options.state_folder(self.surroundings.variables)
+        return self.options.state_folder(self.environment.variables)
 
     def show(self, data: Any, view: View, names: Names) -> None:
         """Prints an answer: as a table that ``view`` draws, as JSON or YAML, or only its ``names``."""
@@ -91,10 +91,10 @@ class Session:
         return self.form == "table"
 
 
-def surroundings_of(context: click.Context) -> Surroundings:
+def environment_of(context: click.Context) -> CliEnvironment:
     """What this invocation takes from outside."""
-    found = context.find_object(Surroundings)
-    return found if found is not None else Surroundings()
+    found = context.find_object(CliEnvironment)
+    return found if found is not None else CliEnvironment()
 
 
 def client_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -129,7 +129,7 @@ def client_options(command: Callable[..., None]) -> Callable[..., None]:
         form: Format,
         **rest: Any,
     ) -> None:
-        session = Session(surroundings_of(context), GatewayOptions(admin, state, rest.pop("context")), form)
+        session = Session(environment_of(context), GatewayOptions(admin, state, rest.pop("context")), form)
         with failures(lambda error: suggestion(error, rest, session.client)):
             command(session, **rest)
 

@@ -35,7 +35,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
     @click.pass_context
     @wraps(command)
     def wrapped(context: click.Context, /, state: Path | None, **rest: Any) -> None:
-        variables = cli.surroundings_of(context).variables
+        variables = cli.environment_of(context).variables
         with failures():
             command(GatewayOptions(state=state).state_folder(variables).absolute(), **rest)
 

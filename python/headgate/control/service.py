@@ -21,6 +21,7 @@ from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads.queries import Queries
 from headgate.control.writes import sources
+from headgate.control.writes.artifact_repair import REPAIR_SECONDS, ArtifactRepair
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import DataPlane
@@ -29,20 +30,19 @@ from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState, present
 from headgate.control.writes.handover import Paths
-from headgate.control.writes.healing import HEAL_SECONDS, Healing
 from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.refused_documents import RefusedDocuments
-from headgate.control.writes.repair import Repair
 from headgate.control.writes.resolve import Intake, Resolver
 from headgate.control.writes.runner import Runner
+from headgate.control.writes.start_recovery import StartRecovery
 from headgate.control.writes.transition import Decide
 from headgate.control.writes.unpin import unpin
 from headgate.control.writes.write_behind import WriteBehind
 from headgate.control.writes.writer import Writer
 from headgate.documents import Document, parse_weight
-from headgate.drift import KeptBaselines
+from headgate.drift import BaselineStore
 from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
 from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Registry, by_name
@@ -62,7 +62,7 @@ class Control(Queries):
         settings: Settings = Settings(),  # noqa: B008 - frozen
     ) -> None:
         """Nothing is served before :meth:`start`."""
-        paths = Paths(artifacts.model_path, artifacts.place, store.state, KeptBaselines(store.state))
+        paths = Paths(artifacts.model_path, artifacts.place, store.state, BaselineStore(store.state))
         registry = Registry(artifacts, store.pins)
         super().__init__(Context(store, native, paths, settings), Endpoints(registry.refused.why), registry)
         self.refused_documents = RefusedDocuments(registry.refused)
@@ -76,11 +76,11 @@ class Control(Queries):
         self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
         self._files = DocumentFiles(self._context, self.apply)
-        self._repair = Repair(self._context)
+        self._start_recovery = StartRecovery(self._context)
         self.operations = Operations(self._context)
         self._maintenance = Maintenance(self._context, self._endpoints)
         self._integrity = Integrity(self._context, self._endpoints)
-        self._healing = Healing(self._context, artifacts, self._endpoints)
+        self._artifact_repair = ArtifactRepair(self._context, artifacts, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
         self._roots: list[Path] = [root for root in (settings.root, *settings.roots) if root is not None]
         self._started = False
@@ -95,7 +95,7 @@ class Control(Queries):
         Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
         :meth:`loading`, and do not count for readiness.
         """
-        await self._repair.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
+        await self._start_recovery.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
@@ -103,7 +103,7 @@ class Control(Queries):
         await self._context.tell(event)
         self._maintenance.start(self.background)
         self._integrity.start(self.background)
-        self.background.run("repair_artifacts", self._healing.turn, HEAL_SECONDS)
+        self.background.run("repair_artifacts", self._artifact_repair.turn, REPAIR_SECONDS)
         self.background.run("write_unsaved", self._behind.turn)
         self.background.run("write_audit", self.audit_log.turn)
         self.background.run("write_refused_callers", self.refused_callers.turn)
@@ -164,7 +164,7 @@ class Control(Queries):
 
     def loading(self) -> dict[str, asyncio.Task[None]]:
         """The endpoints that were served before the start and are loaded still."""
-        return self._repair.loading()
+        return self._start_recovery.loading()
 
     def damage(self) -> list[str]:
         """What is wrong with the database as a whole, each with its remedy; reads memory alone."""
@@ -193,7 +193,7 @@ class Control(Queries):
         """The one document of ``data``, which must be named ``endpoint``; :class:`PolicyInvalid` lists every fault."""
         state = self._endpoints.get(endpoint)
         last = None if state is None or state.current is None else state.current.document.root
-        where = sources.Where(source, tuple(self._roots), last, self.settings.root)
+        where = sources.ReferenceFolders(source, tuple(self._roots), last, self.settings.root)
         return await self._context.parsing(lambda: sources.read_one(endpoint, data, where))
 
     async def put(
@@ -355,9 +355,9 @@ class Control(Queries):
         """Runs a write to the store that belongs to no endpoint."""
         return await self._context.write(work)
 
-    async def judging(self, work: Callable[[], T]) -> T:
+    async def authenticating(self, work: Callable[[], T]) -> T:
         """Looks at a caller's token, in threads that no other call keeps busy."""
-        return await self._context.judging(work)
+        return await self._context.authenticating(work)
 
     async def reading(self, work: Callable[[], T]) -> T:
         """Runs a read of the store."""

@@ -15,7 +15,7 @@ from headgate.documents.from_tree import (
     models_tree_source,
     models_tree_text,
 )
-from headgate.documents.locating import Located, locate_files
+from headgate.documents.locating import LocatedFiles, locate_files
 from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.parsing import Document, Files, Parsed, parse, parse_each, parse_one
 from headgate.documents.schema import json_schema
@@ -39,7 +39,7 @@ __all__ = [
     "Endpoint",
     "Fault",
     "Files",
-    "Located",
+    "LocatedFiles",
     "Parsed",
     "Version",
     "check_name",

@@ -16,14 +16,14 @@ from headgate.regular_files import check_regular
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class LocatedFiles:
     """The real paths of a document's files: of each model, by version, and of the baseline if there is one."""
 
     models: dict[str, Path]
     baseline: Path | None
 
 
-def locate_files(document: Document) -> Located:
+def locate_files(document: Document) -> LocatedFiles:
     """Locates every file and requires that it exists: a model is a regular file or a folder, a baseline a regular file.
 
     Raises ``PolicyInvalid`` listing every reference that leads nowhere or outside the document's root.
@@ -55,4 +55,4 @@ def locate_files(document: Document) -> Located:
     baseline = None if reference is None else locate(("drift", "baseline"), reference)
     if found:
         raise policy_invalid(document.source, found)
-    return Located(models, baseline)
+    return LocatedFiles(models, baseline)

@@ -56,7 +56,7 @@ _STR_TAG = "tag:yaml.org,2002:str"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class YamlDocument:
     """One document of a file: its tree and its exact bytes, which read alone give the same tree."""
 
     root: Node
@@ -71,7 +71,7 @@ class _UnreadableError(Exception):
         self.fault = Fault("", line, message)
 
 
-def read(data: bytes, source: str) -> list[Piece]:
+def read(data: bytes, source: str) -> list[YamlDocument]:
     """The documents of ``data`` in order, empty ones left out.
 
     Raises ``PolicyInvalid`` with one fault for what is not UTF-8, not YAML, too large, too deep, or empty.
@@ -111,7 +111,7 @@ def _decode(data: bytes) -> str:
 # === JSON ===
 
 
-def _read_json(text: str, data: bytes) -> list[Piece] | None:
+def _read_json(text: str, data: bytes) -> list[YamlDocument] | None:
     """The one document of a JSON text, or None when it is not JSON and YAML may try."""
     if not text.lstrip(" \t\r\n").startswith("{"):
         return None
@@ -127,7 +127,7 @@ def _read_json(text: str, data: bytes) -> list[Piece] | None:
         return None
     node = _json_node(value, 0)
     _check_size(size_of(node), None)
-    return [Piece(node, data)]
+    return [YamlDocument(node, data)]
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -262,7 +262,7 @@ class _Builder:
             self.spans.append(_Span(self.root, self.start, len(self.text)))
 
 
-def _read_yaml(text: str, data: bytes) -> list[Piece]:
+def _read_yaml(text: str, data: bytes) -> list[YamlDocument]:
     for number, line in enumerate(text.split("\n"), start=1):
         if len(line) > MAX_LINE:
             raise _UnreadableError(f"has a line of {len(line)} characters; {MAX_LINE} are read", number)
@@ -271,8 +271,8 @@ def _read_yaml(text: str, data: bytes) -> list[Piece]:
         builder.take(event)
     spans = [s for s in builder.spans if not (isinstance(s.root, Scalar) and s.root.value is None)]
     if len(spans) == 1:
-        return [Piece(spans[0].root, data)]
-    return [Piece(s.root, text[s.start : s.end].encode("utf-8")) for s in spans]
+        return [YamlDocument(spans[0].root, data)]
+    return [YamlDocument(s.root, text[s.start : s.end].encode("utf-8")) for s in spans]
 
 
 def _events(text: str) -> Iterator[Any]:

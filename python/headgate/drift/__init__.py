@@ -1,9 +1,10 @@
 """Drift on the Python side: reference samples, and fitting them.
 
 Read in this order: ``layout`` (what a sample must look like), ``loading``, ``arrays`` and ``table`` (reading one),
-``fitting``, ``kept``. The sketches, distances and reports are Rust (``rust/sketch``).
+``fitting``, ``baseline_store``. The sketches, distances and reports are Rust (``rust/sketch``).
 """
 
+from headgate.drift.baseline_store import BaselineStore
 from headgate.drift.fitting import (
     Native,
     baseline_digest,
@@ -12,10 +13,9 @@ from headgate.drift.fitting import (
     keep_baseline,
     sample_fault,
 )
-from headgate.drift.kept import KeptBaselines
 
 __all__ = [
-    "KeptBaselines",
+    "BaselineStore",
     "Native",
     "baseline_digest",
     "baseline_path",

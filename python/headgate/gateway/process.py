@@ -34,7 +34,7 @@ from headgate.gateway.listeners import Listener
 from headgate.gateway.native_config import native_config
 from headgate.gateway.settings import Settings
 from headgate.gateway.sockets import bind
-from headgate.gateway.supervise import Supervised
+from headgate.gateway.supervise import SupervisorHandles
 from headgate.private_files import create_file, replace_file
 from headgate.registry import ArtifactStore
 from headgate.runtime_library import RuntimeLibrary
@@ -73,7 +73,10 @@ class DataPlaneSource:
 
 
 def run(
-    settings: Settings, source: DataPlaneSource, announcer: Announcer, supervised: Supervised | None = None
+    settings: Settings,
+    source: DataPlaneSource,
+    announcer: Announcer,
+    supervised: SupervisorHandles | None = None,
 ) -> None:
     """Serves until SIGTERM or SIGINT, then drains; returns when everything has ended.
 
@@ -101,7 +104,7 @@ class Process:
         settings: Settings,
         source: DataPlaneSource,
         announcer: Announcer,
-        supervised: Supervised | None = None,
+        supervised: SupervisorHandles | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
@@ -126,7 +129,7 @@ class Process:
 
     async def run(self) -> None:
         """Starts, waits for a signal, stops."""
-        with signals.Handled(self._signal_handlers()):
+        with signals.SignalScope(self._signal_handlers()):
             try:
                 await _first(self._start(), self._stop_asked.wait())
                 await self._stop_asked.wait()
@@ -238,7 +241,7 @@ class Process:
             await asyncio.sleep(_READY_POLL_SECONDS)
         self._native.set_ready(True)
 
-    def _connections(self) -> dict[str, observe.Counted]:
+    def _connections(self) -> dict[str, observe.ConnectionCounts]:
         """The connections of each listener, for the metrics."""
         return {name: listener.connections for name, listener in self._listeners.items()}
 

@@ -1,6 +1,6 @@
 """The settings of ``headgate serve`` in their three shapes: as written, validated, resolved.
 
-``Layer`` is what one source wrote (command line, environment, file), ``Validated`` the merged values with
+``Layer`` is what one source wrote (command line, environment, file), ``ValidatedSettings`` the merged values with
 their types, ``Settings`` the same with nothing left open. Validation touches no file but the configuration
 file and the machine is only asked in :func:`resolve`. Documents of endpoints are something else: see
 headgate/documents. Next: process.py, which runs a gateway with ``Settings``.
@@ -36,7 +36,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Validated:
+class ValidatedSettings:
     """Every value with its type; ``None`` where nobody wrote one."""
 
     models: Path | None = None
@@ -183,7 +183,7 @@ def _texts(path: Path, name: str, value: object) -> list[str]:
     return texts
 
 
-def validate(layers: Sequence[Layer]) -> Validated:
+def validate(layers: Sequence[Layer]) -> ValidatedSettings:
     """Merges the layers, the first that writes a setting wins, and types every value.
 
     Raises :class:`InvalidArgument` that lists every bad value with the place it was written at.
@@ -202,11 +202,11 @@ def validate(layers: Sequence[Layer]) -> Validated:
         values[setting.key] = tuple(parsed) if setting.many else parsed[0]
     if faults:
         raise InvalidArgument("; ".join(faults), detail={"faults": faults})
-    return Validated(**values)
+    return ValidatedSettings(**values)
 
 
 def resolve(
-    given: Validated,
+    given: ValidatedSettings,
     documents: Sequence[Path],
     variables: Mapping[str, str],
     cores: Callable[[], units.Cores],

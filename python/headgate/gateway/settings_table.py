@@ -37,7 +37,7 @@ class Setting:
 
     @property
     def key(self) -> str:
-        """The attribute of :class:`Validated` and :class:`Settings`."""
+        """The attribute of :class:`ValidatedSettings` and :class:`Settings`."""
         return self.name.replace("-", "_")
 
 

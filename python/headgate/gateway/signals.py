@@ -1,7 +1,7 @@
 """What signals mean to ``headgate serve``, from its first line of Python to its last.
 
 SIGTERM and SIGINT stop it, SIGHUP has it open its access log anew, SIGQUIT, SIGUSR1 and SIGUSR2 change nothing. Three phases:
-:func:`take` at the first line, when nothing has begun that a stop would have to end; :class:`Handled` while a gateway runs;
+:func:`take` at the first line, when nothing has begun that a stop would have to end; :class:`SignalScope` while a gateway runs;
 after it, every signal is ignored, because the end is under way already. The handlers are Python's and not the event loop's:
 a loop gives the system's default back when it closes, and the second SIGTERM of a wrapper would then kill what has drained.
 
@@ -44,7 +44,7 @@ def ignore() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Handled:
+class SignalScope:
     """A context in which signals are handled; what :func:`take` took is ignored after it."""
 
     def __init__(self, handlers: Mapping[signal.Signals, Handler]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headgate.drift import KeptBaselines, baseline_path
+from headgate.drift import BaselineStore, baseline_path
 from headgate.errors import Conflict, HeadgateError, InvalidArgument, NotFound, StorageFailed
 from headgate.leases import Lease
 from headgate.private_files import create_file, make_folder, temporary_folder
@@ -73,7 +73,7 @@ class References:
 
     def faults(self, state: Path) -> list[str]:
         """Those that are not whole."""
-        kept = KeptBaselines(state)
+        kept = BaselineStore(state)
         found = [artifact_fault(state, digest) for digest in sorted(self.artifacts)]
         for digest in sorted(self.baselines):
             kept.find(digest)

@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
-class Supervised:
+class SupervisorHandles:
     """What a process gets from its supervisor."""
 
     sockets: Mapping[str, socket.socket]
@@ -52,7 +52,7 @@ class Supervised:
         os.close(self.ready_fd)
 
 
-def inherited(variables: MutableMapping[str, str]) -> Supervised | None:
+def inherited(variables: MutableMapping[str, str]) -> SupervisorHandles | None:
     """What the supervisor handed down; ``None`` without one. Taken out of ``variables``: it is for this process only."""
     text = variables.pop(VARIABLE, None)
     if text is None:
@@ -60,7 +60,7 @@ def inherited(variables: MutableMapping[str, str]) -> Supervised | None:
     try:
         given = json.loads(text)
         sockets = {name: socket.socket(fileno=fd) for name, fd in given["sockets"].items()}
-        supervised = Supervised(sockets, given["restarts"], given["ready"])
+        supervised = SupervisorHandles(sockets, given["restarts"], given["ready"])
         for fd in (supervised.ready_fd, *(sock.fileno() for sock in sockets.values())):
             os.set_inheritable(fd, False)
     except (OSError, ValueError, KeyError, TypeError) as error:

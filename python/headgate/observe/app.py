@@ -32,7 +32,7 @@ from headgate.observe.scrapes import Form, Scrapes
 _log = logging.getLogger("headgate.observe")
 
 
-class Metered(Protocol):
+class ObservedDataPlane(Protocol):
     """The part of the data plane that this port reads."""
 
     def exposition(self, open_metrics: bool, compact: bool) -> bytes:
@@ -42,7 +42,7 @@ class Metered(Protocol):
         """All metric families with their samples (JSON), for those that are shown under other names as well."""
 
 
-class Watched(Protocol):
+class ObservedControl(Protocol):
     """The part of the control plane that this port reads; headgate.control.Control has it."""
 
     async def list(self) -> Sequence[Any]:
@@ -69,11 +69,11 @@ class Watched(Protocol):
 class Sources:
     """What this port reads."""
 
-    native: Metered
-    control: Watched
+    native: ObservedDataPlane
+    control: ObservedControl
     reasons: Callable[[], Sequence[str]]
     """Why no traffic should come now; empty means ready."""
-    connections: Callable[[], Mapping[str, declared.Counted]] = dict
+    connections: Callable[[], Mapping[str, declared.ConnectionCounts]] = dict
     """The connections of the control plane's ports, by the port's name."""
     triton_names: bool = False
     """Whether the data plane's counters are shown under Triton's names as well."""

@@ -17,7 +17,7 @@ import headgate
 from headgate.background import LoopStatus
 
 
-class Counted(Protocol):
+class ConnectionCounts(Protocol):
     """The connections of a listener of the control plane."""
 
     @property
@@ -39,7 +39,7 @@ class Facts:
     ready: bool
     read_failures: int
     """How often these facts could not be read since the start."""
-    listeners: Mapping[str, Counted]
+    listeners: Mapping[str, ConnectionCounts]
     """The control plane's ports by name."""
     restarts: int = 0
     """How often the supervisor began a new process."""

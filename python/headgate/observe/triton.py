@@ -18,7 +18,7 @@ Families = Mapping[str, Sequence[tuple[Mapping[str, str], Any]]]
 
 
 @dataclass(frozen=True)
-class Renamed:
+class TritonFamily:
     """One of Triton's families and where its values come from."""
 
     name: str
@@ -58,12 +58,12 @@ def _microseconds(family: str) -> Callable[[Families], Iterable[Sample]]:
     return lambda families: [(_model(labels), round(held["sum"] * 1e6)) for labels, held in families[family]]
 
 
-RENAMED: tuple[Renamed, ...] = (
-    Renamed("nv_inference_request_success", "Inference requests that succeeded.", _succeeded),
-    Renamed("nv_inference_request_failure", "Inference requests that failed, by reason.", _failed),
-    Renamed("nv_inference_count", "Rows of requests that succeeded.", _counter("headgate_rows_total")),
-    Renamed("nv_inference_exec_count", "Runs of the model.", _counter("headgate_runs_total")),
-    Renamed(
+RENAMED: tuple[TritonFamily, ...] = (
+    TritonFamily("nv_inference_request_success", "Inference requests that succeeded.", _succeeded),
+    TritonFamily("nv_inference_request_failure", "Inference requests that failed, by reason.", _failed),
+    TritonFamily("nv_inference_count", "Rows of requests that succeeded.", _counter("headgate_rows_total")),
+    TritonFamily("nv_inference_exec_count", "Runs of the model.", _counter("headgate_runs_total")),
+    TritonFamily(
         "nv_inference_request_duration_us",
         "Time of requests that succeeded, from the first byte to the last.",
         lambda families: [
@@ -71,22 +71,22 @@ RENAMED: tuple[Renamed, ...] = (
             for labels, seconds in families["headgate_request_success_seconds_total"]
         ],
     ),
-    Renamed(
+    TritonFamily(
         "nv_inference_queue_duration_us",
         "Time spent waiting for a thread.",
         _microseconds("headgate_queue_duration_seconds"),
     ),
-    Renamed(
+    TritonFamily(
         "nv_inference_compute_input_duration_us",
         "Time spent on reading inputs.",
         _microseconds("headgate_decode_duration_seconds"),
     ),
-    Renamed(
+    TritonFamily(
         "nv_inference_compute_infer_duration_us",
         "Time spent running the model.",
         _microseconds("headgate_run_duration_seconds"),
     ),
-    Renamed(
+    TritonFamily(
         "nv_inference_compute_output_duration_us",
         "Time spent on writing outputs.",
         _microseconds("headgate_reply_duration_seconds"),

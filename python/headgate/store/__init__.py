@@ -25,7 +25,7 @@ from headgate.store.models import (
     RevisionStatus,
     TokenRecord,
 )
-from headgate.store.retention import Kept
+from headgate.store.retention import RetentionLimits
 from headgate.store.revisions import StartRecord
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
 
@@ -42,10 +42,10 @@ __all__ = [
     "EndpointRecord",
     "EventRecord",
     "IdempotencyRecord",
-    "Kept",
     "OperationRecord",
     "PinRecord",
     "Proposal",
+    "RetentionLimits",
     "RevisionKind",
     "RevisionRecord",
     "RevisionStatus",

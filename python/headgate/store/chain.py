@@ -59,13 +59,13 @@ def damages(session: Session, endpoint: str | None) -> Iterator[Damage]:
     rows = session.execute(query.execution_options(yield_per=_ROWS))
     for name, revisions in groupby(rows, key=lambda row: str(row.endpoint)):
         pointer = known.pop(name, None)
-        yield from _damages_of(name, pointer, revisions, _Beside(whole, ranges.get(name, {})))
+        yield from _damages_of(name, pointer, revisions, _ChainContext(whole, ranges.get(name, {})))
     for name, pointer in known.items():
         yield Damage(name, pointer.tail, "all its revisions are missing")
 
 
 @dataclass(frozen=True)
-class _Beside:
+class _ChainContext:
     """What the revisions of an endpoint are compared with: whole documents, and dropped ranges by their first number."""
 
     whole: set[str]
@@ -83,7 +83,7 @@ def _damages_of(
     name: str,
     pointer: EndpointRecord | None,
     rows: Iterator[Any],
-    beside: _Beside,
+    beside: _ChainContext,
 ) -> Iterator[Damage]:
     before, last, applied = "", 0, None
     for row in rows:

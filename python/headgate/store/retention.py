@@ -34,14 +34,14 @@ _TABLES: dict[Journal, type[EventRecord] | type[AuditRecord]] = {"events": Event
 
 
 @dataclass(frozen=True)
-class Kept:
+class RetentionLimits:
     """What stays: the ``newest`` rows, and all that are not older than ``since`` (a stamp; None: age keeps nothing)."""
 
     newest: int
     since: str | None = None
 
 
-def droppable(session: Session, endpoint: str, kept: Kept, numbers: Collection[int]) -> list[int]:
+def droppable(session: Session, endpoint: str, kept: RetentionLimits, numbers: Collection[int]) -> list[int]:
     """The oldest revisions that neither their age, their place nor ``numbers`` keeps, oldest first; at most ``AT_ONCE``.
 
     The revision in force, the one before it and all after it stay, and so does what was never ended.
@@ -60,7 +60,7 @@ def droppable(session: Session, endpoint: str, kept: Kept, numbers: Collection[i
     return list(session.scalars(query.order_by(RevisionRecord.n).limit(AT_ONCE)))
 
 
-def endpoints_to_drop_from(session: Session, kept: Kept) -> set[str]:
+def endpoints_to_drop_from(session: Session, kept: RetentionLimits) -> set[str]:
     """The endpoints of which :func:`droppable` finds something if no number is named: one statement for all."""
     query = (
         select(RevisionRecord.endpoint)
@@ -121,7 +121,7 @@ def dropped(session: Session, endpoint: str) -> list[DroppedRevisions]:
     return list(session.scalars(query.order_by(DroppedRevisions.first)))
 
 
-def old_rows(session: Session, journal: Journal, kept: Kept) -> list[int]:
+def old_rows(session: Session, journal: Journal, kept: RetentionLimits) -> list[int]:
     """The oldest rows that are neither among the newest nor young; at most ``AT_ONCE``."""
     table = _TABLES[journal]
     newest = select(table.generation).order_by(table.generation.desc()).offset(kept.newest).limit(1)
@@ -134,7 +134,7 @@ def old_rows(session: Session, journal: Journal, kept: Kept) -> list[int]:
     return list(session.scalars(query.order_by(table.generation).limit(AT_ONCE)))
 
 
-def drop_journal(write: Write, journal: Journal, kept: Kept) -> int:
+def drop_journal(write: Write, journal: Journal, kept: RetentionLimits) -> int:
     """Drops :func:`old_rows`; how many."""
     table, session = _TABLES[journal], write.session
     gone = old_rows(session, journal, kept)

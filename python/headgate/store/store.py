@@ -34,7 +34,7 @@ from headgate.store.pins import StorePins, add_pins, check_pins
 from headgate.store.references import digests_in, referenced_digests
 from headgate.store.retention import (
     Journal,
-    Kept,
+    RetentionLimits,
     drop_journal,
     drop_revisions,
     droppable,
@@ -361,7 +361,7 @@ class Store:
 
     # === retention ===
 
-    def drop_journal(self, which: Journal, kept: Kept) -> int:
+    def drop_journal(self, which: Journal, kept: RetentionLimits) -> int:
         """Drops old rows of the events or the audit, as many as one transaction may; how many. Writes nothing if there are none."""
         with self.transactions.read() as session:
             if not old_rows(session, which, kept):
@@ -374,15 +374,15 @@ class Store:
         with self.transactions.read() as session:
             return floor(session, which)
 
-    def endpoints_to_drop_from(self, kept: Kept) -> set[str]:
+    def endpoints_to_drop_from(self, kept: RetentionLimits) -> set[str]:
         """The endpoints of which :meth:`drop_revisions` may drop something."""
         with self.transactions.read() as session:
             return endpoints_to_drop_from(session, kept)
 
-    def drop_revisions(self, endpoint: str, kept: Kept, numbers: Collection[int]) -> int:
+    def drop_revisions(self, endpoint: str, kept: RetentionLimits, numbers: Collection[int]) -> int:
         """Drops old revisions but those with ``numbers``, as many as one transaction may; how many."""
         with self.transactions.write() as write:
-            gone = droppable(write.session, endpoint, kept, self._also(endpoint, numbers))
+            gone = droppable(write.session, endpoint, kept, self._numbers_kept(endpoint, numbers))
             return drop_revisions(write, endpoint, gone)
 
     def was_dropped(self, endpoint: str, n: int) -> bool:
@@ -390,7 +390,7 @@ class Store:
         with self.transactions.read() as session:
             return any(one.first <= n <= one.last for one in dropped(session, endpoint))
 
-    def _also(self, endpoint: str, numbers: Collection[int]) -> set[int]:
+    def _numbers_kept(self, endpoint: str, numbers: Collection[int]) -> set[int]:
         """The file of the last applied state may lag behind; what it names must not look lost."""
         named = None if self.applied is None else self.applied.endpoints.get(endpoint)
         return {*numbers} if named is None else {*numbers, named.n}

@@ -71,7 +71,7 @@ class Transactions:
         if clock is None and self._shared:
             with self.read() as session:
                 clock = self._database_clock = DatabaseClock(
-                    session.execute(select(_told_time())).scalar_one()
+                    session.execute(select(_database_time())).scalar_one()
                 )
         self._clock = clock or utc_now
 
@@ -101,7 +101,7 @@ class Transactions:
         """The number of this write. The database tells its time by the way."""
         if self._database_clock is None:
             return session.execute(_next_number().returning(Generation.value)).scalar_one()
-        row = session.execute(_next_number().returning(Generation.value, _told_time())).one()
+        row = session.execute(_next_number().returning(Generation.value, _database_time())).one()
         self._database_clock.set(row[1])
         return int(row[0])
 
@@ -110,5 +110,5 @@ def _next_number() -> Update:
     return update(Generation).values(value=Generation.value + 1).execution_options(synchronize_session=False)
 
 
-def _told_time() -> Function[datetime]:
+def _database_time() -> Function[datetime]:
     return func.clock_timestamp(type_=DateTime(timezone=True))

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from headgate.admin.open_streams import OpenStreams
 from headgate.control.writes.feed import BACKLOG, Feed
-from headgate.store import EventRecord, Kept
+from headgate.store import EventRecord, RetentionLimits
 from unit.admin_harness import port, problem
 from unit.control_harness import document, run, until
 
@@ -111,7 +111,7 @@ def test_an_id_whose_successors_were_dropped_is_told(tmp_path: Path) -> None:
         async with port(tmp_path) as p:
             for name in ("one", "two", "three"):
                 await p.gate.apply(document(name=name))
-            p.gate.store.drop_journal("events", Kept(1))
+            p.gate.store.drop_journal("events", RetentionLimits(1))
             floor = p.gate.store.floor("events")
             for query in ({}, {"follow": "false"}):
                 gone = await p.viewer.get("/v1/events", params=query, headers={"last-event-id": "1"})

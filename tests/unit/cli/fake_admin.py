@@ -16,7 +16,7 @@ import httpx
 from click.testing import CliRunner, Result
 
 from headgate.cli import main
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from headgate.cli.transport import Request, Response
 
 TRAFFIC: dict[str, Any] = {
@@ -144,9 +144,9 @@ class Streamed:
         return self.content.read(amount)
 
 
-def around(answer: Callable[[httpx.Request], httpx.Response], **variables: str) -> Surroundings:
+def around(answer: Callable[[httpx.Request], httpx.Response], **variables: str) -> CliEnvironment:
     """What the command line finds around itself: these variables, and ``answer`` wherever it calls."""
-    return Surroundings(
+    return CliEnvironment(
         variables={"HOME": "/nonexistent", **variables},
         make_transport=lambda address: FakeTransport(answer, str(address)),
     )

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from headgate.cli import gpu_checks, main
 from headgate.cli.gpu_checks import Driver, Gpus
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from headgate.errors import ModelLoadFailed
 from headgate.gateway.checks import Machine
 from headgate.gateway.units import Cores
@@ -29,7 +29,7 @@ def no_wheel() -> RuntimeLibrary:
 
 
 def doctor(machine: Machine, state: Path, *more: str) -> Result:
-    around = Surroundings(variables={}, machine=machine)
+    around = CliEnvironment(variables={}, machine=machine)
     return CliRunner().invoke(main, ["doctor", "--state", str(state), *ANY_PORT_OPTIONS, *more], obj=around)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from headgate.cli import main
 from headgate.cli.client import Timing
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from unit.cli.fake_admin import FakeTransport, call
 
 
@@ -49,7 +49,7 @@ class Gateway:
         return answer
 
     def follow(self, *arguments: str) -> Result:
-        around = Surroundings(
+        around = CliEnvironment(
             variables={"HEADGATE_TOKEN": "headgate_a_b", "HOME": "/nonexistent"},
             make_transport=lambda address: FakeTransport(self, str(address)),
             timing=Timing(sleep=self.slept.append),

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from headgate.cli import main
 from headgate.cli.client import Timing
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, FakeTransport, call, ok, problem
 
 ENTRY = {
@@ -38,7 +38,7 @@ class Operation(FakeAdmin):
         return super().__call__(request)
 
     def run(self, *arguments: str, seconds: float = 900.0):  # type: ignore[no-untyped-def]
-        around = Surroundings(
+        around = CliEnvironment(
             variables={"HEADGATE_TOKEN": "headgate_a_b", "HOME": "/nonexistent"},
             make_transport=lambda address: FakeTransport(self, str(address)),
             timing=Timing(write_seconds=seconds, sleep=self.slept.append, clock=lambda: sum(self.slept)),

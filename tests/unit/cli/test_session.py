@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from headgate.cli import COMMANDS, main
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from unit.cli.fake_admin import FakeAdmin, around, call, ok
 
 LIST = {"GET /v1/endpoints": ok({"endpoints": []})}
@@ -58,7 +58,7 @@ def test_no_gateway_is_exit_code_3_with_the_remedy() -> None:
         port = free.getsockname()[1]
     environment = {"HEADGATE_TOKEN": "headgate_kid_secret", "HOME": "/nonexistent"}
     result = CliRunner().invoke(
-        main, ["get", "--admin", f"127.0.0.1:{port}"], obj=Surroundings(variables=environment)
+        main, ["get", "--admin", f"127.0.0.1:{port}"], obj=CliEnvironment(variables=environment)
     )
     assert result.exit_code == 3
     assert "headgate serve" in result.stderr

@@ -47,7 +47,7 @@ async def look(gate: Gate) -> None:
     """What the loop does every few seconds, once it is not at it itself."""
     state = gate.control._endpoints["scale"]
     async with state.turn:
-        await gate.control._healing._endpoint(state)
+        await gate.control._artifact_repair._endpoint(state)
 
 
 @asynccontextmanager

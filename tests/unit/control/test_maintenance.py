@@ -12,7 +12,7 @@ import pytest
 from headgate.control import Call, IdempotencyKey
 from headgate.control.writes.tickets import Ticket, Tickets
 from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound
-from headgate.store import EventRecord, Kept, OperationRecord
+from headgate.store import EventRecord, OperationRecord, RetentionLimits
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, at, document, gateway, run, until
 from unit.fake_native import FakeNative
@@ -144,8 +144,8 @@ def test_old_events_and_ended_operations_are_forgotten(tmp_path: Path) -> None:
                 when = f"2027-03-01T03:12:0{n}Z"
                 gate.store.put_operation(OperationRecord(f"op{n}", "digits", "apply", status, when))  # type: ignore[arg-type]
             gate.store.prune_operations(2)
-            assert gate.store.drop_journal("events", Kept(3)) == 6
-            assert gate.store.drop_journal("events", Kept(3)) == 0
+            assert gate.store.drop_journal("events", RetentionLimits(3)) == 6
+            assert gate.store.drop_journal("events", RetentionLimits(3)) == 0
             assert [event.revision for event in gate.store.events_after(0, limit=99)] == [5, 6, 7]
             left = [n for n in range(8) if gate.store.operation(f"op{n}") is not None]
             assert left == [0, 6, 7]

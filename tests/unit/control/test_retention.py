@@ -8,7 +8,7 @@ import pytest
 
 from headgate.control import Call
 from headgate.errors import NotFound, StorageFailed
-from headgate.store import EventRecord, Kept
+from headgate.store import EventRecord, RetentionLimits
 from headgate.store import retention as dropping
 from unit.control_harness import Gate, document, gateway, run
 
@@ -140,7 +140,7 @@ def test_a_cursor_before_the_floor_is_told(tmp_path: Path) -> None:
             for n in range(9):
                 gate.store.add_event(EventRecord("alarm", "2027-03-01T03:12:04Z", None, n, "", ""))
             newest = gate.store.generation()
-            gate.store.drop_journal("events", Kept(3))
+            gate.store.drop_journal("events", RetentionLimits(3))
             floor = gate.store.floor("events")
             assert 0 < floor < newest
             for cursor in (None, 0, floor, floor + 1, newest):

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from headgate.cli import main
-from headgate.cli.session import Surroundings
+from headgate.cli.session import CliEnvironment
 from unit.control_harness import document
 from unit.gateway.process_harness import Running, play, settings, written
 
@@ -23,7 +23,7 @@ class Shell:
     """Runs commands in a thread, so that the gateway's event loop answers them."""
 
     def __init__(self, state: Path) -> None:
-        self._around = Surroundings(variables={"HEADGATE_STATE": str(state)})
+        self._around = CliEnvironment(variables={"HEADGATE_STATE": str(state)})
 
     async def __call__(self, *arguments: str) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, main, list(arguments), obj=self._around)
@@ -152,7 +152,7 @@ def test_who_lost_the_token_makes_one_on_the_state_folder_while_the_gateway_runs
             assert (await shell("get")).exit_code == 6
             secret = json.loads(await shell.ok(*made))["secret"]
             mine = Shell(state)
-            mine._around = Surroundings(variables={"HEADGATE_STATE": str(state), "HEADGATE_TOKEN": secret})
+            mine._around = CliEnvironment(variables={"HEADGATE_STATE": str(state), "HEADGATE_TOKEN": secret})
             assert "me (admin)" in await mine.ok("whoami")
             assert "offline" in await mine.ok("audit")
         # And while it does not run.
@@ -264,7 +264,7 @@ def test_a_token_does_what_its_role_allows_until_it_is_revoked(tmp_path: Path, r
                 "HEADGATE_STATE": str(tmp_path / "elsewhere"),
             }
             other = Shell(tmp_path)
-            other._around = Surroundings(variables=variables)
+            other._around = CliEnvironment(variables=variables)
             await other.ok("get")
             assert (await other("rollback", "digits")).exit_code == code
             assert "revoked" in await shell.ok("token", "revoke", made["id"])

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import Connection, func, select
 
-from headgate.store import AuditRecord, Commit, EventRecord, Kept, Proposal, Store, stamp
+from headgate.store import AuditRecord, Commit, EventRecord, Proposal, RetentionLimits, Store, stamp
 from headgate.store import retention as dropping
 from headgate.store.chain import damages
 from headgate.store.models import DocumentRecord, DroppedRevisions
@@ -50,14 +50,14 @@ def whole(store: Store) -> bool:
 @pytest.mark.parametrize(
     ("kept", "stays"),
     [
-        (Kept(3, day(0)), range(1, 13)),
-        (Kept(3, day(6)), range(6, 13)),
-        (Kept(10, day(99)), range(3, 13)),
-        (Kept(1, day(99)), range(11, 13)),
-        (Kept(3), range(10, 13)),
+        (RetentionLimits(3, day(0)), range(1, 13)),
+        (RetentionLimits(3, day(6)), range(6, 13)),
+        (RetentionLimits(10, day(99)), range(3, 13)),
+        (RetentionLimits(1, day(99)), range(11, 13)),
+        (RetentionLimits(3), range(10, 13)),
     ],
 )
-def test_the_newest_and_the_young_stay(store: Store, kept: Kept, stays: range) -> None:
+def test_the_newest_and_the_young_stay(store: Store, kept: RetentionLimits, stays: range) -> None:
     fill(store, 12)
     fill(store, 2, "other")
     store.drop_revisions("digits", kept, ())
@@ -73,7 +73,7 @@ def test_what_is_in_force_stays_with_the_one_before_it_and_all_after_it(store: S
         store.propose(Proposal(record(n, when=day(n)), b"document"))
         if n < 29:
             store.commit(Commit("digits", n, "failed"))
-    assert store.drop_revisions("digits", Kept(1), ()) == 6
+    assert store.drop_revisions("digits", RetentionLimits(1), ()) == 6
     assert numbers(store) == [7, 8, *range(9, 30)]
     assert store.start_records("digits")[0].proposed[0].n == 29
     assert whole(store)
@@ -81,13 +81,13 @@ def test_what_is_in_force_stays_with_the_one_before_it_and_all_after_it(store: S
 
 def test_named_numbers_stay_and_the_gaps_between_are_known(store: Store) -> None:
     fill(store, 20)
-    assert store.drop_revisions("digits", Kept(5), (3, 8, 9)) == 12
+    assert store.drop_revisions("digits", RetentionLimits(5), (3, 8, 9)) == 12
     assert numbers(store) == [3, 8, 9, *range(16, 21)]
     assert ranges(store) == [(1, 2), (4, 7), (10, 15)]
     assert whole(store)
     assert [store.was_dropped("digits", n) for n in (2, 3, 15, 16, 99)] == [True, False, True, False, False]
     # Later they are no longer wanted, and the gaps grow together.
-    fill_after = Kept(5)
+    fill_after = RetentionLimits(5)
     assert store.drop_revisions("digits", fill_after, (8,)) == 2
     assert ranges(store) == [(1, 7), (9, 15)]
     assert store.drop_revisions("digits", fill_after, ()) == 1
@@ -100,7 +100,7 @@ def test_a_transaction_is_bounded_and_documents_go_with_their_last_revision(
 ) -> None:
     monkeypatch.setattr(dropping, "AT_ONCE", 4)
     fill(store, 12)
-    found = [store.drop_revisions("digits", Kept(2), ()) for _ in range(4)]
+    found = [store.drop_revisions("digits", RetentionLimits(2), ()) for _ in range(4)]
     assert found == [4, 4, 2, 0]
     with store.transactions.read() as session:
         assert session.scalar(select(func.count()).select_from(DocumentRecord)) == 2
@@ -110,13 +110,13 @@ def test_a_document_that_another_revision_has_stays(store: Store) -> None:
     for n in range(1, 9):
         store.propose(Proposal(record(n, when=day(n)), b"document"))
         store.commit(Commit("digits", n, "applied"))
-    store.drop_revisions("digits", Kept(2), ())
+    store.drop_revisions("digits", RetentionLimits(2), ())
     assert store.document(record().document) == b"document"
 
 
 def test_writing_goes_on_after_it(store: Store) -> None:
     fill(store, 9)
-    store.drop_revisions("digits", Kept(1), ())
+    store.drop_revisions("digits", RetentionLimits(1), ())
     store.propose(Proposal(record(10, when=day(10)), b"document"))
     store.commit(Commit("digits", 10, "applied"))
     assert numbers(store) == [7, 8, 9, 10]
@@ -140,7 +140,7 @@ DAMAGES: dict[str, Callable[[Connection], None]] = {
 @pytest.mark.parametrize("what", DAMAGES)
 def test_damage_around_a_gap_is_found(store: Store, what: str) -> None:
     fill(store, 12)
-    store.drop_revisions("digits", Kept(3), (6,))
+    store.drop_revisions("digits", RetentionLimits(3), (6,))
     assert numbers(store) == [6, 10, 11, 12]
     with suppress(Undone), store.transactions.write() as write:
         DAMAGES[what](write.session.connection())
@@ -156,18 +156,22 @@ def test_journals_have_a_floor(store: Store, monkeypatch: pytest.MonkeyPatch) ->
         store.add_audit([AuditRecord(day(n), "ann", "admin", "x", None, None, "applied", "")])
         store.add_event(EventRecord("alarm", day(n), None, n, "", ""))
     assert (store.floor("audit"), store.floor("events")) == (0, 0)
-    assert [store.drop_journal("audit", Kept(2, day(5))) for _ in range(3)] == [3, 2, 0]
+    assert [store.drop_journal("audit", RetentionLimits(2, day(5))) for _ in range(3)] == [3, 2, 0]
     left = store.audit(endpoint=None, limit=99, before=None)
     assert [one.when for one in left] == [day(7), day(6), day(5)]
     assert store.floor("audit") == left[-1].generation - 2
-    assert [store.drop_journal("events", Kept(2)) for _ in range(3)] == [3, 3, 0]
+    assert [store.drop_journal("events", RetentionLimits(2)) for _ in range(3)] == [3, 3, 0]
     assert store.floor("events") == store.events_after(0, limit=99)[0].generation - 2
 
 
 def test_nothing_is_written_if_nothing_is_old(store: Store) -> None:
     fill(store, 3)
     before = store.generation()
-    assert store.drop_journal("events", Kept(9)) == store.drop_journal("audit", Kept(9)) == 0
+    assert (
+        store.drop_journal("events", RetentionLimits(9))
+        == store.drop_journal("audit", RetentionLimits(9))
+        == 0
+    )
     store.prune_operations(9)
     assert store.generation() == before
 
@@ -175,7 +179,7 @@ def test_nothing_is_written_if_nothing_is_old(store: Store) -> None:
 def test_a_row_of_a_clock_that_was_wrong_keeps_no_other(store: Store) -> None:
     for n in (9_999, 1, 2, 3):
         store.add_audit([AuditRecord(day(n), "ann", "admin", "x", None, None, "applied", "")])
-    assert store.drop_journal("audit", Kept(1, day(100))) == 2
+    assert store.drop_journal("audit", RetentionLimits(1, day(100))) == 2
     assert [one.when for one in store.audit(endpoint=None, limit=9, before=None)] == [day(3), day(9_999)]
 
 
@@ -183,7 +187,7 @@ def test_a_gap_belongs_to_one_endpoint(place: Place) -> None:
     store = place.open()
     for name in ("digits", "other"):
         fill(store, 6, name)
-        store.drop_revisions(name, Kept(2), ())
+        store.drop_revisions(name, RetentionLimits(2), ())
     assert ranges(store) == ranges(store, "other") == [(1, 4)]
     with store.transactions.read() as session:
         assert len({one.digest for one in session.scalars(select(DroppedRevisions))}) == 1

@@ -14,9 +14,9 @@ from headgate.store import (
     Commit,
     EventRecord,
     IdempotencyRecord,
-    Kept,
     OperationRecord,
     Proposal,
+    RetentionLimits,
     RevisionRecord,
     Store,
 )
@@ -217,12 +217,12 @@ def test_the_newest_events_and_operations_are_kept(store: Store) -> None:
             OperationRecord(f"op{n}", "digits", "apply", "running" if n == 1 else "done", NOW)
         )
     store.prune_operations(2)
-    store.drop_journal("events", Kept(3))
+    store.drop_journal("events", RetentionLimits(3))
     assert [one.revision for one in store.events_after(0, limit=99)] == [5, 6, 7]
     assert sum(store.operation(f"op{n}") is not None for n in range(1, 8)) == 3
     assert store.operation("op1") is not None
     store.prune_operations(2)
-    store.drop_journal("events", Kept(3))
+    store.drop_journal("events", RetentionLimits(3))
     assert [one.revision for one in store.events_after(0, limit=99)] == [5, 6, 7]
 
 

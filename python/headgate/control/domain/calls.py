@@ -1,6 +1,6 @@
 """What comes with a call: who, why, under which precondition, and the settings of the control plane.
 
-Not here: HTTP headers (``admin.asked``). Next: ``results``.
+Not here: HTTP headers (``admin.admin_request``). Next: ``results``.
 """
 
 from __future__ import annotations

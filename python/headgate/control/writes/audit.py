@@ -2,8 +2,8 @@
 
 Not here: the table (``store.journal``). Next: ``service``.
 
-A change writes its row in its own transaction (``transition``, and ``repair`` for what a stop left). Every other outcome is recorded
-here after the fact, and so is what the admin port refuses before control is asked; ``HeadgateError.audited`` keeps the two apart.
+A change writes its row in its own transaction (``transition``, and ``start_recovery`` for what a stop left). Every other outcome is
+recorded here afterwards, and so is a call that the admin port refuses itself; ``HeadgateError.audited`` keeps the two apart.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ class Context:
         """Runs what an emergency call waits for: nothing else runs there."""
         return await self._threads.run(Work.URGENT, work)
 
-    async def judging(self, work: Callable[[], T]) -> T:
+    async def authenticating(self, work: Callable[[], T]) -> T:
         """Runs the look at a caller's token."""
-        return await self._threads.run(Work.JUDGE, work)
+        return await self._threads.run(Work.AUTHENTICATE, work)
 
     async def behind(self, work: Callable[[], T]) -> T:
         """Runs a write of what took effect before (``write_behind``)."""

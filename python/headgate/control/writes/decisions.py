@@ -103,7 +103,7 @@ class Decisions:
 
         def decide(state: EndpointState) -> Decision:
             before = present(state)
-            change = traffic.rollback(before.traffic, self._fleet(state, before), stamp)
+            change = traffic.rollback(before.traffic, self._known_versions(state, before), stamp)
             return _decision("rollback", change, state, before.moved(change.live))
 
         return decide
@@ -167,7 +167,7 @@ class Decisions:
 
         return decide
 
-    def _fleet(self, state: EndpointState, before: Revision) -> KnownVersions:
+    def _known_versions(self, state: EndpointState, before: Revision) -> KnownVersions:
         known = self._context.known_versions(state.name, before.spec.digests())
         return replace(known, unloadable=state.omitted, fallback=before.spec.fallback)
 
@@ -180,7 +180,7 @@ class Decisions:
             before = present(state)
             if not frozen_too:
                 not_frozen(state.name, before)
-            changed = change(before, self._fleet(state, before))
+            changed = change(before, self._known_versions(state, before))
             return _decision(kind, changed, state, before.moved(changed.live))
 
         return decide

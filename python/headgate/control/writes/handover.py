@@ -13,7 +13,7 @@ from typing import Any
 
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import Spec, answering, loadable
-from headgate.drift import KeptBaselines
+from headgate.drift import BaselineStore
 from headgate.errors import HeadgateError, ModelLoadFailed, from_code
 
 
@@ -26,7 +26,7 @@ class Paths:
     model: Callable[[str], Path]
     place: Callable[[str], Path]
     state: Path
-    baselines: KeptBaselines
+    baselines: BaselineStore
 
 
 @dataclass(frozen=True)

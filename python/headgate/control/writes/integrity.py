@@ -1,6 +1,6 @@
 """Whether what is stored is as it was written: looked at when the gateway starts and now and then, and told until it is repaired.
 
-Not here: how damage is found (``store.chain``), what is served instead (``repair``). Next: ``repair``.
+Not here: how damage is found (``store.chain``), what is served instead (``start_recovery``). Next: ``start_recovery``.
 
 A start looks at what it serves; the history is read behind, because it may be long. The last applied state is kept as a file beside
 the database (``store.applied_file``), so that a start notices a database that was lost, or that has lost its newest writes.
@@ -47,7 +47,7 @@ class Integrity:
             await self._context.alarm(None, None, line)
         return {
             name: f"{what}; {REMEDY}"
-            for name, what in _told(await self._context.io(store.check_in_force)).items()
+            for name, what in _damage_by_endpoint(await self._context.io(store.check_in_force)).items()
         }
 
     def alarms(self) -> list[str]:
@@ -74,7 +74,7 @@ class Integrity:
     async def check_history(self) -> None:
         """Reads every revision, token and pin; damage that was not known is an alarm."""
         await self._check_rows()
-        found = _told(await self._context.long(self._context.store.check))
+        found = _damage_by_endpoint(await self._context.long(self._context.store.check))
         for name, state in list(self._endpoints.items()):
             known, state.damage = (
                 state.damage,
@@ -93,7 +93,7 @@ class Integrity:
         await self.check_history()
 
 
-def _told(damages: Iterable[Damage]) -> dict[str, str]:
+def _damage_by_endpoint(damages: Iterable[Damage]) -> dict[str, str]:
     """What is wrong with each endpoint, in words."""
     ordered = sorted(damages, key=lambda damage: (damage.endpoint, damage.n))
     return {

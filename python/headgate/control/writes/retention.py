@@ -18,7 +18,7 @@ from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.errors import StorageFailed
-from headgate.store import Kept, Store, stamp
+from headgate.store import RetentionLimits, Store, stamp
 
 KEPT_EVENTS = 100_000
 """Events that a reader can still catch up with."""
@@ -53,9 +53,11 @@ class Retention:
         """Drops what is old, but not more than a turn may; whether there may be more."""
         context, settings = self._context, self._context.settings
         await context.write(lambda: context.store.prune_operations(KEPT_OPERATIONS))
-        audit = Kept(KEPT_AUDIT, self._since(settings.audit_seconds))
-        more = await self._journal("event", Kept(KEPT_EVENTS)) | await self._journal("audit", audit)
-        kept = Kept(settings.revisions, self._since(settings.revision_seconds))
+        audit = RetentionLimits(KEPT_AUDIT, self._since(settings.audit_seconds))
+        more = await self._journal("event", RetentionLimits(KEPT_EVENTS)) | await self._journal(
+            "audit", audit
+        )
+        kept = RetentionLimits(settings.revisions, self._since(settings.revision_seconds))
         # Asked for all at once: most endpoints have nothing that is old.
         names = await context.io(lambda: context.store.endpoints_to_drop_from(kept))
         for name in sorted(names & self._endpoints.keys()):
@@ -68,7 +70,7 @@ class Retention:
     def _since(self, seconds: int) -> str:
         return stamp(self._context.store.now() - timedelta(seconds=seconds))
 
-    async def _journal(self, kind: str, kept: Kept) -> bool:
+    async def _journal(self, kind: str, kept: RetentionLimits) -> bool:
         drop = partial(self._context.store.drop_journal, "events" if kind == "event" else "audit", kept)
         for _ in range(_MOST):
             dropped = await self._context.write(drop)
@@ -77,7 +79,7 @@ class Retention:
                 return False
         return True
 
-    async def _revisions(self, state: EndpointState, kept: Kept) -> bool:
+    async def _revisions(self, state: EndpointState, kept: RetentionLimits) -> bool:
         context = self._context
         store, name = context.store, state.name
         current = state.current

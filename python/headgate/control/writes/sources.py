@@ -26,7 +26,7 @@ _SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Where:
+class ReferenceFolders:
     """Where a body's ``file:`` references may lead: its own file, if that lies below an allowed folder; else the folder of the
     endpoint's last document; else the gateway's root.
     """
@@ -46,7 +46,7 @@ def read_file(path: Path) -> bytes:
         raise kind(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_one(endpoint: str, data: bytes, where: Where) -> Document:
+def read_one(endpoint: str, data: bytes, where: ReferenceFolders) -> Document:
     """The one document of a body, named ``endpoint``."""
     root = _root(where)
     name = str(where.source) if where.source is not None else f"the document of {endpoint}"
@@ -74,7 +74,7 @@ def artifacts_of(revision: Revision) -> tuple[list[str], list[str]]:
     return needed, others
 
 
-def _root(where: Where) -> Path | None:
+def _root(where: ReferenceFolders) -> Path | None:
     if where.source is None:
         return Path(where.last) if where.last is not None else where.root
     try:

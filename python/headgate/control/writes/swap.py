@@ -1,6 +1,7 @@
 """Tells the data plane what to serve, and has memory follow its answer. Everything that is served comes about here.
 
-Not here: when that may be (``writer``, ``emergency``, ``repair``, ``healing``), the argument (``handover``). Next: ``tickets``.
+Not here: when a swap is allowed (``writer``, ``emergency``, ``start_recovery``, ``artifact_repair``), its argument (``handover``).
+Next: ``tickets``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from headgate.control.writes.tickets import Event, Ticket
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EndpointUpdate:
     """A revision to serve without the versions that are ``omitted``, as the data plane takes it (``argument``)."""
 
     revision: Revision
@@ -30,7 +31,7 @@ def nothing() -> None:
 
 
 def serve(
-    context: Context, state: EndpointState, wanted: Wanted, swapped: Callable[[], None] = nothing
+    context: Context, state: EndpointState, wanted: EndpointUpdate, swapped: Callable[[], None] = nothing
 ) -> asyncio.Future[Event]:
     """The future of the data plane's event. ``swapped`` runs when it serves the revision, before anything else does."""
     revision, omitted = wanted.revision, wanted.omitted

@@ -26,7 +26,7 @@ class Work(Enum):
     """Writes to the store. One thread: the store takes one write at a time, and a disk that hangs keeps no other thread."""
     URGENT = "urgent"
     """What an emergency call needs before it is in force."""
-    JUDGE = "judge"
+    AUTHENTICATE = "judge"
     """Looks at the tokens of callers, those of emergency calls among them."""
     BEHIND = "behind"
     """What is written after it took effect. One thread: it keeps the order."""
@@ -45,7 +45,7 @@ class Threads:
             Work.READ: settings.threads,
             Work.WRITE: 1,
             Work.URGENT: settings.urgent_threads,
-            Work.JUDGE: settings.urgent_threads,
+            Work.AUTHENTICATE: settings.urgent_threads,
             Work.BEHIND: 1,
             Work.PARSE: settings.parse_threads,
             Work.MODEL: settings.model_threads,

@@ -29,7 +29,7 @@ class Ticket:
 
 
 @dataclass(frozen=True)
-class _Waiting:
+class _PendingTicket:
     ticket: Ticket
     future: asyncio.Future[Event]
     seen: Callable[[Event], None]
@@ -41,7 +41,7 @@ class Tickets:
     def __init__(self, plane: DataPlane) -> None:
         """Nobody waits yet."""
         self._plane = plane
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, _PendingTicket] = {}
         self._closed = False
 
     def expect(self, ticket: Ticket, seen: Callable[[Event], None]) -> asyncio.Future[Event]:
@@ -53,7 +53,7 @@ class Tickets:
         if self._closed:
             future.set_exception(Draining("the gateway stops"))
         else:
-            self._waiting[ticket.number] = _Waiting(ticket, future, seen)
+            self._waiting[ticket.number] = _PendingTicket(ticket, future, seen)
         return future
 
     def pump(self) -> None:
@@ -68,7 +68,7 @@ class Tickets:
             elif not self._closed:
                 _log.warning("the data plane answered a ticket that nobody holds: %s", event)
         if lost:
-            self._find_out()
+            self._resolve_from_status()
 
     def close(self) -> None:
         """Everyone who still waits is told that the gateway stops."""
@@ -80,7 +80,7 @@ class Tickets:
                 )
         self._waiting.clear()
 
-    def _find_out(self) -> None:
+    def _resolve_from_status(self) -> None:
         """Events gave way in a full queue: what is live tells the outcome of every ticket that still waits."""
         endpoints = json.loads(self._plane.status()).get("endpoints", {})
         for waiting in list(self._waiting.values()):
@@ -95,7 +95,7 @@ class Tickets:
                 _tell(waiting, {"event": "failed", "code": "internal", "message": message})
 
 
-def _tell(waiting: _Waiting, event: Event) -> None:
+def _tell(waiting: _PendingTicket, event: Event) -> None:
     """Hands over one outcome; a defect in one receiver keeps no other from its own."""
     try:
         waiting.seen(event)

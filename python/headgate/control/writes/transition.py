@@ -27,7 +27,7 @@ from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.idempotency import remembered
 from headgate.control.writes.records import proposal
-from headgate.control.writes.swap import Wanted
+from headgate.control.writes.swap import EndpointUpdate
 from headgate.control.writes.tickets import Event
 from headgate.errors import Conflict, HeadgateError, PolicyInvalid, from_code
 from headgate.store import AppliedDocument, Commit, EventRecord, Proposal, RevisionStatus, keepable
@@ -156,7 +156,7 @@ def hand_over(
         state.recorded(revision)
         swapped()
         return swap.at_once("recorded")
-    return swap.serve(context, state, Wanted(revision, transition.omitted, argument), swapped)
+    return swap.serve(context, state, EndpointUpdate(revision, transition.omitted, argument), swapped)
 
 
 def commit_of(

@@ -1,6 +1,6 @@
 """Ordinary writes: propose to the store, hand to the data plane, wait, confirm to the store, tell.
 
-Not here: what a write means (``decisions``), emergency calls (``emergency``), the state at start (``repair``). Next: ``emergency``.
+Not here: what a write means (``decisions``), emergency calls (``emergency``), the state at start (``start_recovery``). Next: ``emergency``.
 
     decide (in memory)  ->  store: proposed  ->  data plane: ticket ... event  ->  store: applied | failed | superseded  ->  feed
 
@@ -22,7 +22,7 @@ from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.rehearsal import rehearse
-from headgate.control.writes.swap import Wanted
+from headgate.control.writes.swap import EndpointUpdate
 from headgate.control.writes.tickets import Event
 from headgate.control.writes.transition import (
     Decide,
@@ -290,4 +290,4 @@ def _back(context: Context, transition: Transition, argument: bytes | None) -> a
         return swap.at_once("recorded")
     if argument is None or before is None:
         return swap.remove(context, state, transition.revision.n)
-    return swap.serve(context, state, Wanted(before, transition.omitted, argument))
+    return swap.serve(context, state, EndpointUpdate(before, transition.omitted, argument))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from headgate.control.writes import healing
+from headgate.control.writes import artifact_repair
 from headgate.errors import HeadgateError
 from unit.control.test_damage import damaged, look
 from unit.control.test_models import model
@@ -24,7 +24,7 @@ def test_an_emergency_call_is_not_undone_by_a_repair_that_began_before_it(
         async with damaged(tmp_path, "v3", **THREE) as gate:
             await gate.control.background.close()
             model(tmp_path / "models" / "v3", 3.0)
-            reached, go = holding(monkeypatch, healing, "native_apply")
+            reached, go = holding(monkeypatch, artifact_repair, "native_apply")
             repair = asyncio.create_task(look(gate))
             await until(reached.is_set)
             assert (await gate.control.rollback("scale"))["revision"] == 2

@@ -1,6 +1,6 @@
 """Versions that were left out because their files were damaged: repaired from where they came from, and served again.
 
-Not here: leaving them out (``repair``, ``writer``). Next: ``service``.
+Not here: leaving them out (``start_recovery``, ``writer``). Next: ``service``.
 
 A version that the data plane refused although its files are whole is not tried again here: that may take minutes, and a new
 document or more traffic tries it.
@@ -19,20 +19,20 @@ from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.handover import Load, native_apply
 from headgate.control.writes.records import stored
-from headgate.control.writes.swap import Wanted
+from headgate.control.writes.swap import EndpointUpdate
 from headgate.control.writes.tickets import Event
 from headgate.documents import Files, locate, parse_one
 from headgate.errors import HeadgateError
 from headgate.registry import ArtifactStore
 
-HEAL_SECONDS = 5.0
+REPAIR_SECONDS = 5.0
 _EARLIER = 100
 """Earlier revisions that are searched for where a version came from."""
 _log = logging.getLogger(__name__)
 _Seen = tuple[tuple[int, int, int] | None, ...]
 
 
-class Healing:
+class ArtifactRepair:
     """Looks at what is left out, again and again; a file that has not changed is not read twice."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Healing:
             if state.current is not revision:
                 # An emergency call passed. Handing this over now would undo it.
                 return {"event": "superseded"}
-            future = swap.serve(context, state, Wanted(revision, omitted, argument))
+            future = swap.serve(context, state, EndpointUpdate(revision, omitted, argument))
         return await future
 
     def _refused(self, state: EndpointState, whole: set[str], event: Event) -> None:

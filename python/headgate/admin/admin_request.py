@@ -33,25 +33,25 @@ B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Asked:
+class AdminRequest:
     """A request whose body has been read and whose role has been checked."""
 
-    request: Request
+    http: Request
     principal: Principal
     body: bytes
 
     @property
     def endpoint(self) -> str:
         """The endpoint in the path."""
-        return str(self.request.path_params["endpoint"])
+        return str(self.http.path_params["endpoint"])
 
     def path(self, name: str) -> str:
         """Another parameter of the path."""
-        return str(self.request.path_params[name])
+        return str(self.http.path_params[name])
 
     def query(self, name: str) -> str | None:
         """A parameter of the query, given at most once."""
-        values = self.request.query_params.getlist(name)
+        values = self.http.query_params.getlist(name)
         if len(values) > 1:
             raise InvalidArgument(f"query {name}: it is given {len(values)} times; give it once")
         return values[0] if values else None
@@ -101,7 +101,7 @@ class Asked:
 
     def precondition(self, *, creates: bool) -> Precondition:
         """If-Match, or If-None-Match where the call may create; :class:`PreconditionRequired` without."""
-        headers = self.request.headers
+        headers = self.http.headers
         match, none_match = headers.get("if-match"), headers.get("if-none-match")
         if match is not None and none_match is not None:
             raise InvalidArgument("send either If-Match or If-None-Match, not both")
@@ -125,25 +125,25 @@ class Asked:
 
     def wants_operation(self) -> bool:
         """``Prefer: respond-async``."""
-        said = ",".join(self.request.headers.getlist("prefer")).lower()
+        said = ",".join(self.http.headers.getlist("prefer")).lower()
         return "respond-async" in {part.strip() for part in re.split("[,;]", said)}
 
     def _idempotency_key(self) -> IdempotencyKey | None:
-        key = self.request.headers.get("idempotency-key")
+        key = self.http.headers.get("idempotency-key")
         if key is None:
             return None
         if not _KEY.fullmatch(key):
             raise InvalidArgument(
                 "Idempotency-Key: it needs 1 to 200 printable ASCII characters without spaces"
             )
-        url = self.request.url
+        url = self.http.url
         parts = [
             url.query,
-            self.request.headers.get("content-type", ""),
-            self.request.headers.get("if-match", ""),
+            self.http.headers.get("content-type", ""),
+            self.http.headers.get("if-match", ""),
         ]
         told = "\n".join(parts).encode() + b"\n" + self.body
-        route = f"{self.request.method} {url.path}"
+        route = f"{self.http.method} {url.path}"
         return IdempotencyKey(self.principal.id, route, key, hashlib.sha256(told).hexdigest())
 
 

@@ -23,7 +23,7 @@ from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, Paths, native_apply, no_answer
-from headgate.control.writes.swap import Wanted
+from headgate.control.writes.swap import EndpointUpdate
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import (
     Commit,
@@ -43,7 +43,7 @@ _UNCONFIRMED = "the gateway stopped before this revision was confirmed"
 _End = tuple[RevisionStatus, str]
 
 
-class Repair:
+class StartRecovery:
     """Brings endpoints up, each on its own: one that is broken keeps no other from starting."""
 
     def __init__(self, context: Context) -> None:
@@ -187,20 +187,20 @@ class Repair:
             if argument is None:
                 load = Load(omitted=omitted)
                 argument = await context.io(partial(native_apply, revision, context.paths, load))
-            event = await swap.serve(context, state, Wanted(revision, omitted, argument))
+            event = await swap.serve(context, state, EndpointUpdate(revision, omitted, argument))
             if event["event"] == "applied":
                 break
             version, argument = event.get("version"), None
             if version is None or version in omitted:
-                await self._mute(state, event["message"], omitted)
+                await self._mark_unanswered(state, event["message"], omitted)
                 break
             omitted[version] = event["message"]
         else:
-            await self._mute(state, no_answer(revision, omitted).message, omitted)
+            await self._mark_unanswered(state, no_answer(revision, omitted).message, omitted)
         for alarm in state.alarms():
             await context.alarm(state.name, revision.n, alarm)
 
-    async def _mute(self, state: EndpointState, why: str, omitted: dict[str, str]) -> None:
+    async def _mark_unanswered(self, state: EndpointState, why: str, omitted: dict[str, str]) -> None:
         """Nothing of an endpoint can answer: its calls are told why."""
         state.broken, state.omitted = f"{state.name} does not answer: {why}", omitted
         await self._context.io(lambda: self._context.plane.mark_unavailable(state.name, why))

@@ -14,7 +14,7 @@ from headgate.leases import Lease
 _Identity = tuple[int, int, int, int]
 
 
-class KeptBaselines:
+class BaselineStore:
     """The baselines of one state folder; safe to use from several threads."""
 
     def __init__(self, state: Path) -> None:
