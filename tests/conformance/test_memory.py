@@ -24,7 +24,7 @@ from support.h2_rules import BROKEN
 
 REST = [*JSON, *BINARY, *ROUTES]
 #: How often the tables are sent before the first look, which fills every cache and pool, and after it.
-WARM, PASSES = 2, 20
+WARM, PASSES = 10, 20
 #: What the process may grow by then, in bytes. Some 300 bytes kept of each request would be more.
 BOUND = 4 << 20
 
