@@ -29,7 +29,7 @@ WARM, COUNTED = 200, 2000
 SHOWN = 200
 """Functions with fewer instructions a request are left out."""
 INLINED = re.compile(r"::\{\{closure\}\}")
-ANSWERS = "headgate_server::request::infer::infer"
+ANSWERS = "headgate_server::transport::serve::serve"
 """The function that only the IO thread runs."""
 
 
