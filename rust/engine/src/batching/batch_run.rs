@@ -228,7 +228,7 @@ impl RowsOutcome {
 
 /// The error of a run that nothing waits for.
 fn unwanted_error() -> Error {
-    Error::new(Code::Cancelled, "nobody waits for the run any more")
+    Error::new(Code::Cancelled, "nothing waits for the run any more")
 }
 
 fn check_rows(output: &TensorView<'_>, rows: usize) -> Result<()> {

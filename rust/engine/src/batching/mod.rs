@@ -1,6 +1,6 @@
 //! Requests that are run together: which rows belong to which request, how large a batch gets, and its run.
 //!
-//! Lives here: `cost_curve` (what a run of n rows costs), `row_slots` (who may write and read which rows when; model-checked with loom),
+//! Lives here: `cost_curve` (what a run of n rows costs), `row_slots` (when rows may be written and read; checked with loom),
 //! `batcher` (a version's sizes, delays and slabs), `batch` (a batch's memory), `batch_run`, `row_range` (a request's side),
 //! `open_batches`, `batch_kind`. May come in: models, and the runs of requests. Never known here: models, the server's requests.
 

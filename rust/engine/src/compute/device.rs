@@ -1,7 +1,7 @@
 //! The devices of this machine, and a model on a device: one session for each instance, and each session for one device worker.
 //!
 //! Not here: the workers (`workers/device_workers`), what a session on a device does (the runtime's `device`).
-#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+#![allow(unsafe_code, reason = "a run in flight reads and writes buffers that another owner holds")]
 
 use std::collections::BTreeMap;
 use std::mem::ManuallyDrop;

@@ -1,7 +1,7 @@
 //! What an executable must offer, and a handle that keeps one in memory.
 //!
 //! Next: `constant`, `device`.
-#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+#![allow(unsafe_code, reason = "a run in flight reads and writes buffers that another owner holds")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};

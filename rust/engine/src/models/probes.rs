@@ -43,7 +43,7 @@ pub enum ProbeAnswer {
     Known(ProbeOutcome),
     /// A probe that another caller started is in progress.
     InProgress(oneshot::Receiver<ProbeOutcome>),
-    /// A probe was started for this caller, who must run it.
+    /// A probe was started for this caller, which must run it.
     Started(oneshot::Receiver<ProbeOutcome>),
 }
 

@@ -115,7 +115,7 @@ impl<T: Queued> RunQueue<T> {
         has_token
     }
 
-    /// Takes the next item for a holder of a token, who must pass it to [`RunQueue::finish`]. `None` takes the token back.
+    /// Takes the next item for the holder of a token, which must pass it to [`RunQueue::finish`]. `None` takes the token back.
     ///
     /// An item whose run is of no use any more comes first, whatever its class, because it costs nothing. Then comes the oldest of the first
     /// class, or the newest while that class is overloaded.

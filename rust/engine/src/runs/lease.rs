@@ -1,7 +1,7 @@
 //! The buffers of one run, leased from a model: they are filled, run, read, and given back when the lease is dropped.
 //!
 //! Next: `submit`.
-#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+#![allow(unsafe_code, reason = "a run in flight reads and writes buffers that another owner holds")]
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The run of one request in a queue, and the handle of its requester.
 //!
 //! Next: `submit`.
-#![allow(unsafe_code, reason = "a run in the air reads and writes buffers that somebody else holds")]
+#![allow(unsafe_code, reason = "a run in flight reads and writes buffers that another owner holds")]
 
 use std::future::Future;
 use std::pin::Pin;

@@ -77,7 +77,7 @@ proptest! {
 #[test]
 fn a_wait_ends_when_it_is_full_or_everybody_left() {
     let (slots, now) = (RowSlots::<()>::new(2), Instant::now());
-    slots.wait(|_| panic!("nobody is there to wait with"));
+    slots.wait(|_| panic!("no request is there to wait for"));
     slots.reserve(2, 0, now, now + Duration::from_secs(9)).unwrap();
     let mut calls = 0;
     slots.wait(|waiting| {
