@@ -81,6 +81,10 @@ def set_weights(table: bytes, weights: bytes) -> bytes:
 def slot_of(salt: str, key: bytes) -> int:
     """The slot, 0 to 9999, of a sticky key under a salt."""
 
+def explain_route(endpoint: bytes, request: bytes) -> bytes:
+    """Which version a hypothetical request ``{"headers", "parameters", "version"}`` gets from an endpoint's state, by the code that
+    serves (JSON)."""
+
 def fit_baseline(columns: bytes, values: Sequence[object]) -> bytes:
     """Fits a baseline: JSON column descriptions and one float64 buffer per column; the baseline's bytes (JSON)."""
 

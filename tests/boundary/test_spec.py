@@ -47,6 +47,8 @@ traffic:
   weights: {other: 5%}
   sticky: header.x-user
   keep_warm: true
+  rules:
+    - {when: {header.x-tester: ["1", "2"], parameter.tier: {prefix: gold}}, to: other}
   fallback: {to: [other], after: 250ms}
 drift: {baseline: "file:baseline.npz"}
 limits:
@@ -61,7 +63,8 @@ answers: {non_finite: string}
 IDENTITY = frozenset({"api_version", "kind", "name"})
 """Fields of an endpoint that say which one it is."""
 
-Path_ = tuple[str, ...]
+Path_ = tuple[str | int, ...]
+"""Keys of mappings, and places in lists."""
 
 
 def endpoint(folder: Path) -> Endpoint:
@@ -81,18 +84,26 @@ def parts(value: BaseModel, path: Path_ = ()) -> Iterator[tuple[Path_, BaseModel
     """Every part of a document with the path to it."""
     yield path, value
     for name in type(value).model_fields:
-        held = getattr(value, name)
-        entries = held.items() if isinstance(held, dict) else [(None, held)]
-        for key, entry in entries:
+        for keys, entry in entries(getattr(value, name)):
             if isinstance(entry, BaseModel):
-                yield from parts(entry, (*path, name) if key is None else (*path, name, key))
+                yield from parts(entry, (*path, name, *keys))
+
+
+def entries(held: Any) -> Iterator[tuple[Path_, Any]]:
+    """What a field holds, with the key or the place of each."""
+    if isinstance(held, dict):
+        yield from (((key,), entry) for key, entry in held.items())
+    elif isinstance(held, tuple):
+        yield from (((at,), entry) for at, entry in enumerate(held))
+    else:
+        yield (), held
 
 
 def kinds(annotation: Any) -> Iterator[type[BaseModel]]:
     """The parts that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    if get_origin(annotation) in (Annotated, Union, types.UnionType, dict):
+    if get_origin(annotation) in (Annotated, Union, types.UnionType, dict, tuple):
         for inner in get_args(annotation):
             yield from kinds(inner)
 
@@ -131,6 +142,11 @@ def fields(folder: Path) -> list[Path_]:
     return [(*path[:-1], "digest") if path[-1] == "model" else path for path in found]
 
 
+def dotted(path: Path_) -> str:
+    """``traffic.rules[0].to``, as the data plane names a place."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
 FIELDS = fields(Path("/"))
 
 
@@ -158,13 +174,13 @@ def test_the_data_plane_serves_the_full_document(gateway: Any, spec: dict[str, A
     assert shown["memory"]["pinned"] is True
 
 
-@pytest.mark.parametrize("path", FIELDS, ids=".".join)
+@pytest.mark.parametrize("path", FIELDS, ids=dotted)
 def test_the_data_plane_reads_a_field(gateway: Any, spec: dict[str, Any], model: Path, path: Path_) -> None:
     renamed = copy.deepcopy(spec)
-    part = renamed
+    part: Any = renamed
     for name in path[:-1]:
         part = part[name]
     part["renamed"] = part.pop(path[-1])
     with pytest.raises(PolicyInvalid) as caught:
         gateway.apply(state(renamed, model))
-    assert ".".join(("spec", *path[:-1])) in caught.value.message
+    assert dotted(("spec", *path[:-1])) in caught.value.message

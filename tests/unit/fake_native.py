@@ -13,6 +13,7 @@ from typing import Any
 
 import xxhash
 
+from headgate import _native
 from headgate.control.domain.shares import Run, Table
 from headgate.errors import PolicyInvalid
 
@@ -161,6 +162,10 @@ class FakeNative:
         after = set_weights(before, json.loads(weights))
         answer = {"salt": after.salt, "given": [list(run) for run in after.given]}
         return json.dumps({"table": answer, "moves": []}).encode()
+
+    def explain_route(self, endpoint: bytes, request: bytes) -> bytes:
+        """As the data plane decides it: routing has one implementation."""
+        return _native.explain_route(endpoint, request)
 
     def slot_of(self, salt: str, key: bytes) -> int:
         return (xxhash.xxh64_intdigest(salt.encode() + b"\0" + key) * SLOTS) >> 64

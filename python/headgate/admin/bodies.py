@@ -46,14 +46,21 @@ class RestoreTo(Body):
     revision: Annotated[int, Field(ge=1)]
 
 
-class ExplainKey(BaseModel):
-    """A sticky key, or the headers it would come in; at a revision, or now."""
+class ExplainRequest(BaseModel):
+    """A hypothetical request: a sticky key, or the headers it would come in, and parameters; at a revision or a time, or now."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     key: Annotated[str, Field(max_length=8192)] | None = None
-    headers: dict[str, str] | None = None
+    headers: Annotated[dict[str, str], Field(max_length=256)] | None = None
+    parameters: Annotated[dict[str, str | int | float | bool], Field(max_length=64)] = Field(
+        default_factory=dict, description="Parameters of the request, as its body has them."
+    )
+    version: str | None = Field(None, description="The version that the request names itself.")
     revision: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
         None, description="The revision to explain; the present one when absent."
+    )
+    at: str | None = Field(
+        None, description='A time to explain, such as "2027-03-01T03:12:04Z"; now when absent.'
     )
 
 

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
 from headgate.admin.admin_request import AdminRequest
-from headgate.admin.bodies import ExplainKey, ReasonBody, RestoreTo, Subject, TrafficPatch
+from headgate.admin.bodies import ExplainRequest, ReasonBody, RestoreTo, Subject, TrafficPatch
 from headgate.control import ANY, Call, Control, Result
+from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.documents import parse_duration
+from headgate.documents.faults import quoted
 from headgate.errors import InvalidArgument
+from headgate.store.clock import unstamp
 
 _HISTORY_MAX = 500
 _WINDOW_MAX_SECONDS = 366 * 86_400
@@ -48,12 +52,14 @@ class Endpoints:
 
     async def explain(self, request: AdminRequest) -> Response:
         """Which version and why."""
-        body = request.read(ExplainKey)
+        body = request.read(ExplainRequest)
         if body.key is not None and body.headers is not None:
             raise InvalidArgument("send either key or headers, not both")
-        found = await self._control.explain(
-            request.endpoint, key=body.key, headers=body.headers, at=body.revision
-        )
+        if body.revision is not None and body.at is not None:
+            raise InvalidArgument("send either revision or at, not both")
+        at = body.revision if body.at is None else _time(body.at)
+        hypothetical = HypotheticalRequest(body.key, body.headers, body.parameters, body.version)
+        found = await self._control.explain(request.endpoint, hypothetical, at=at)
         return JSONResponse(found, headers=_etag(found["revision"]))
 
     async def revisions(self, request: AdminRequest) -> Response:
@@ -203,3 +209,13 @@ def _subject(body: Subject) -> str:
 
 async def _coroutine(work: Awaitable[Result]) -> Result:
     return await work
+
+
+def _time(written: str) -> datetime:
+    """A time with its zone; :class:`InvalidArgument` for anything else."""
+    try:
+        return unstamp(written)
+    except ValueError:
+        raise InvalidArgument(
+            f'at: {quoted(written)} is no time with a zone: write it as "2027-03-01T03:12:04Z"'
+        ) from None

@@ -141,8 +141,8 @@ def _action_calls(e: Endpoints) -> list[ApiCall]:
         "viewer",
         e.explain,
         views.Explanation,
-        "Which version a key gets and why.",
-        bodies.ExplainKey,
+        "Which version a request gets and why.",
+        bodies.ExplainRequest,
         "json",
     )
     return [

@@ -78,6 +78,8 @@ def validate(files: tuple[Path, ...], schema: bool, remote: bool, root: Path | N
     for report in reports if form in ("table", "name") else []:
         for fault in report["faults"]:
             output.words(_fault_words(report["file"], fault))
+        for warning in report["warnings"]:
+            output.words(f"warning: {_fault_words(report['file'], warning)}")
     if any(report["faults"] for report in reports):
         sys.exit(EXIT_USAGE)
 
@@ -193,7 +195,7 @@ def _report(path: Path, root: Path | None, *, look: bool) -> dict[str, Any]:
     try:
         documents = parse_file(path, root)
     except PolicyInvalid as error:
-        return {"file": str(path), "endpoints": [], "faults": error.detail["faults"]}
+        return {"file": str(path), "endpoints": [], "faults": error.detail["faults"], "warnings": []}
     found = {
         document.name: [*_constants_alone(document), *(_missing_files(document) if look else [])]
         for document in documents
@@ -202,6 +204,7 @@ def _report(path: Path, root: Path | None, *, look: bool) -> dict[str, Any]:
         "file": str(path),
         "endpoints": [name for name, faults in found.items() if not faults],
         "faults": [fault for faults in found.values() for fault in faults],
+        "warnings": [warning.as_dict() for document in documents for warning in document.warnings],
     }
 
 

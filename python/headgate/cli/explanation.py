@@ -1,7 +1,8 @@
-"""The command ``explain``: which version answers a caller, and why. Next: session.py."""
+"""The command ``explain``: which version answers a request, and why. Next: session.py."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
@@ -20,27 +21,65 @@ from headgate.cli.session import Session
     "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A request header; may be repeated."
 )
 @click.option(
-    "--at", metavar="REVISION", type=click.IntRange(min=1), help="As it was at that revision. [default: now]"
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A request parameter; may be repeated.",
+)
+@click.option("--version", "named", metavar="VERSION", help="A version that the request names itself.")
+@click.option(
+    "--at",
+    metavar="REVISION|TIME",
+    help="As it was at that revision, or at a time such as 2027-03-01T03:12:04Z. [default: now]",
 )
 @cli.client_options
 def explain(
-    session: Session, endpoint: str, key: str | None, headers: tuple[str, ...], at: int | None
+    session: Session,
+    endpoint: str,
+    key: str | None,
+    headers: tuple[str, ...],
+    parameters: tuple[str, ...],
+    named: str | None,
+    at: str | None,
 ) -> None:
-    """Say which version answers a caller, and why.
+    """Say which version answers a request, and why.
 
     \b
     Example:
       headgate explain digits --key user-42
       headgate explain digits --key user-42 --at 38
-      headgate explain digits --header 'x-user-id: user-42'
+      headgate explain digits --header 'x-user-id: user-42' --parameter tier=3
     """
     if key is not None and headers:
         raise click.UsageError("--key and --header exclude each other")
-    given = dict(_header(written) for written in headers)
-    body: dict[str, Any] = {"headers": given} if headers else {"key": key}
+    body: dict[str, Any] = {"key": key}
+    if headers:
+        body = {"headers": dict(_header(written) for written in headers)}
+    if parameters:
+        body["parameters"] = dict(_parameter(written) for written in parameters)
+    body |= {"version": named, **_when(at)}
     with session.client() as client:
-        answer = client.ask(f"/endpoints/{segment(endpoint)}:explain", body | {"revision": at}).body
+        answer = client.ask(f"/endpoints/{segment(endpoint)}:explain", body).body
     session.show(answer, _explanation, lambda data: [data["version"] or ""])
+
+
+def _when(at: str | None) -> dict[str, Any]:
+    if at is None:
+        return {}
+    return {"revision": int(at)} if at.isdecimal() else {"at": at}
+
+
+def _parameter(written: str) -> tuple[str, Any]:
+    """A number and a boolean are sent as such."""
+    name, equals, value = written.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--parameter {written!r}: write it as NAME=VALUE")
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return name, value
+    return name, read if isinstance(read, bool | int | float) else value
 
 
 def _header(written: str) -> tuple[str, str]:
@@ -53,6 +92,6 @@ def _header(written: str) -> tuple[str, str]:
 def _explanation(answer: dict[str, Any]) -> Lines:
     if answer["version"] is None:
         shares = ", ".join(f"{share} {name}" for name, share in answer["shares"].items())
-        return [f"each request draws its own version: {shares}", answer["why"]]
+        return [f"each request draws its own version: {shares}", answer["why"], *answer["notes"]]
     slot = "" if answer["slot"] is None else f" (slot {answer['slot']})"
-    return [f"{answer['version']} by {answer['by']}{slot}", answer["why"]]
+    return [f"{answer['version']} by {answer['by']}{slot}", answer["why"], *answer["notes"]]

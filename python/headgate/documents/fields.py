@@ -28,6 +28,7 @@ MAX_TIMEOUT_MS = 86_400_000
 MAX_VERSIONS = 128
 MAX_BATCH = 4096
 MAX_DELAY_US = 1_000_000
+MAX_RULE_VALUE = 256
 MAX_THREADS = 1024
 MAX_COLUMNS = 4096
 MAX_TENSORS = 256
@@ -78,6 +79,15 @@ def _timeout(value: Any) -> int:
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
         raise ValueError(f"must be 1ms to {values.format_duration(MAX_TIMEOUT_MS)}, not {value}")
     return milliseconds
+
+
+def _rule_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = _text(value)
+    if len(text) > MAX_RULE_VALUE or not text.isprintable():
+        raise ValueError(f"must be at most {MAX_RULE_VALUE} printable characters")
+    return text
 
 
 def _delay(value: Any) -> int:
@@ -244,6 +254,22 @@ Header = Annotated[
     str,
     BeforeValidator(lambda value: values.parse_header(_text(value))),
     WithJsonSchema({"type": "string", "pattern": r"^header\..+", "examples": ["header.x-user-id"]}),
+]
+Subject = Annotated[
+    str,
+    BeforeValidator(lambda value: values.parse_subject(_text(value))),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(header|parameter)\..+",
+            "examples": ["header.x-tester", "parameter.tier"],
+        }
+    ),
+]
+RuleValue = Annotated[
+    str,
+    BeforeValidator(_rule_value),
+    WithJsonSchema({"type": ["string", "integer", "boolean"], "maxLength": MAX_RULE_VALUE}),
 ]
 Constant = Annotated[
     Any,  # a ConstantValue; the union would make pydantic try each member when it serialises

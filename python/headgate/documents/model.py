@@ -13,16 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SerializerFunctionWrapHandler,
-    Tag,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from headgate.documents.fields import (
     MAX_TENSORS,
@@ -46,6 +37,8 @@ from headgate.documents.fields import (
     VersionName,
     Weight,
 )
+from headgate.documents.part import Part
+from headgate.documents.traffic import Traffic
 
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
@@ -54,16 +47,7 @@ NOT_IN_SPEC = frozenset({"api_version", "kind", "name", "owner"})
 """Fields of an endpoint that say nothing of how it is served, and are not in its spec."""
 
 
-class _Part(BaseModel):
-    """What all parts of a document share: frozen, strict, nothing unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True)
-
-    not_yet: ClassVar[frozenset[str]] = frozenset()
-    """Fields of the design that are not built; they are refused as such, never ignored."""
-
-
-class Owner(_Part):
+class Owner(Part):
     """Who answers for the endpoint."""
 
     team: Label | None = Field(None, description="The team that answers for this endpoint.")
@@ -73,7 +57,7 @@ class Owner(_Part):
     review_by: Date | None = Field(None, description="The day by which somebody should look at it again.")
 
 
-class Run(_Part):
+class Run(Part):
     """How a model is run. What is not written is decided from what is measured."""
 
     placement: Literal["auto", "inline", "pool"] = Field(
@@ -114,7 +98,7 @@ class Run(_Part):
     )
 
 
-class Version(_Part):
+class Version(Part):
     """One servable thing: a model file, or a constant answer. A string is short for ``{model: ...}``."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"upstream"})
@@ -159,56 +143,7 @@ class Version(_Part):
         return "sha256:" + hashlib.sha256(canonical.encode()).hexdigest()
 
 
-class Fallback(_Part):
-    """Who answers when the chosen version does not: it fails, takes too long, sheds load or is left alone by its breaker."""
-
-    to: Annotated[tuple[VersionName, ...], Field(min_length=1, max_length=16)] = Field(
-        description="The versions to ask after the champion, in their order; never for a client's mistake or a named version."
-    )
-    after: Timeout | None = Field(
-        None, description="How long the chosen version has; the request's whole time unless written."
-    )
-
-
-FORMS = ("[mapping]", "[word]")
-"""The forms of a field that has two, as pydantic's paths name them."""
-
-
-def _form(written: Any) -> str:
-    return FORMS[0] if isinstance(written, dict | BaseModel) else FORMS[1]
-
-
-class Traffic(_Part):
-    """Who answers, declared; live traffic may differ since."""
-
-    not_yet: ClassVar[frozenset[str]] = frozenset({"rules", "shadow"})
-
-    champion: VersionName = Field(description="The version that takes all traffic not given away.")
-    weights: dict[VersionName, Weight] = Field(
-        default_factory=dict,
-        description="Shares of other versions, in steps of 0.01%, with the percent sign.",
-    )
-    sticky: Header | None = Field(None, description="What keeps a caller on one version: header.<name>.")
-    fallback: (
-        Annotated[
-            Annotated[Fallback, Tag(FORMS[0])] | Annotated[Literal["none"], Tag(FORMS[1])],
-            Discriminator(_form),
-        ]
-        | None
-    ) = Field(
-        None,
-        description=(
-            "Who answers when the chosen version does not: the champion for a challenger that fails or is left alone, then these; "
-            "none for nobody at all."
-        ),
-    )
-    keep_warm: bool = Field(
-        False,
-        description="Whether the champion and the last good champion stay in memory whatever --memory-budget moves out.",
-    )
-
-
-class Drift(_Part):
+class Drift(Part):
     """What live traffic is compared with."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"window", "tolerate", "false_alarms_per_month"})
@@ -216,7 +151,7 @@ class Drift(_Part):
     baseline: Baseline | None = Field(None, description="The reference sample: an .npz, .npy or .csv file.")
 
 
-class Answers(_Part):
+class Answers(Part):
     """How answers are written where JSON has no word."""
 
     non_finite: Literal["error", "null", "string"] = Field(
@@ -226,7 +161,7 @@ class Answers(_Part):
     )
 
 
-class Rate(_Part):
+class Rate(Part):
     """How often a caller may come; more is refused (429) with the time to wait."""
 
     by: Header | None = Field(
@@ -240,7 +175,7 @@ class Rate(_Part):
     )
 
 
-class Breaker(_Part):
+class Breaker(Part):
     """When a version that fails is left alone: for a second, then twice as long each time, until one probe succeeds."""
 
     consecutive: Annotated[int, Field(ge=1, le=1_000_000)] = Field(5, description="Failures in a row.")
@@ -253,7 +188,7 @@ class Breaker(_Part):
     )
 
 
-class Priority(_Part):
+class Priority(Part):
     """Who is run first while requests wait. Whoever may write the header chooses the class: let a proxy write it."""
 
     by: Header = Field(description="What names the class of a request: header.<name>.")
@@ -265,7 +200,7 @@ class Priority(_Part):
     )
 
 
-class Limits(_Part):
+class Limits(Part):
     """What a request may take, who comes first, and when a version is left alone."""
 
     timeout: Timeout = Field(default=30_000, description="How long one request may take; 30s unless written.")
@@ -274,7 +209,7 @@ class Limits(_Part):
     priority: Priority | None = Field(default=None, description="Who is run first while requests wait.")
 
 
-class Endpoint(_Part):
+class Endpoint(Part):
     """A stable name that clients call, the versions behind it and how traffic is shared among them."""
 
     not_yet: ClassVar[frozenset[str]] = frozenset({"source", "rollout", "capture", "notify"})
@@ -311,6 +246,8 @@ class Endpoint(_Part):
         """
         held = self.model_dump(exclude_none=True, exclude=set(NOT_IN_SPEC))
         held["traffic"]["weights"] = {name: slots for name, slots in self.traffic.weights.items() if slots}
+        if not self.traffic.rules:
+            del held["traffic"]["rules"]
         for name, version in held["versions"].items():
             version.pop("model", None)
             held["versions"][name] = {"digest": digests[name], **version}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from headgate.documents import faults, files, nodes, reading, rules
+from headgate.documents import faults, files, nodes, reading, rules, traffic_rules
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.model import Endpoint
 from headgate.documents.nodes import Node, describe
@@ -37,6 +37,11 @@ class Document:
     def name(self) -> str:
         """The endpoint's name."""
         return self.endpoint.name
+
+    @property
+    def warnings(self) -> list[Fault]:
+        """What is allowed and probably not meant."""
+        return traffic_rules.unreachable(self.endpoint.traffic.rules)
 
 
 class Files(Enum):

@@ -12,9 +12,11 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from headgate.documents import traffic_rules
 from headgate.documents.faults import MAX_FAULTS, Path, did_you_mean, nearest, quoted
-from headgate.documents.model import API_VERSION, FORMS, Endpoint, Version, _Part
+from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.nodes import Report, WrittenInt, describe
+from headgate.documents.part import FORMS, Part
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
 LATER_KINDS = ("RolloutPlan", "Defaults")
@@ -73,7 +75,7 @@ def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
 # === known keys ===
 
 
-def _known_only(model: type[_Part], data: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
+def _known_only(model: type[Part], data: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
     """``data`` without the keys that ``model`` does not have, each of them reported."""
     fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
     out: dict[str, Any] = {}
@@ -92,6 +94,11 @@ def _known_only(model: type[_Part], data: dict[str, Any], path: Path, report: Re
 
 
 def _inner(annotation: Any, value: Any, path: Path, report: Report) -> Any:
+    if isinstance(value, list | tuple):
+        part = _item_of(annotation)
+        if part is None:
+            return value
+        return tuple(_inner(part, item, (*path, at), report) for at, item in enumerate(value))
     if not isinstance(value, dict):
         return value
     part = _part_of(annotation)
@@ -114,14 +121,19 @@ def _unwrapped(annotation: Any) -> Any:
             return annotation
 
 
-def _part_of(annotation: Any) -> type[_Part] | None:
+def _part_of(annotation: Any) -> type[Part] | None:
     inner = _unwrapped(annotation)
-    return inner if isinstance(inner, type) and issubclass(inner, _Part) else None
+    return inner if isinstance(inner, type) and issubclass(inner, Part) else None
 
 
-def _each_of(annotation: Any) -> type[_Part] | None:
+def _each_of(annotation: Any) -> type[Part] | None:
     inner = _unwrapped(annotation)
     return _part_of(get_args(inner)[1]) if get_origin(inner) is dict else None
+
+
+def _item_of(annotation: Any) -> type[Part] | None:
+    inner = _unwrapped(annotation)
+    return _part_of(get_args(inner)[0]) if get_origin(inner) is tuple else None
 
 
 def _unknown(key: str, known: list[str]) -> str:
@@ -174,6 +186,7 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
     weights = traffic.get("weights")
     if isinstance(weights, dict):
         _weights(weights, names, champion, report)
+    traffic_rules.check(traffic, names.missing, report)
 
 
 def _one_source(name: str, version: Any, written: Any, report: Report) -> None:

@@ -25,6 +25,9 @@ _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|kB|KB|MB|GB|TB|KiB|MiB|GiB
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 _SECRET = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\Z")
 _DIGITS = re.compile(r"([0-9]+)")
+_OWN_PARAMETERS = frozenset({"binary_data_output", "timeout", "priority"})
+"""Parameters that the protocol gives a meaning; the same as in ``rust/protocol/src/envelope/values.rs``."""
+_RESERVED_PARAMETERS = ("triton_", "sequence_")
 
 _MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _US = {"us": 1, "ms": 1000, "s": 1_000_000}
@@ -145,6 +148,22 @@ def parse_header(text: str) -> str:
     if _HEADER.match(name) is None:
         raise ValueError(f"{quoted(name)} is not a header name: use 1 to 128 letters, digits and - _ .")
     return f"header.{name.lower()}"
+
+
+def parse_subject(text: str) -> str:
+    """``header.<name>`` in lower case or ``parameter.<name>`` as written; anything else is refused."""
+    prefix, _, name = text.partition(".")
+    if prefix == "header":
+        return parse_header(text)
+    if prefix != "parameter" or not name:
+        raise ValueError(
+            f'{quoted(text)} names no header and no parameter: write "header.<name>" or "parameter.<name>"'
+        )
+    if len(name) > MAX_NAME or not name.isprintable():
+        raise ValueError(f"{quoted(name)} is not a parameter name: use 1 to {MAX_NAME} printable characters")
+    if name in _OWN_PARAMETERS or name.startswith(_RESERVED_PARAMETERS):
+        raise ValueError(f"{quoted(name)} has a meaning of its own in the protocol; no rule sees it")
+    return text
 
 
 def refuse_secret(text: str) -> str:

@@ -126,6 +126,14 @@ class StartRecord:
     documents: Mapping[str, bytes]
 
 
+def applied_at(session: Session, endpoint: str, when: str) -> RevisionRecord | None:
+    """The newest one that was applied and is not younger than a stamp."""
+    query = select(RevisionRecord).where(
+        RevisionRecord.endpoint == endpoint, RevisionRecord.status == "applied", RevisionRecord.when <= when
+    )
+    return session.scalar(query.order_by(RevisionRecord.n.desc()).limit(1))
+
+
 def start_records(session: Session, endpoint: str | None) -> list[StartRecord]:
     """One for each endpoint by name, or that of one endpoint: two statements, however many there are."""
     pointers = select(EndpointRecord).order_by(EndpointRecord.name)

@@ -201,6 +201,12 @@ class Store:
         with self.transactions.read() as session:
             return revisions.newest(session, endpoint, limit, before)
 
+    def served_at(self, endpoint: str, when: datetime) -> int | None:
+        """The number of the revision that was in force at a time; None if there was none, or if it was dropped."""
+        with self.transactions.read() as session:
+            found = revisions.applied_at(session, endpoint, stamp(when))
+        return None if found is None or found.kind == "remove" else found.n
+
     def start_records(self, endpoint: str | None = None) -> list[StartRecord]:
         """What a start serves and completes, of all endpoints by name or of one: one transaction for all of them."""
         with self.transactions.read() as session:

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
 use crate::limits::{BreakerSpec, FallbackSpec, HeaderRef, LimitsSpec, PrioritySpec, RateSpec};
+use crate::rules::RuleSpec;
 use crate::slots::SlotTable;
 use crate::spec::{EndpointSpec, NonFinite, RunSpec, VersionSpec};
 
@@ -71,6 +72,8 @@ struct DeclaredTraffic {
     keep_warm: bool,
     #[serde(default)]
     fallback: Option<FallbackSpec>,
+    #[serde(default)]
+    rules: Vec<RuleSpec>,
 }
 
 #[derive(Default, Deserialize)]
@@ -171,6 +174,7 @@ impl EndpointState {
             non_finite: spec.answers.non_finite,
             limits: LimitsSpec { rate, breaker, priority },
             fallback,
+            rules: spec.traffic.rules,
             omitted: load.omitted,
             baseline: load.baseline,
             fresh: load.fresh,
@@ -183,7 +187,9 @@ impl DeclaredTraffic {
     fn check(&self, versions: &BTreeMap<String, DocumentVersion>) -> Validated<()> {
         let weights = self.weights.keys().map(|name| ("weights", name));
         let fallback = self.fallback.iter().flat_map(FallbackSpec::to).map(|name| ("fallback.to", name));
-        let mut named = weights.chain(fallback).chain([("champion", &self.champion)]);
+        let rules = self.rules.iter().map(|rule| ("rules", &rule.to));
+        let others = fallback.chain(rules).chain([("champion", &self.champion)]);
+        let mut named = weights.chain(others);
         match named.find(|(_, name)| !versions.contains_key(*name)) {
             Some((key, name)) => Err(format!("spec.traffic.{key}: {name:?} is not among spec.versions")),
             None => Ok(()),

@@ -1,18 +1,20 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`route`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for all crates.
+//! [`rules`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for all crates.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
 mod endpoint_state;
 pub mod error;
+pub mod explain;
 pub mod histogram;
 pub mod id;
 pub mod limits;
 pub mod rate;
 pub mod reuse;
 pub mod route;
+pub mod rules;
 pub mod slots;
 pub mod snapshot;
 pub mod spec;

@@ -1,15 +1,19 @@
-//! The choice of the version that answers a request: the one that the caller names, else the one of the request's slot.
+//! The choice of the version that answers a request: the one that the caller names, else the one of the first rule that
+//! matches, else the one of the request's slot.
 //!
 //! The choice is a pure function of the snapshot, the request and, for a request without a key, one random draw.
 //! Next on the hot path: the engine's placement.
 
 use crate::error::{Code, Error, Result};
+use crate::rules::{RequestFields, first_match};
 use crate::slots::{slot_of, slot_of_hash};
 use crate::snapshot::Endpoint;
 
 /// How the version of a request was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteReason {
+    /// By the rule with this number; outside every comparison.
+    Rule(u16),
     /// By the slot of its sticky key.
     Sticky,
     /// By a random draw: the endpoint has no sticky key, or the request has none.
@@ -25,21 +29,32 @@ pub struct RouteDecision {
     pub version: u8,
     /// How the version was chosen.
     pub reason: RouteReason,
-    /// The slot, unless the caller named the version.
+    /// The slot, where a slot decided.
     pub slot: Option<u16>,
 }
 
-/// Chooses by the sticky key, or by `draw` if there is none.
+/// Chooses by the first rule that matches, else by the sticky key, else by `draw`.
+#[inline]
 pub fn choose_version<V>(
     endpoint: &Endpoint<V>,
-    key: Option<&[u8]>,
+    request: &impl RequestFields,
     draw: impl FnOnce() -> u64,
 ) -> RouteDecision {
-    let (slot, reason) = match key {
+    if let Some((rule, version)) = first_match(&endpoint.rules, request) {
+        return RouteDecision { version, reason: RouteReason::Rule(rule), slot: None };
+    }
+    let (slot, reason) = match sticky_key(endpoint, request) {
         Some(key) => (slot_of(&endpoint.salt, key), RouteReason::Sticky),
         None => (slot_of_hash(draw()), RouteReason::Drawn),
     };
     RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
+}
+
+/// The sticky key of a request; an empty one is none.
+#[inline]
+pub fn sticky_key<'a, V>(endpoint: &Endpoint<V>, request: &'a impl RequestFields) -> Option<&'a [u8]> {
+    let name = endpoint.sticky.as_deref()?;
+    request.header(name).filter(|key| !key.is_empty())
 }
 
 /// Chooses the version that the caller named.
@@ -69,7 +84,21 @@ fn unknown_version<V>(endpoint: &Endpoint<V>, version: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules::FieldValue;
     use crate::snapshot::{compile, tests as fixtures};
+
+    /// A request with the header `x-user-id` and no other field.
+    struct Caller<'a>(Option<&'a str>);
+
+    impl RequestFields for Caller<'_> {
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            (name == "x-user-id").then_some(self.0?.as_bytes())
+        }
+
+        fn parameter(&self, _name: &str) -> Option<FieldValue<'_>> {
+            None
+        }
+    }
 
     #[test]
     fn a_key_keeps_its_version_and_a_missing_key_draws() {
@@ -77,19 +106,44 @@ mod tests {
         let mut challenger = 0;
         for user in 0..10_000 {
             let key = format!("user-{user}");
-            let first =
-                choose_version(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"));
-            assert_eq!(
-                first,
-                choose_version(&endpoint, Some(key.as_bytes()), || unreachable!("a key needs no draw"))
-            );
+            let choose =
+                || choose_version(&endpoint, &Caller(Some(&key)), || unreachable!("a key needs no draw"));
+            let first = choose();
+            assert_eq!(first, choose());
             assert_eq!(first.reason, RouteReason::Sticky);
             challenger += usize::from(first.version == 1);
         }
         assert!((900..1100).contains(&challenger), "{challenger} of 10 000 keys on 10 %");
-        assert_eq!(choose_version(&endpoint, None, || 0).version, 1);
-        assert_eq!(choose_version(&endpoint, None, || u64::MAX).version, 0);
-        assert_eq!(choose_version(&endpoint, None, || 0).reason, RouteReason::Drawn);
+        let drawn = |key, draw| choose_version(&endpoint, &Caller(key), || draw);
+        assert_eq!(drawn(None, 0).version, 1);
+        assert_eq!(drawn(None, u64::MAX).version, 0);
+        assert_eq!(drawn(Some(""), 0).reason, RouteReason::Drawn);
+    }
+
+    #[test]
+    fn a_rule_comes_before_the_slots() {
+        let rules = r#""rules":[{"when":{"header.x-user-id":{"prefix":"test-"}},"to":"v2"}],"champion":"v1","sticky":"#;
+        let spec = fixtures::TWO.replace(r#""champion":"v1","sticky":"#, rules);
+        let endpoint = compile(&fixtures::spec(&spec), |_| Ok(())).unwrap();
+        let choose = |key| choose_version(&endpoint, &Caller(key), || u64::MAX);
+        let ruled = RouteDecision { version: 1, reason: RouteReason::Rule(0), slot: None };
+        assert_eq!(choose(Some("test-7")), ruled);
+        assert_eq!(choose(Some("user-7")).reason, RouteReason::Sticky);
+        assert_eq!(choose(None).reason, RouteReason::Drawn);
+    }
+
+    #[test]
+    fn a_rule_for_a_version_that_is_not_loaded_matches_nothing() {
+        let rules = r#""rules":[{"when":{"header.x-user-id":{"prefix":"test-"}},"to":"v3"},
+            {"when":{"header.x-user-id":{"one_of":["test-8"]}},"to":"v2"}],"champion":"v1","sticky":"#;
+        let spec = fixtures::TWO
+            .replace(r#""champion":"v1","sticky":"#, rules)
+            .replace(r#""v2":{"digest""#, r#""v3":{"digest":"sha256:3"},"v2":{"digest""#);
+        let endpoint = compile(&fixtures::spec(&spec), |_| Ok(())).unwrap();
+        let choose = |key| choose_version(&endpoint, &Caller(Some(key)), || 0).reason;
+        assert_eq!(choose("test-7"), RouteReason::Sticky);
+        // A rule keeps the number that it has in the document.
+        assert_eq!(choose("test-8"), RouteReason::Rule(1));
     }
 
     #[test]

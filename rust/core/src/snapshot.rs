@@ -11,6 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
 use crate::rate::RateLimiter;
+use crate::rules::{MAX_RULES, Rule, RuleSpec};
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
 
@@ -163,6 +164,8 @@ pub struct Endpoint<V> {
     pub priority: Option<Priority>,
     /// The versions that answer when the chosen one does not.
     pub fallback: Fallback,
+    /// Who answers certain requests, before the slots; the first that matches.
+    pub rules: Box<[Rule]>,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
 }
@@ -270,8 +273,17 @@ pub fn compile<V>(
         quota: None,
         priority: spec.limits.priority.as_ref().map(priority),
         fallback: fallback(spec.fallback.as_ref(), index)?,
+        rules: rules(spec),
         omitted: spec.omitted.clone(),
     })
+}
+
+fn rules(spec: &EndpointSpec) -> Box<[Rule]> {
+    let compiled = |(number, rule): (usize, &RuleSpec)| {
+        let to = spec.versions.iter().position(|version| version.name == rule.to)?;
+        Some(Rule::new(rule, number as u16, to as u8))
+    };
+    spec.rules.iter().enumerate().filter_map(compiled).collect()
 }
 
 fn fallback(spec: Option<&FallbackSpec>, index: impl Fn(&str) -> Result<u8>) -> Result<Fallback> {
@@ -296,6 +308,9 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
     }
     if spec.versions.is_empty() || spec.versions.len() > MAX_VERSIONS {
         return Err(fault(spec, format!("an endpoint has 1 to {MAX_VERSIONS} versions")));
+    }
+    if spec.rules.len() > MAX_RULES {
+        return Err(fault(spec, format!("an endpoint has at most {MAX_RULES} rules")));
     }
     if spec.timeout_ms == 0 {
         return Err(fault(spec, "the time-out must be above zero"));

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::limits::{FallbackSpec, LimitsSpec};
+use crate::rules::RuleSpec;
 use crate::slots::SlotTable;
 
 /// The whole state of one endpoint.
@@ -37,6 +38,8 @@ pub struct EndpointSpec {
     pub limits: LimitsSpec,
     /// The versions that answer when the chosen one does not.
     pub fallback: Option<FallbackSpec>,
+    /// Who answers certain requests, before weights; a rule whose version is not among `versions` matches nothing.
+    pub rules: Vec<RuleSpec>,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
     /// The file that holds the drift baseline.

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::explain::{self, HypotheticalRequest};
 use headgate_core::slots::{self, SlotTable};
+use headgate_core::snapshot::compile;
+use headgate_core::spec::EndpointSpec;
 use headgate_server::inspect;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -15,6 +18,7 @@ use crate::interpreter::{self, detached};
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(set_weights, module)?)?;
     module.add_function(wrap_pyfunction!(slot_of, module)?)?;
+    module.add_function(wrap_pyfunction!(explain_route, module)?)?;
     module.add_function(wrap_pyfunction!(fit_baseline, module)?)?;
     module.add_function(wrap_pyfunction!(library_info, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_model, module)?)?;
@@ -38,6 +42,16 @@ fn set_weights(py: Python<'_>, table: &[u8], weights: &[u8]) -> PyResult<Vec<u8>
 #[pyfunction]
 fn slot_of(salt: &str, key: &[u8]) -> u16 {
     slots::slot_of(salt, key)
+}
+
+#[pyfunction]
+fn explain_route(py: Python<'_>, endpoint: &[u8], request: &[u8]) -> PyResult<Vec<u8>> {
+    detached(py, || {
+        let endpoint = compile(&EndpointSpec::from_json(endpoint)?, |_| Ok(()))?;
+        let request: HypotheticalRequest = parse_argument("request", request)?;
+        let explanation = explain::explain(&endpoint, &request)?;
+        Ok(interpreter::to_bytes(&json!(explanation)))
+    })
 }
 
 #[pyfunction]

@@ -63,6 +63,8 @@ pub struct Shard {
     pub last_run_ns: Counter,
     /// Requests that named the version.
     pub direct: Counter,
+    /// Requests that a rule sent to the version.
+    pub by_rule: Counter,
     /// Requests that were refused because too little time was left for a run.
     pub hopeless: Counter,
     /// Requests that another version answered in this one's place.

@@ -165,16 +165,40 @@ def test_explain_sends_a_key_or_headers() -> None:
         "version": "v2",
         "by": "slot",
         "why": "slot 17 is given to v2",
+        "notes": ["rules[0] is passed over: v8 is blocked"],
         "shares": {},
+        "shadows": [
+            {"version": "v3", "share": "10%", "chosen": None, "why": "each request is drawn for itself"}
+        ],
+        "captured": {"version": None, "share": "1%", "chosen": False, "why": "no"},
     }
     fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})
     result = call(fake, "explain", "digits", "--key", "u")
-    assert result.stdout.splitlines()[0] == "v2 by slot (slot 17)"
+    assert result.stdout.splitlines() == [
+        "v2 by slot (slot 17)",
+        "slot 17 is given to v2",
+        "rules[0] is passed over: v8 is blocked",
+    ]
     assert fake.body == {"key": "u"}
     assert call(fake, "explain", "digits", "--header", "X-User-Id:  u").exit_code == 0
     assert fake.body == {"headers": {"x-user-id": "u"}}
     assert call(fake, "explain", "digits", "--key", "u", "--at", "38").exit_code == 0
     assert fake.body == {"key": "u", "revision": 38}
+    assert call(fake, "explain", "digits", "--key", "u", "--at", "2027-03-01T03:12:04Z").exit_code == 0
+    assert fake.body == {"key": "u", "at": "2027-03-01T03:12:04Z"}
+    options = [
+        "--parameter",
+        "tier=3",
+        "--parameter",
+        "name=gold",
+        "--parameter",
+        "on=true",
+        "--version",
+        "v2",
+    ]
+    assert call(fake, "explain", "digits", *options).exit_code == 0
+    assert fake.body == {"parameters": {"tier": 3, "name": "gold", "on": True}, "version": "v2"}
+    assert call(fake, "explain", "digits", "--parameter", "nothing").exit_code == 2
     assert call(fake, "explain", "digits", "--header", "nothing").exit_code == 2
     assert call(fake, "explain", "digits", "--header", "a: b", "--key", "u").exit_code == 2
 
@@ -185,6 +209,7 @@ def test_explain_without_a_key_says_that_each_request_draws() -> None:
         "by": "draw",
         "slot": None,
         "why": "no key",
+        "notes": [],
         "shares": {"v1": "90%", "v2": "10%"},
     }
     fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headgate.control import Call, IdempotencyKey
+from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.control.writes.tickets import Ticket, Tickets
 from headgate.errors import Conflict, ModelLoadFailed, ModelNotFound
 from headgate.store import EventRecord, OperationRecord, RetentionLimits
@@ -227,7 +228,7 @@ def test_a_key_of_spaces_is_no_key(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
             await gate.apply(document(SHARED))
-            answer = await gate.control.explain("digits", headers={"x-user-id": "  "})
+            answer = await gate.control.explain("digits", HypotheticalRequest(headers={"x-user-id": "  "}))
             assert (answer["key"], answer["by"]) == (None, "draw")
 
     run(body)

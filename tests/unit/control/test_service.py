@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.control import ABSENT, Call, IdempotencyKey
+from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.errors import (
     Conflict,
     InvalidArgument,
@@ -445,10 +446,10 @@ def test_explain(tmp_path: Path) -> None:
             await gate.apply(document(SHARED))
             for user in range(50):
                 key = f"user-{user}"
-                answer = await gate.control.explain("digits", headers={"X-User-Id": key})
+                answer = await gate.control.explain("digits", HypotheticalRequest(headers={"X-User-Id": key}))
                 assert answer["version"] == gate.native.owner("digits", key)
                 assert answer["by"] == ("slot" if answer["version"] == "v2" else "champion")
-            answer = await gate.control.explain("digits")
+            answer = await gate.control.explain("digits", HypotheticalRequest())
             assert (answer["version"], answer["by"]) == (None, "draw")
             assert answer["shares"] == {"v1": "90%", "v2": "10%"}
 

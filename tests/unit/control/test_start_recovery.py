@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.errors import Conflict, Draining, ModelLoadFailed, StorageFailed
 from headgate.store import (
     Commit,
@@ -292,7 +293,7 @@ def test_a_challenger_that_does_not_load_is_left_out(tmp_path: Path) -> None:
             assert "alarm" in [event.type for event in gate.store.events_after(0, limit=50)]
             assert view["traffic"]["weights"] == {"v2": "10%", "v3": "5%"}
             key = next(key for key, version in zip(KEYS, before, strict=True) if version == "v2")
-            answer = await gate.control.explain("digits", key=key)
+            answer = await gate.control.explain("digits", HypotheticalRequest(key=key))
             assert answer["version"] == "v1"
             assert "belongs to v2, which did not load" in answer["why"]
             await gate.control.patch_traffic("digits", weights={"v3": "4%"})

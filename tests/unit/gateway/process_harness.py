@@ -65,7 +65,7 @@ class Module(ModuleType):
         self.plane = plane
         self.configs: list[dict[str, Any]] = []
         self.set_weights = plane.set_weights
-        self.slot_of = plane.slot_of
+        self.explain_route = plane.explain_route
         self.fit_baseline = plane.fit_baseline
 
     def Gateway(self, config: bytes) -> Plane:  # noqa: N802 (the name of the class it stands for)

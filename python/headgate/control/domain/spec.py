@@ -33,11 +33,19 @@ class FallbackSpec(_Part):
     to: list[str]
 
 
+class RuleSpec(_Part):
+    """Who answers requests that carry certain fields: conditions by field, and the version."""
+
+    when: dict[str, dict[str, Any]]
+    to: str
+
+
 class TrafficSpec(_Part):
     """What the document says of traffic, in slots; live traffic may differ since."""
 
     champion: str
     weights: dict[str, int] = Field(default_factory=dict)
+    rules: list[RuleSpec] = Field(default_factory=list)
     sticky: str | None = None
     fallback: FallbackSpec | Literal["none"] | None = None
 

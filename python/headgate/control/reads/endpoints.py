@@ -1,4 +1,4 @@
-"""What can be read: endpoints, traffic, versions, history, explanations. Nothing here changes anything.
+"""What can be read: endpoints, traffic, versions, history. Nothing here changes anything.
 
 Not here: writes (``writes``). Next: ``service``.
 """
@@ -13,7 +13,6 @@ from headgate.control.domain.merge import Declared, differences
 from headgate.control.domain.plan import document_diff, rollback_to, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.shares import format_shares
-from headgate.control.domain.spec import answering
 from headgate.control.domain.traffic import Block
 from headgate.control.reads.views import (
     AuditView,
@@ -21,7 +20,6 @@ from headgate.control.reads.views import (
     DeclaredView,
     EndpointSummary,
     EndpointView,
-    Explanation,
     FrozenView,
     Models,
     ModelView,
@@ -34,12 +32,12 @@ from headgate.control.reads.views import (
     TrafficView,
     VersionView,
 )
-from headgate.control.writes.data_plane import DataPlane, Status
+from headgate.control.writes.data_plane import Status
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.endpoint import never_served as told_never_served
 from headgate.control.writes.records import missing, stored
 from headgate.documents.values import SLOTS
-from headgate.errors import HeadgateError, InvalidArgument
+from headgate.errors import HeadgateError
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import AuditRecord, RevisionRecord, Store, seconds
 
@@ -133,61 +131,9 @@ def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficVi
         attempt=live.attempt,
         table=list(live.table.given),
         since=seconds(live.since),
-        share=ShareView(keys=_key_shares(current), requests=_request_shares(recent)),
+        share=ShareView(keys=key_shares(current), requests=_request_shares(recent)),
         declared=_declared(current.spec.declared),
         notes=differences(live, current.spec.declared),
-    )
-
-
-def explain(
-    state: EndpointState, plane: DataPlane, key: str | None, headers: Mapping[str, str] | None
-) -> Explanation:
-    """Which version a key gets. ``headers`` are searched for the sticky one, case apart."""
-    current = present(state)
-    live, sticky = current.traffic, current.spec.declared.sticky
-    if key is None and headers is not None and sticky is not None:
-        wanted = sticky.removeprefix("header.").lower()
-        key = next((value for name, value in headers.items() if name.lower() == wanted), None)
-    key = (key or "").strip() or None
-    if key is not None and sticky is None:
-        raise InvalidArgument(
-            f'{state.name} has no sticky key: write traffic.sticky in its document, as "header.x-user-id"'
-        )
-    champion = answering(current.spec, live, state.omitted) or live.champion
-    table = live.table.without(frozenset({*state.omitted, champion}))
-    salt = table.salt
-    slot: int | None = None
-    version: str | None = champion
-    if not table.given:
-        by, why = "champion", f"no weight is given away: {champion} takes every request"
-        left_out = sorted({live.champion, *live.weights()} & set(state.omitted))
-        if left_out:
-            why = f"{', '.join(left_out)} did not load: {champion} takes every request for the time being"
-    elif key is None:
-        name = "" if sticky is None else f" {sticky}"
-        by, why, version = "draw", f"without a sticky key{name} each request draws a slot of its own", None
-    else:
-        slot = plane.slot_of(salt, key.encode())
-        found = table.owner(slot)
-        if found is None:
-            missing = live.table.owner(slot)
-            by, why = "champion", f"slot {slot} of {SLOTS} is not given away"
-            if missing is not None:
-                why = f"slot {slot} belongs to {missing[0]}, which did not load: {champion} answers for the time being"
-        else:
-            version, run = found
-            by, why = "slot", f"slot {slot} of {SLOTS} is in the run {run[1]} to {run[2]} given to {version}"
-    return Explanation(
-        endpoint=state.name,
-        revision=current.n,
-        sticky=sticky,
-        key=key,
-        slot=slot,
-        salt=salt,
-        version=version,
-        by=by,  # type: ignore[typeddict-item]
-        why=why,
-        shares=_key_shares(current),
     )
 
 
@@ -307,7 +253,8 @@ def _declared(declared: Declared) -> DeclaredView:
     )
 
 
-def _key_shares(current: Revision) -> dict[str, str]:
+def key_shares(current: Revision) -> dict[str, str]:
+    """The share of the sticky keys of each version that has some."""
     given = current.traffic.weights()
     rest = SLOTS - sum(given.values())
     return format_shares({**given, current.traffic.champion: rest} if rest else given)

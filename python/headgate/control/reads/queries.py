@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any
 
 from headgate.control.domain.revision import Revision
-from headgate.control.reads import endpoints
+from headgate.control.reads import endpoints, explanation
+from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.control.reads.recent import Recent
 from headgate.control.reads.views import (
     AuditView,
@@ -102,16 +104,13 @@ class Queries:
         return endpoints.traffic(state, await self._recent.of(endpoint))
 
     async def explain(
-        self,
-        endpoint: str,
-        *,
-        key: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        at: int | None = None,
+        self, endpoint: str, request: HypotheticalRequest, *, at: int | datetime | None = None
     ) -> Explanation:
-        """Which version a key gets and why: now, or ``at`` a revision that was served."""
+        """Which version a request gets and why: now, or ``at`` a revision that was served, or at a time."""
+        if isinstance(at, datetime):
+            at = await self._served_at(endpoint, at)
         state = self._endpoints.known(endpoint) if at is None else await self._at(endpoint, at)
-        return endpoints.explain(state, self._context.plane, key, headers)
+        return await self._context.io(lambda: explanation.explain(state, self._context.plane, request))
 
     async def revisions(self, endpoint: str, *, limit: int = 50, before: int | None = None) -> History:
         """History, newest first; of removed endpoints too."""
@@ -188,6 +187,17 @@ class Queries:
         """The endpoint as it was at a revision, with nothing left out."""
         self._endpoints.ever(endpoint)
         return EndpointState(endpoint, current=await self.served_once(endpoint, n))
+
+    async def _served_at(self, endpoint: str, when: datetime) -> int:
+        """The revision that was served at a time."""
+        self._endpoints.ever(endpoint)
+        found = await self._context.io(lambda: self._context.store.served_at(endpoint, when))
+        if found is None:
+            raise NotFound(
+                f"no revision of {endpoint} that is kept was served at {when.isoformat()}: it came later, or retention dropped what "
+                "was served then"
+            )
+        return found
 
     async def served_once(self, endpoint: str, n: int) -> Revision:
         """A revision that was served once."""

@@ -190,17 +190,19 @@ class EndpointView(TypedDict):
 
 
 class Explanation(TypedDict):
-    """Which version a key gets and why."""
+    """Which version a request gets and why."""
 
     endpoint: str
     revision: int
     sticky: str | None
     key: str | None
+    rule: int | None
     slot: int | None
     salt: str
     version: str | None
-    by: Literal["slot", "champion", "draw"]
+    by: Literal["direct", "rule", "slot", "champion", "draw"]
     why: str
+    notes: list[str]
     shares: dict[str, str]
 
 

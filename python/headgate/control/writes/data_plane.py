@@ -56,8 +56,8 @@ class DataPlane(Protocol):
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
 
-    def slot_of(self, salt: str, key: bytes) -> int:
-        """The slot of a key."""
+    def explain_route(self, endpoint: bytes, request: bytes) -> bytes:
+        """Which version a hypothetical request gets from an endpoint's state."""
 
     def fit_baseline(self, columns: bytes, values: Sequence[object]) -> bytes:
         """Fits a baseline."""
@@ -90,9 +90,9 @@ class Native:
         """Moves slots."""
         return cast(bytes, self._module.set_weights(table, weights))
 
-    def slot_of(self, salt: str, key: bytes) -> int:
-        """The slot of a key."""
-        return cast(int, self._module.slot_of(salt, key))
+    def explain_route(self, endpoint: bytes, request: bytes) -> bytes:
+        """Which version a hypothetical request gets from an endpoint's state."""
+        return cast(bytes, self._module.explain_route(endpoint, request))
 
     def fit_baseline(self, columns: bytes, values: Sequence[object]) -> bytes:
         """Fits a baseline."""

@@ -30,6 +30,8 @@ class ResolvedDocument:
     text: bytes
     spec: Spec
     sources: Mapping[str, Path] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    """What is allowed and probably not meant."""
 
 
 class Decisions:
@@ -43,6 +45,10 @@ class Decisions:
         """A document: three-way merge, or creation."""
 
         def decide(state: EndpointState) -> Decision:
+            decision = merged(state)
+            return replace(decision, notes=(*decision.notes, *document.warnings))
+
+        def merged(state: EndpointState) -> Decision:
             before = state.current
             if before is None and state.broken is not None and not take_traffic:
                 raise ModelNotReady(

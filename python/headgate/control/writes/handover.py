@@ -49,24 +49,37 @@ def native_apply(revision: Revision, paths: Paths, load: Load) -> bytes:
     Slots of a version that is left out go to the champion for the time being, those of a champion that is left out to its fallback.
     Raises what keeps a version from being loaded, with its name in ``detail``.
     """
+    names = loadable(revision.spec, revision.traffic, load.omitted)
+    return _state(revision, load.omitted, _load(revision.spec, names, paths, load))
+
+
+def native_route(revision: Revision, omitted: Mapping[str, str]) -> bytes:
+    """The first argument of ``_native.explain_route``: a state whose models are named and not looked at."""
+    names = loadable(revision.spec, revision.traffic, omitted)
+    versions = revision.spec.versions
+    artifacts = {name: versions[name].digest for name in names if versions[name].constant is None}
+    return _state(revision, omitted, {"versions": names, "artifacts": artifacts})
+
+
+def _state(revision: Revision, omitted: Mapping[str, str], load: Mapping[str, Any]) -> bytes:
     spec, live = revision.spec, revision.traffic
-    champion = answering(spec, live, load.omitted)
+    champion = answering(spec, live, omitted)
     if champion is None:
-        raise no_answer(revision, load.omitted)
-    table = live.table.without(frozenset({*load.omitted, champion}))
-    return json.dumps(
-        {
-            "name": revision.endpoint,
-            "revision": revision.n,
-            "spec": spec.dumped(),
-            "traffic": {
-                "champion": champion,
-                "last_good": live.last_good,
-                "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
-            },
-            "load": _load(spec, loadable(spec, live, load.omitted), paths, load),
-        }
-    ).encode()
+        raise no_answer(revision, omitted)
+    table = live.table.without(frozenset({*omitted, champion}))
+    traffic = {
+        "champion": champion,
+        "last_good": live.last_good,
+        "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
+    }
+    state = {
+        "name": revision.endpoint,
+        "revision": revision.n,
+        "spec": spec.dumped(),
+        "traffic": traffic,
+        "load": load,
+    }
+    return json.dumps(state).encode()
 
 
 def no_answer(revision: Revision, omitted: Mapping[str, str]) -> ModelLoadFailed:

@@ -68,7 +68,8 @@ class Resolver:
         identity = DocumentIdentity(
             digest=sha256(document.raw), source=document.source, source_digest=source_digest, root=root
         )
-        return ResolvedDocument(identity, document.raw, spec, sources)
+        warnings = tuple(str(warning) for warning in document.warnings)
+        return ResolvedDocument(identity, document.raw, spec, sources, warnings)
 
     def _digests(
         self, endpoint: str, models: dict[str, Path], intake: Intake, lease: Lease

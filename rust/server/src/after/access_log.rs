@@ -64,6 +64,8 @@ pub struct LogEntry {
     pub version: Option<Box<str>>,
     /// Whether the caller named the version.
     pub direct: bool,
+    /// The number of the rule that sent it to the version.
+    pub rule: Option<u16>,
     /// `None` is success.
     pub code: Option<Code>,
     /// Whether the response's bytes were with the socket.
@@ -240,6 +242,7 @@ impl LogEntry {
             endpoint: "".into(),
             version: None,
             direct: false,
+            rule: None,
             code: None,
             delivered: false,
             rows: 0,
@@ -267,6 +270,9 @@ impl LogEntry {
         if let Some(version) = &self.version {
             put("version", json!(version));
             put("direct", json!(self.direct));
+        }
+        if let Some(rule) = self.rule {
+            put("rule", json!(rule));
         }
         if self.rows > 0 {
             put("rows", json!(self.rows));

@@ -83,6 +83,7 @@ fn counters(live: &[Arc<VersionMetrics>]) -> Vec<Value> {
         counter("headgate_rows_total", "Rows of successful responses.", |s| s.rows.get()),
         family("headgate_request_success_seconds_total", "Time of successful requests, from the first byte of the request to the last of the response.", "counter", seconds),
         counter("headgate_requests_direct_total", "Requests that named the version; gates and drift leave them out.", |s| s.direct.get()),
+        counter("headgate_requests_by_rule_total", "Requests that a rule sent to the version (traffic.rules); gates leave them out.", |s| s.by_rule.get()),
         counter("headgate_requests_hopeless_total", "Requests refused before any work, because less time was left than a run takes.", |s| s.hopeless.get()),
         counter("headgate_requests_passed_on_total", "Requests that another version answered (traffic.fallback), on the version that did not.", |s| s.passed_on.get()),
         counter("headgate_requests_fallback_total", "Requests that this version answered in place of another; gates and drift leave them out.", |s| s.fallback.get()),

@@ -47,7 +47,7 @@ impl Attempt {
     pub fn overran_within(&self) -> Option<Duration> {
         let routed = &self.record.routed;
         let after = routed.endpoint.fallback.after;
-        let after = after.filter(|_| !routed.is_direct && self.fallbacks.is_first(routed.index));
+        let after = after.filter(|_| !routed.is_direct() && self.fallbacks.is_first(routed.index));
         let timeout = routed.endpoint.timeout;
         self.deadlines.has_overrun_document().then(|| after.map_or(timeout, |after| after.min(timeout)))
     }

@@ -94,7 +94,7 @@ impl FailedAttempt {
     /// The version that is asked next, for a caller that did not name one and while there is time.
     fn next(&self) -> Option<Fallback> {
         let cause = self.cause()?;
-        if self.routed().is_direct || Instant::now() >= self.attempt.deadlines.request {
+        if self.routed().is_direct() || Instant::now() >= self.attempt.deadlines.request {
             return None;
         }
         self.attempt.fallbacks.next(self.routed(), cause)

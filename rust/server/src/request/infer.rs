@@ -27,6 +27,7 @@ use crate::request::attempt::Attempt;
 use crate::request::deadline::Deadlines;
 use crate::request::fallback::FallbackState;
 use crate::request::inference::{InferCall, InferResponse, ParsedRequest, Target};
+use crate::request::routing_fields::RoutingFields;
 use crate::request::{attempts, deadline, tensors};
 use crate::serving::shared::LiveEndpoint;
 use crate::thread::catch_panic::catch_panic;
@@ -99,7 +100,11 @@ async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<
     }
     // Route.
     let client = client_deadline(call, by_header?, &envelope);
-    let mut attempt = io::with(|io| route(io, call, wire.target()?, endpoint, client))?;
+    let mut attempt = io::with(|io| {
+        let target = wire.target()?;
+        let fields = RoutingFields { target, headers: call.headers, parameters: &envelope.parameters };
+        route(io, call, &fields, endpoint, client)
+    })?;
     attempt.record.memory.merge(memory);
     // Admit the version, decode, run, write.
     let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
@@ -175,23 +180,19 @@ fn client_deadline(
 fn route(
     io: &Io,
     call: &InferCall<'_>,
-    target: Target<'_>,
+    fields: &RoutingFields<'_>,
     endpoint: Arc<LiveEndpoint>,
     client: Option<Instant>,
 ) -> Result<Attempt> {
-    let RouteDecision { version, reason, .. } = match target.version {
+    let RouteDecision { version, reason, .. } = match fields.target.version {
         Some(version) => choose_named_version(&endpoint, version)?,
-        None => {
-            let header = endpoint.sticky.as_deref().and_then(|name| call.headers.get(name));
-            choose_version(&endpoint, header.filter(|key| !key.is_empty()), || io.draw())
-        }
+        None => choose_version(&endpoint, fields, || io.draw()),
     };
-    let is_direct = reason == RouteReason::Direct;
     let class =
         endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
-    let after = endpoint.fallback.after.filter(|_| !is_direct);
+    let after = endpoint.fallback.after.filter(|_| reason != RouteReason::Direct);
     let deadlines = Deadlines::new(call.received, endpoint.timeout, after, client);
-    let routed = RoutedVersion { endpoint, index: version, thread: io.thread, is_direct };
+    let routed = RoutedVersion { endpoint, index: version, thread: io.thread, reason };
     let mut record = RecordHandle::begin(routed, call.received, io.draw());
     record.log = LogSample::draw(io, call.protocol, call.context);
     Ok(Attempt { record, deadlines, fallbacks: FallbackState::new(version), class })

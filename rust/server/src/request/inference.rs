@@ -54,6 +54,7 @@ impl InferCall<'_> {
             endpoint: endpoint[..endpoint.floor_char_boundary(MAX_NAME)].into(),
             version: None,
             direct: false,
+            rule: None,
             code: Some(error.code),
             delivered: true,
             rows: 0,

@@ -13,4 +13,5 @@ pub mod inference;
 pub mod large_request;
 pub mod large_response;
 pub mod outputs;
+mod routing_fields;
 pub mod tensors;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use headgate_core::error::Code;
+use headgate_core::route::RouteReason;
 use headgate_engine::RunResult;
 
 use super::timing::nanos;
@@ -36,7 +37,7 @@ impl RequestRecord {
             None => shard.undelivered.add(1),
         }
         self.write_log(code, delivered.is_some());
-        if code.is_none() && !self.routed.is_direct && self.fallback_header.is_none() {
+        if code.is_none() && !self.routed.is_direct() && self.fallback_header.is_none() {
             self.sketch(io, delivered.unwrap_or(self.timing.phase_end));
         }
     }
@@ -44,8 +45,10 @@ impl RequestRecord {
     fn count_outcome(&self, shard: &Shard, code: Option<Code>) {
         shard.count_outcome(code);
         shard.finished.add(1);
-        if self.routed.is_direct {
-            shard.direct.add(1);
+        match self.routed.reason {
+            RouteReason::Direct => shard.direct.add(1),
+            RouteReason::Rule(_) => shard.by_rule.add(1),
+            RouteReason::Sticky | RouteReason::Drawn => {}
         }
         if self.is_passed_on {
             shard.passed_on.add(1);
@@ -84,7 +87,8 @@ impl RequestRecord {
             protocol,
             endpoint: self.endpoint().name.clone(),
             version: Some(self.version().name.clone()),
-            direct: self.routed.is_direct,
+            direct: self.routed.is_direct(),
+            rule: self.routed.rule(),
             code,
             delivered,
             rows: self.sample.run.as_ref().filter(|_| code.is_none()).map_or(0, RunResult::rows),

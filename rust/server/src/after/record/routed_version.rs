@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use headgate_core::route::RouteReason;
 use headgate_core::snapshot::Version;
 
 use crate::metrics::Shard;
@@ -17,14 +18,27 @@ pub struct RoutedVersion {
     pub index: u8,
     /// The IO thread of the request.
     pub thread: usize,
-    /// Whether the caller named the version.
-    pub is_direct: bool,
+    /// What decided for the version.
+    pub reason: RouteReason,
 }
 
 impl RoutedVersion {
     /// The version.
     pub fn version(&self) -> &Version<VersionState> {
         &self.endpoint.versions[usize::from(self.index)]
+    }
+
+    /// Whether the caller named the version.
+    pub fn is_direct(&self) -> bool {
+        self.reason == RouteReason::Direct
+    }
+
+    /// The number of the rule that decided.
+    pub fn rule(&self) -> Option<u16> {
+        match self.reason {
+            RouteReason::Rule(number) => Some(number),
+            _ => None,
+        }
     }
 
     /// The counters of the version on this thread.

@@ -1,0 +1,77 @@
+"""What the rules of an endpoint's traffic say of each other and of the versions.
+
+Not here: their fields (``traffic``). Next: ``parsing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from headgate.documents.faults import Fault, Path, format_path
+from headgate.documents.nodes import Report, WrittenInt
+from headgate.documents.traffic import Match, Rule
+
+Missing = Callable[[str], str | None]
+"""What is wrong with a name that is not among the versions."""
+
+_FORMS_OF_MATCH = ("one_of", "prefix")
+
+
+def check(traffic: dict[str, Any], missing: Missing, report: Report) -> None:
+    """Works on plain values, whatever else is wrong with them."""
+    for at, rule in _mappings(traffic.get("rules")):
+        path = ("traffic", "rules", at)
+        _target(rule, path, missing, report)
+        when = rule.get("when")
+        for subject, match in when.items() if isinstance(when, dict) else ():
+            _one_form(match, _FORMS_OF_MATCH, (*path, "when", subject), report)
+
+
+def unreachable(rules: Sequence[Rule]) -> list[Fault]:
+    """Rules that can never match, because an earlier one matches whenever they do."""
+    found = []
+    for at, rule in enumerate(rules):
+        earlier = next((n for n, other in enumerate(rules[:at]) if _covers(other, rule)), None)
+        if earlier is not None:
+            path = format_path(("traffic", "rules", at))
+            message = f"can never match: whatever it matches, rules[{earlier}] matches before it"
+            found.append(Fault(path, None, message))
+    return found
+
+
+def _mappings(written: Any) -> list[tuple[int, dict[str, Any]]]:
+    if not isinstance(written, list | tuple):
+        return []
+    return [(at, item) for at, item in enumerate(written) if isinstance(item, dict)]
+
+
+def _target(rule: dict[str, Any], path: Path, missing: Missing, report: Report) -> None:
+    to = rule.get("to")
+    name = to.text if isinstance(to, WrittenInt) else to
+    if isinstance(name, str) and (why := missing(name)):
+        report((*path, "to"), why)
+
+
+def _one_form(written: Any, forms: Sequence[str], path: Path, report: Report) -> None:
+    present = [name for name in forms if isinstance(written, dict) and name in written]
+    if isinstance(written, dict) and len(present) != 1:
+        said = f"has {' and '.join(present)}" if present else "is empty"
+        report(path, f"{said}; write one of {', '.join(forms)}")
+
+
+def _covers(earlier: Rule, later: Rule) -> bool:
+    """Whether every request that satisfies ``later`` satisfies ``earlier``."""
+    return all(
+        subject in later.when and _accepts_all(match, later.when[subject])
+        for subject, match in earlier.when.items()
+    )
+
+
+def _accepts_all(wide: Match, narrow: Match) -> bool:
+    if narrow.prefix is not None:
+        return wide.prefix is not None and narrow.prefix.startswith(wide.prefix)
+    values = narrow.one_of or ()
+    if wide.prefix is not None:
+        return all(value.startswith(wide.prefix) for value in values)
+    return set(values) <= set(wide.one_of or ())

@@ -1,0 +1,247 @@
+//! Rules of an endpoint's traffic: the first rule whose conditions all hold sends a request to its version, before weights.
+//!
+//! A condition looks at a header or at a parameter of the request. A parameter is compared as JSON writes it: a string
+//! without its quotes, a number and a boolean as they are.
+//! Not here: which rule can never match (a warning of the document). Next: `route`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The most rules of an endpoint.
+pub const MAX_RULES: usize = 1_000;
+
+/// What rules look at in a request.
+pub trait RequestFields {
+    /// The value of a header by its name in lower case, without the blanks around it.
+    fn header(&self, name: &str) -> Option<&[u8]>;
+    /// The value of a parameter.
+    fn parameter(&self, name: &str) -> Option<FieldValue<'_>>;
+}
+
+/// The value of a parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FieldValue<'a> {
+    /// A string.
+    Text(&'a str),
+    /// A whole number.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
+    /// True or false.
+    Bool(bool),
+}
+
+/// One rule of a document.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuleSpec {
+    /// What a request must carry, by `header.<name>` or `parameter.<name>`.
+    pub when: BTreeMap<FieldName, AcceptedSpec>,
+    /// The version that answers.
+    pub to: String,
+}
+
+/// A header or a parameter of the request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+pub enum FieldName {
+    /// A header by its name in lower case; written `header.<name>`.
+    Header(Box<str>),
+    /// A parameter by its name; written `parameter.<name>`.
+    Parameter(Box<str>),
+}
+
+/// The values that satisfy a condition, as written.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AcceptedSpec {
+    /// Any of these; upper and lower case differ.
+    OneOf(Vec<String>),
+    /// Every string that begins so.
+    Prefix(String),
+}
+
+/// One rule, compiled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    conditions: Box<[(FieldName, Accepted)]>,
+    /// Its place in the document, which has also those whose version is not loaded.
+    number: u16,
+    /// The index of the version that it sends requests to.
+    to: u8,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Accepted {
+    OneOf(Box<[Literal]>),
+    Prefix(Box<str>),
+}
+
+/// A value as text, and the number or boolean that JSON writes so.
+#[derive(Clone, Debug, PartialEq)]
+struct Literal {
+    text: Box<str>,
+    integer: Option<i64>,
+    number: Option<f64>,
+    boolean: Option<bool>,
+}
+
+impl Rule {
+    /// Compiles the rule with that `number`, which sends requests to the version with the index `to`.
+    #[must_use]
+    pub fn new(spec: &RuleSpec, number: u16, to: u8) -> Rule {
+        let conditions = spec.when.iter().map(|(name, accepted)| (name.clone(), Accepted::new(accepted)));
+        Rule { conditions: conditions.collect(), number, to }
+    }
+
+    fn matches(&self, request: &impl RequestFields) -> bool {
+        self.conditions.iter().all(|(name, accepted)| match name {
+            FieldName::Header(name) => request.header(name).is_some_and(|value| accepted.matches(value)),
+            FieldName::Parameter(name) => {
+                request.parameter(name).is_some_and(|value| accepted.matches_value(value))
+            }
+        })
+    }
+}
+
+impl Accepted {
+    fn new(spec: &AcceptedSpec) -> Accepted {
+        match spec {
+            AcceptedSpec::OneOf(values) => Accepted::OneOf(values.iter().map(|v| Literal::new(v)).collect()),
+            AcceptedSpec::Prefix(prefix) => Accepted::Prefix(prefix.as_str().into()),
+        }
+    }
+
+    fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Accepted::OneOf(values) => values.iter().any(|accepted| accepted.text.as_bytes() == value),
+            Accepted::Prefix(prefix) => value.starts_with(prefix.as_bytes()),
+        }
+    }
+
+    fn matches_value(&self, value: FieldValue<'_>) -> bool {
+        let any = |test: &dyn Fn(&Literal) -> bool| match self {
+            Accepted::OneOf(values) => values.iter().any(test),
+            Accepted::Prefix(_) => false,
+        };
+        match value {
+            FieldValue::Text(text) => self.matches(text.as_bytes()),
+            FieldValue::Integer(value) => any(&|literal| literal.integer == Some(value)),
+            FieldValue::Number(value) => any(&|literal| literal.number == Some(value)),
+            FieldValue::Bool(value) => any(&|literal| literal.boolean == Some(value)),
+        }
+    }
+}
+
+impl Literal {
+    fn new(text: &str) -> Literal {
+        Literal {
+            text: text.into(),
+            integer: text.parse().ok(),
+            number: text.parse().ok(),
+            boolean: text.parse().ok(),
+        }
+    }
+}
+
+impl TryFrom<String> for FieldName {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<FieldName, String> {
+        match text.split_once('.') {
+            Some(("header", name)) if !name.is_empty() => {
+                Ok(FieldName::Header(name.to_ascii_lowercase().into()))
+            }
+            Some(("parameter", name)) if !name.is_empty() => Ok(FieldName::Parameter(name.into())),
+            _ => Err(format!(
+                "{text:?} names no header and no parameter: \"header.<name>\" or \"parameter.<name>\""
+            )),
+        }
+    }
+}
+
+/// The number of the first rule that matches and the index of its version.
+#[inline]
+pub fn first_match(rules: &[Rule], request: &impl RequestFields) -> Option<(u16, u8)> {
+    let rule = rules.iter().find(|rule| rule.matches(request))?;
+    Some((rule.number, rule.to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Request {
+        headers: Vec<(&'static str, &'static [u8])>,
+        parameters: Vec<(&'static str, FieldValue<'static>)>,
+    }
+
+    impl RequestFields for Request {
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            self.headers.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+        }
+
+        fn parameter(&self, name: &str) -> Option<FieldValue<'_>> {
+            self.parameters.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+        }
+    }
+
+    fn rules(json: &str) -> Vec<Rule> {
+        let specs: Vec<RuleSpec> = serde_json::from_str(json).unwrap();
+        specs.iter().enumerate().map(|(at, spec)| Rule::new(spec, at as u16, at as u8 + 1)).collect()
+    }
+
+    #[test]
+    fn the_first_rule_whose_conditions_all_hold_wins() {
+        let rules = rules(
+            r#"[{"when": {"header.X-Country": {"one_of": ["DE", "FR"]}, "parameter.tier": {"one_of": ["3"]}}, "to": "a"},
+                {"when": {"header.user-agent": {"prefix": "test-"}}, "to": "b"},
+                {"when": {"header.x-country": {"one_of": ["DE"]}}, "to": "c"}]"#,
+        );
+        let of = |headers: &[(&'static str, &'static str)], tier: Option<i64>| {
+            let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+            let parameters = tier.map(|tier| ("tier", FieldValue::Integer(tier))).into_iter().collect();
+            first_match(&rules, &Request { headers, parameters })
+        };
+        assert_eq!(of(&[("x-country", "FR")], Some(3)), Some((0, 1)));
+        assert_eq!(of(&[("x-country", "FR")], Some(30)), None);
+        assert_eq!(of(&[("x-country", "DE"), ("user-agent", "test-7")], None), Some((1, 2)));
+        assert_eq!(of(&[("x-country", "DE"), ("user-agent", "Test-7")], None), Some((2, 3)));
+        assert_eq!(of(&[("x-country", "de")], None), None);
+        assert_eq!(of(&[], None), None);
+    }
+
+    #[test]
+    fn a_parameter_is_compared_as_json_writes_it() {
+        let holds = |accepted: &str, value: FieldValue<'static>| {
+            let rules = rules(&format!(r#"[{{"when": {{"parameter.p": {accepted}}}, "to": "a"}}]"#));
+            first_match(&rules, &Request { parameters: vec![("p", value)], ..Request::default() }).is_some()
+        };
+        assert!(holds(r#"{"one_of": ["3"]}"#, FieldValue::Integer(3)));
+        assert!(holds(r#"{"one_of": ["3"]}"#, FieldValue::Text("3")));
+        assert!(holds(r#"{"one_of": ["2.5"]}"#, FieldValue::Number(2.5)));
+        assert!(holds(r#"{"one_of": ["true"]}"#, FieldValue::Bool(true)));
+        assert!(holds(r#"{"prefix": "go"}"#, FieldValue::Text("gold")));
+        assert!(!holds(r#"{"one_of": ["3", "false"]}"#, FieldValue::Bool(true)));
+        assert!(!holds(r#"{"one_of": ["True"]}"#, FieldValue::Bool(true)));
+        assert!(!holds(r#"{"prefix": "3"}"#, FieldValue::Integer(31)));
+    }
+
+    #[test]
+    fn a_prefix_needs_the_value_to_be_there() {
+        let rules = rules(r#"[{"when": {"header.x": {"prefix": ""}}, "to": "a"}]"#);
+        assert_eq!(first_match(&rules, &Request::default()), None);
+        let empty = Request { headers: vec![("x", b"")], ..Request::default() };
+        assert_eq!(first_match(&rules, &empty), Some((0, 1)));
+    }
+
+    #[test]
+    fn what_is_neither_header_nor_parameter_is_named() {
+        for text in ["header.", "cookie.x", "x-user", ""] {
+            let fault = FieldName::try_from(text.to_owned()).unwrap_err();
+            assert!(fault.contains("header.<name>"), "{fault}");
+        }
+    }
+}
