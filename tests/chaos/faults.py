@@ -87,7 +87,8 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has asked for its exit code counts as gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
+        # The latter: it was reaped between the opening of the file and the reading.
         return True
 
 
