@@ -16,7 +16,6 @@ from headgate.control import Call
 from headgate.control.domain.revision import read_revision
 from headgate.errors import HeadgateError
 from unit.control_harness import Gate, document, gateway, run, until
-from unit.fake_native import FakeNative
 
 NAME = "digits"
 VERSIONS = ("v1", "v2", "v3", "v4")
@@ -61,7 +60,7 @@ class History:
             native.failing[given[0]] = "broken"
         elif what == "mend":
             native.failing.pop(given[0], None)
-        elif what == "forget" and NAME in native.served:
+        elif what == "forget":
             # As if what is not in force had to be loaded anew.
             native._loaded[NAME] = {
                 key for key in native._loaded.get(NAME, set()) if key[0] == native.served[NAME]["champion"]
@@ -141,37 +140,5 @@ def test_one_state_is_in_force_after_any_history(history: list[tuple[tuple[Any, 
                 await one_state_is_in_force(gate)
                 if not before[1]:
                     assert gate.live() == before[0]
-
-    run(body)
-
-
-@given(st.lists(st.tuples(step, st.integers(0, 3)), min_size=1, max_size=14))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_one_state_is_in_force_although_nothing_was_loaded_at_first(
-    history: list[tuple[tuple[Any, ...], int]],
-) -> None:
-    async def body() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            async with gateway(Path(folder), **SOON) as gate:
-                await gate.apply(DOCUMENTS[2])
-                await gate.control.patch_traffic(NAME, weights={"v3": "5%"}, champion="v2")
-            native = FakeNative()
-            native.failing["v2"] = "broken"
-            async with gateway(Path(folder), native, **SOON) as gate:
-                native.failing.clear()
-                native.held.add("v1")
-                happened = History(gate)
-                happened.act("rollback")
-                for what, turns in history:
-                    happened.act(*what)
-                    for _ in range(turns):
-                        await asyncio.sleep(0.001)
-                await happened.end()
-                if (await gate.control.list())[0]["frozen"]:
-                    await gate.control.unfreeze(NAME)
-                # Whatever was blocked or did not load: this document loads.
-                await gate.apply(document("{champion: v5}", "v5"), take_traffic=True)
-                await one_state_is_in_force(gate)
-                assert gate.control._endpoints[NAME].emergencies == []
 
     run(body)

@@ -128,7 +128,7 @@ def test_a_write_behind_an_emergency_call_that_a_stop_cuts_off_ends_too(tmp_path
             urgent = asyncio.create_task(gate.control.rollback("digits"))
             await until(lambda: native.applied[-1]["urgent"])
             behind = asyncio.create_task(gate.control.patch_traffic("digits", weights={"v3": "5%"}))
-            await until(state.turn.locked)
+            await until(lambda: bool(state.step._waiters))
             bounded(state)
             await gate.control.stop()
             for task in (urgent, behind):

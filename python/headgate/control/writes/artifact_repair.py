@@ -136,7 +136,7 @@ class ArtifactRepair:
         argument = await context.io(
             lambda: native_apply(revision, context.paths, Load(state.loaded, omitted))
         )
-        async with state.without_emergency():
+        async with state.step:
             context.tickets.pump()
             if state.current is not revision:
                 # An emergency call passed. Handing this over now would undo it.

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -41,9 +40,9 @@ class Row:
         """Whether there is something to write of it now."""
         return self.commit is not None or not self.proposed
 
-    def is_in_force(self, served: int | None) -> bool:
-        """Whether it is what is served; ``served`` is the revision that the data plane told of last."""
-        return self.proposal.record.n == served if self.commit is None else self.commit.status == "applied"
+    def is_in_force(self) -> bool:
+        """Whether it is served, or perhaps about to be."""
+        return self.commit is None or self.commit.status == "applied"
 
     def named(self) -> str:
         """As an operator knows it."""
@@ -51,41 +50,14 @@ class Row:
         return f"revision {record.n} of {record.endpoint} ({record.kind} by {record.who})"
 
 
-@dataclass(eq=False)
-class EmergencyInFlight:
-    """A revision of an emergency call that was decided, and whose outcome is not known yet.
-
-    ``over`` is set when it is, ``passed`` when a newer call was recorded: then this one is decided again.
-    """
-
-    revision: Revision
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    passed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def first(self, future: asyncio.Future[dict[str, Any]]) -> dict[str, Any] | None:
-        """The event, or ``None`` if the call is passed before it comes."""
-        passed = asyncio.ensure_future(self.passed.wait())
-        either: set[asyncio.Future[Any]] = {future, passed}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            passed.cancel()
-        if not self.passed.is_set():
-            return future.result()
-        # A stop fails it when nobody waits for it any more.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return None
-
-
 @dataclass
 class EndpointState:
     """``current`` is what the data plane serves. The store may be behind it: by the rows in ``unsaved``, and by ``unconfirmed``.
 
-    ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: a write
-    takes it to decide, to hand over and to look whether it was passed, and never while it waits for anything else. So an emergency
-    call waits neither for a load nor for the disk, that of another emergency call included. An ordinary write waits until no emergency
-    call is in flight (:meth:`without_emergency`), so that one that was passed learns it before it is answered. ``storing`` keeps the
-    rows in order: its holder writes a row.
+    ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: an ordinary
+    write takes it to decide and to look whether it was passed, and never while it waits for anything else; an emergency call holds it
+    from its decision until the data plane has answered. So an emergency call waits neither for a load nor for the disk, and a write
+    that was passed learns it before it is answered. ``storing`` keeps the rows in order: its holder writes a row.
     """
 
     name: str
@@ -106,8 +78,6 @@ class EndpointState:
     """The revision that the data plane told of last, a removal included."""
     overtaken: set[int] = field(default_factory=set)
     """Revisions that were served until one took their place that was not made from them."""
-    passed: set[int] = field(default_factory=set)
-    """Revisions that are loaded although a newer one was recorded: they are not in force if the data plane serves them."""
     in_load: Revision | None = None
     """The revision whose load an ordinary write waits for."""
     cancelled: set[int] = field(default_factory=set)
@@ -118,8 +88,6 @@ class EndpointState:
     """How many ordinary writes had come when the newest of them cancelled the loads of those before it, and the document that it
     brought: none of these is loaded any more, unless it is of that document."""
     unsaved: deque[Row] = field(default_factory=deque)
-    emergencies: list[EmergencyInFlight] = field(default_factory=list)
-    """Those in flight, the oldest first."""
     unconfirmed: int | None = None
     """The revision of an ordinary write that is served while its end is written."""
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -136,25 +104,10 @@ class EndpointState:
 
     def is_durable(self) -> bool:
         """Whether what is served is on disk."""
-        return self.unconfirmed is None and not any(row.is_in_force(self.revision) for row in self.unsaved)
-
-    @asynccontextmanager
-    async def without_emergency(self) -> AsyncIterator[None]:
-        """Holds ``step`` while no emergency call is in flight."""
-        while True:
-            while self.emergencies:
-                await self.emergencies[-1].over.wait()
-            async with self.step:
-                if not self.emergencies:
-                    yield
-                    return
+        return self.unconfirmed is None and not any(row.is_in_force() for row in self.unsaved)
 
     def served(self, revision: Revision, omitted: dict[str, str], event: dict[str, Any]) -> None:
         """The data plane says that it serves ``revision``."""
-        if revision.n in self.passed:
-            # A newer one was recorded while this one was loaded, and one that was made from that is on its way.
-            self.passed.discard(revision.n)
-            return
         self._follows(revision)
         self.current = revision
         self.omitted = {version: why for version, why in omitted.items() if version in revision.spec.versions}

@@ -64,10 +64,12 @@ class WriteBehind:
 
     async def _write(self, state: EndpointState) -> None:
         async with state.storing:
-            # A row that only waits for its outcome is on disk as proposed: those behind it need not wait.
-            while row := next((row for row in state.unsaved if row.can_be_written()), None):
+            while state.unsaved:
+                row = state.unsaved[0]
                 if row.commit is not None:
                     await self._end(state, row, row.commit)
+                elif row.proposed:
+                    return
                 else:
                     await self._propose(row)
 
@@ -130,9 +132,7 @@ class WriteBehind:
                         await asyncio.sleep(min(self._context.settings.retry_seconds, patience_seconds / 10))
         except TimeoutError:
             pass
-        return [
-            row.named() for row in self._rows() if row.commit is not None and row.commit.status == "applied"
-        ]
+        return [row.named() for row in self._rows() if row.commit is not None and row.is_in_force()]
 
     def _waiting(self) -> list[EndpointState]:
         return [

@@ -96,7 +96,7 @@ class Writer:
         """Decides when no emergency call is on its way and the rows of those before are written."""
         while True:
             await self._behind.require(state)
-            async with state.without_emergency():
+            async with state.step:
                 if not state.unsaved:
                     return self._decide(state, call, decide)
                 for row in state.unsaved:
@@ -161,7 +161,7 @@ class Writer:
         state, context = transition.state, self._context
         try:
             argument = await argument_of(context.io, context, transition, urgent=False)
-            async with state.without_emergency():
+            async with state.step:
                 if state.current is not transition.before:
                     return {"event": "superseded"}
                 future = hand_over(context, transition, argument, confirms=True)
@@ -183,8 +183,8 @@ class Writer:
             failure.detail["revision"] = n
             await self._end(transition, "failed", failure)
             raise failure
-        async with state.without_emergency():
-            # An emergency call may have taken its place.
+        async with state.step:
+            # An emergency call that loads may be about to take its place.
             self._context.tickets.pump()
         if what == "superseded" or n in state.overtaken:
             state.overtaken.discard(n)
@@ -252,7 +252,7 @@ class Writer:
         if before is not None:
             load = Load(state.loaded, transition.omitted, urgent=True)
             back = await context.io(lambda: native_apply(before, context.paths, load))
-        async with state.without_emergency():
+        async with state.step:
             context.tickets.pump()
             if state.current is not (None if transition.decision.after is None else transition.revision):
                 return None
