@@ -19,6 +19,9 @@ const THREADS: usize = 2;
 const MAX_WAITING: usize = 4096;
 /// How long a thread pauses after a load that found no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(2);
+/// How long it is the reason why a model is not back that there was no room. It is tried again every [`NO_ROOM_PAUSE`]; a load that has
+/// found room is the reason after that.
+const NO_ROOM_HOLDS: Duration = Duration::from_millis(250);
 /// The `Retry-After` of a request whose model was not loaded in time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -48,7 +51,7 @@ struct FetcherState {
 struct PendingModel {
     requests: Vec<oneshot::Sender<Result<LoadedModel>>>,
     /// Why the last try found no room, until the next try.
-    no_room: Option<Error>,
+    no_room: Option<NoRoom>,
     /// Whether that refusal was counted.
     counted: bool,
     /// The number of listed requests at which those that have left are removed.
@@ -57,6 +60,12 @@ struct PendingModel {
 
 /// The least number of listed requests at which those that have left are removed.
 const SWEEP_MIN: usize = 64;
+
+/// The refusal of a load for lack of room.
+struct NoRoom {
+    error: Error,
+    at: Instant,
+}
 
 impl PendingModel {
     /// Adds a request. Requests that have left are removed whenever the list has doubled. So a long load holds at most twice the requests
@@ -127,7 +136,10 @@ impl Fetcher {
     /// The error of a request whose model was not loaded in time.
     fn not_ready_error(&self, model: &Arc<Model>) -> Error {
         let mut state = self.state();
-        if let Some(PendingModel { no_room: Some(error), counted, .. }) = state.pending.get_mut(&key(model)) {
+        if let Some(PendingModel { no_room: Some(NoRoom { error, at }), counted, .. }) =
+            state.pending.get_mut(&key(model))
+            && at.elapsed() < NO_ROOM_HOLDS
+        {
             let first = !std::mem::replace(counted, true);
             self.engine.memory().counters.refusals.fetch_add(u64::from(first), Relaxed);
             return error.clone();
@@ -219,7 +231,6 @@ impl Fetcher {
     fn claim(&self, model: &Arc<Model>) -> bool {
         let mut state = self.state();
         let Some(pending) = state.pending.get_mut(&key(model)) else { return false };
-        pending.no_room = None;
         let wanted = pending.requests.iter().any(|request| !request.is_closed());
         if !wanted {
             state.pending.remove(&key(model));
@@ -231,7 +242,7 @@ impl Fetcher {
     fn requeue(&self, model: &Arc<Model>, no_room: &Error) -> bool {
         let mut state = self.state();
         if let Some(pending) = state.pending.get_mut(&key(model)) {
-            pending.no_room = Some(no_room.clone());
+            pending.no_room = Some(NoRoom { error: no_room.clone(), at: Instant::now() });
         }
         match &state.threads {
             FetcherThreads::Running(loaders) => loaders.push(model.clone()).is_ok(),
