@@ -340,3 +340,15 @@ fn raw_contents_come_one_for_each_input_and_alone() {
     request.inputs[0].datatype = "FP16".into();
     assert!(refused(&request).contains("FP16 has no typed contents"));
 }
+
+#[test]
+fn names_are_looked_for_in_a_bounded_number_of_fields() {
+    // Field 15, a varint of 0: a field that no version of the protocol has.
+    let unknown = [0x78, 0x00];
+    let name = b"\x0a\x05model";
+    let with = |count: usize| [&unknown.repeat(count)[..], name].concat();
+    assert_eq!(protobuf::model_name(&with(8_000)).unwrap().name, "model");
+    let error = protobuf::model_name(&with(1 << 20)).unwrap_err();
+    assert!(error.message.contains("at most 8192 fields"), "{error}");
+    assert_eq!(protobuf::request_id(&unknown.repeat(1 << 20)), "");
+}

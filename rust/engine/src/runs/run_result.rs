@@ -75,7 +75,7 @@ impl RunResult {
     pub fn input_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
             RunResult::Single(lease) => lease.binding().input(index).strings(),
-            // StringTensor are not batched.
+            // Strings are not batched.
             RunResult::Batched(_) => None,
         }
     }

@@ -79,6 +79,10 @@ pub fn parse<'a>(message: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<Inf
     }
 }
 
+/// The most fields of a message whose names are found before it is read through: a thread that serves others looks at each.
+/// No message that can be read has as many.
+const MAX_FIELDS: usize = 8 * MAX_TENSORS;
+
 /// Whom a `ModelInferRequest` is for, without reading the rest of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelName<'a> {
@@ -91,11 +95,16 @@ pub struct ModelName<'a> {
 /// Finds the names of a `ModelInferRequest`: the last ones count, as for every field of protobuf.
 ///
 /// # Errors
-/// `invalid_argument` for a message whose fields cannot be told apart, and for names that are not UTF-8.
+/// `invalid_argument` for a message whose fields cannot be told apart or are too many, and for names that are not UTF-8.
 pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
     let mut fields = FieldReader::new(message);
     let mut found = ModelName { name: "", version: None };
+    let mut count = 0;
     while let Some((number, value)) = fields.next()? {
+        count += 1;
+        if count > MAX_FIELDS {
+            return Err(Error::invalid(format!("a ModelInferRequest has at most {MAX_FIELDS} fields")));
+        }
         match number {
             1 => found.name = value.text("model_name")?,
             2 => found.version = Some(value.text("model_version")?).filter(|name| !name.is_empty()),
@@ -109,7 +118,8 @@ pub fn model_name(message: &[u8]) -> Result<ModelName<'_>> {
 pub fn request_id(message: &[u8]) -> &str {
     let mut fields = FieldReader::new(message);
     let mut id = "";
-    while let Ok(Some((number, value))) = fields.next() {
+    for _ in 0..MAX_FIELDS {
+        let Ok(Some((number, value))) = fields.next() else { break };
         if number == 3 {
             id = value.text("id").unwrap_or_default();
         }

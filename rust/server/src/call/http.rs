@@ -296,8 +296,7 @@ fn refusal(io: &Io, error: &Error) -> HttpReply {
 }
 
 fn no_such_path(io: &Io, path: &str) -> HttpReply {
-    let words =
-        format!("{path} is not a path of the OpenRequest Inference Protocol; GET /v2 says what there is");
+    let words = format!("{path} is not a path of the Open Inference Protocol; GET /v2 says what there is");
     refusal(io, &Error::new(Code::NotFound, words))
 }
 
