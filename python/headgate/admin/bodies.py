@@ -55,7 +55,9 @@ class ExplainRequest(BaseModel):
     parameters: Annotated[dict[str, str | int | float | bool], Field(max_length=64)] = Field(
         default_factory=dict, description="Parameters of the request, as its body has them."
     )
-    version: str | None = Field(None, description="The version that the request names itself.")
+    version: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="The version that the request names itself."
+    )
     revision: Annotated[int, Field(ge=1, le=10**15)] | None = Field(
         None, description="The revision to explain; the present one when absent."
     )

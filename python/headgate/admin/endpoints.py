@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +214,11 @@ async def _coroutine(work: Awaitable[Result]) -> Result:
 def _time(written: str) -> datetime:
     """A time with its zone; :class:`InvalidArgument` for anything else."""
     try:
-        return unstamp(written)
-    except ValueError:
+        when = unstamp(written).astimezone(UTC)
+        if when.year < 1970:
+            raise ValueError("it is before any store")
+        return when
+    except (ValueError, OverflowError):
         raise InvalidArgument(
             f'at: {quoted(written)} is no time with a zone: write it as "2027-03-01T03:12:04Z"'
         ) from None

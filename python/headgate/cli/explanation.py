@@ -67,7 +67,8 @@ def explain(
 def _when(at: str | None) -> dict[str, Any]:
     if at is None:
         return {}
-    return {"revision": int(at)} if at.isdecimal() else {"at": at}
+    is_revision = at.isdecimal() and len(at) < len("9999-12-31T23:59:59Z")
+    return {"revision": int(at)} if is_revision else {"at": at}
 
 
 def _parameter(written: str) -> tuple[str, Any]:

@@ -26,7 +26,7 @@ from headgate.documents.fields import (
 )
 from headgate.documents.part import FORMS, Part, form
 
-MAX_RULES = 1_000
+MAX_RULES = 256
 """The same as in ``rust/core/src/rules.rs``."""
 MAX_RULE_VALUES = 1_000
 MAX_CONDITIONS = 16
@@ -70,7 +70,7 @@ class Rule(Part):
 
     when: Annotated[dict[Subject, Match], Field(min_length=1, max_length=MAX_CONDITIONS)] = Field(
         description="Conditions by header.<name> or parameter.<name>; all must hold. "
-        "A parameter is compared as JSON writes it, a string without its quotes."
+        "A parameter is compared as JSON reads it: a text with the text, a number with the same number."
     )
     to: VersionName = Field(description="The version that answers.")
 

@@ -5,6 +5,7 @@ Not here: their fields (``traffic``). Next: ``parsing``.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,14 @@ def check(traffic: dict[str, Any], missing: Missing, report: Report) -> None:
         path = ("traffic", "rules", at)
         _target(rule, path, missing, report)
         when = rule.get("when")
+        seen: set[str] = set()
         for subject, match in when.items() if isinstance(when, dict) else ():
+            same = subject.lower() if subject.lower().startswith("header.") else subject
+            if same in seen:
+                report(
+                    (*path, "when", subject), "is there twice; names of headers have no upper and lower case"
+                )
+            seen.add(same)
             _one_form(match, _FORMS_OF_MATCH, (*path, "when", subject), report)
 
 
@@ -63,15 +71,24 @@ def _one_form(written: Any, forms: Sequence[str], path: Path, report: Report) ->
 def _covers(earlier: Rule, later: Rule) -> bool:
     """Whether every request that satisfies ``later`` satisfies ``earlier``."""
     return all(
-        subject in later.when and _accepts_all(match, later.when[subject])
+        subject in later.when and _accepts_all(match, later.when[subject], subject)
         for subject, match in earlier.when.items()
     )
 
 
-def _accepts_all(wide: Match, narrow: Match) -> bool:
+def _accepts_all(wide: Match, narrow: Match, subject: str) -> bool:
     if narrow.prefix is not None:
         return wide.prefix is not None and narrow.prefix.startswith(wide.prefix)
     values = narrow.one_of or ()
     if wide.prefix is not None:
-        return all(value.startswith(wide.prefix) for value in values)
+        # A prefix holds for texts alone, and a parameter may be a number or a boolean.
+        texts = subject.startswith("header.") or not any(_is_json_scalar(value) for value in values)
+        return texts and all(value.startswith(wide.prefix) for value in values)
     return set(values) <= set(wide.one_of or ())
+
+
+def _is_json_scalar(value: str) -> bool:
+    try:
+        return isinstance(json.loads(value), int | float)
+    except ValueError:
+        return False

@@ -127,11 +127,18 @@ class StartRecord:
 
 
 def applied_at(session: Session, endpoint: str, when: str) -> RevisionRecord | None:
-    """The newest one that was applied and is not younger than a stamp."""
+    """The newest one that was applied and is not younger than a stamp; None if the one behind it was dropped, which may be older than
+    the stamp as well.
+    """
     query = select(RevisionRecord).where(
         RevisionRecord.endpoint == endpoint, RevisionRecord.status == "applied", RevisionRecord.when <= when
     )
-    return session.scalar(query.order_by(RevisionRecord.n.desc()).limit(1))
+    found = session.scalar(query.order_by(RevisionRecord.n.desc()).limit(1))
+    pointer = session.get(EndpointRecord, endpoint)
+    if found is None or pointer is None:
+        return None
+    was_dropped = found.n < pointer.tail and get(session, endpoint, found.n + 1) is None
+    return None if was_dropped else found
 
 
 def start_records(session: Session, endpoint: str | None) -> list[StartRecord]:

@@ -1,7 +1,7 @@
 //! Rules of an endpoint's traffic: the first rule whose conditions all hold sends a request to its version, before weights.
 //!
-//! A condition looks at a header or at a parameter of the request. A parameter is compared as JSON writes it: a string
-//! without its quotes, a number and a boolean as they are.
+//! A condition looks at a header or at a parameter of the request. A parameter is compared as JSON reads it: a string with the
+//! text, a boolean with `true` or `false`, a number with every text that is the same number.
 //! Not here: which rule can never match (a warning of the document). Next: `route`.
 
 use std::collections::BTreeMap;
@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 /// The most rules of an endpoint.
-pub const MAX_RULES: usize = 1_000;
+pub const MAX_RULES: usize = 256;
 
 /// What rules look at in a request.
 pub trait RequestFields {
-    /// The value of a header by its name in lower case, without the blanks around it.
+    /// The value of a header by its name in lower case; the first if there are several.
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// The value of a parameter.
     fn parameter(&self, name: &str) -> Option<FieldValue<'_>>;
@@ -74,17 +74,17 @@ pub struct Rule {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Accepted {
-    OneOf(Box<[Literal]>),
+    OneOf(AcceptedValues),
     Prefix(Box<str>),
 }
 
-/// A value as text, and the number or boolean that JSON writes so.
+/// The values of a list.
 #[derive(Clone, Debug, PartialEq)]
-struct Literal {
-    text: Box<str>,
-    integer: Option<i64>,
-    number: Option<f64>,
-    boolean: Option<bool>,
+struct AcceptedValues {
+    /// All of them as text, sorted.
+    texts: Box<[Box<str>]>,
+    /// The values of those that JSON reads as a number.
+    numbers: Box<[f64]>,
 }
 
 impl Rule {
@@ -97,7 +97,10 @@ impl Rule {
 
     fn matches(&self, request: &impl RequestFields) -> bool {
         self.conditions.iter().all(|(name, accepted)| match name {
-            FieldName::Header(name) => request.header(name).is_some_and(|value| accepted.matches(value)),
+            FieldName::Header(name) => {
+                // HTTP/1.1 has no blanks around a value, HTTP/2 may have some.
+                request.header(name).is_some_and(|value| accepted.matches(value.trim_ascii()))
+            }
             FieldName::Parameter(name) => {
                 request.parameter(name).is_some_and(|value| accepted.matches_value(value))
             }
@@ -108,40 +111,50 @@ impl Rule {
 impl Accepted {
     fn new(spec: &AcceptedSpec) -> Accepted {
         match spec {
-            AcceptedSpec::OneOf(values) => Accepted::OneOf(values.iter().map(|v| Literal::new(v)).collect()),
+            AcceptedSpec::OneOf(values) => Accepted::OneOf(AcceptedValues::new(values)),
             AcceptedSpec::Prefix(prefix) => Accepted::Prefix(prefix.as_str().into()),
         }
     }
 
     fn matches(&self, value: &[u8]) -> bool {
         match self {
-            Accepted::OneOf(values) => values.iter().any(|accepted| accepted.text.as_bytes() == value),
+            Accepted::OneOf(values) => values.has_text(value),
             Accepted::Prefix(prefix) => value.starts_with(prefix.as_bytes()),
         }
     }
 
     fn matches_value(&self, value: FieldValue<'_>) -> bool {
-        let any = |test: &dyn Fn(&Literal) -> bool| match self {
-            Accepted::OneOf(values) => values.iter().any(test),
-            Accepted::Prefix(_) => false,
-        };
-        match value {
-            FieldValue::Text(text) => self.matches(text.as_bytes()),
-            FieldValue::Integer(value) => any(&|literal| literal.integer == Some(value)),
-            FieldValue::Number(value) => any(&|literal| literal.number == Some(value)),
-            FieldValue::Bool(value) => any(&|literal| literal.boolean == Some(value)),
+        match (self, value) {
+            (_, FieldValue::Text(text)) => self.matches(text.as_bytes()),
+            (Accepted::Prefix(_), _) => false,
+            (Accepted::OneOf(values), FieldValue::Bool(value)) => {
+                values.has_text(if value { b"true" } else { b"false" })
+            }
+            (Accepted::OneOf(values), FieldValue::Integer(value)) => values.has_integer(value),
+            (Accepted::OneOf(values), FieldValue::Number(value)) => values.numbers.contains(&value),
         }
     }
 }
 
-impl Literal {
-    fn new(text: &str) -> Literal {
-        Literal {
-            text: text.into(),
-            integer: text.parse().ok(),
-            number: text.parse().ok(),
-            boolean: text.parse().ok(),
+impl AcceptedValues {
+    fn new(values: &[String]) -> AcceptedValues {
+        let mut texts: Vec<Box<str>> = values.iter().map(|value| value.as_str().into()).collect();
+        texts.sort_unstable();
+        let numbers = values.iter().filter_map(|value| serde_json::from_str(value).ok()).collect();
+        AcceptedValues { texts: texts.into(), numbers }
+    }
+
+    fn has_text(&self, value: &[u8]) -> bool {
+        self.texts.binary_search_by(|text| text.as_bytes().cmp(value)).is_ok()
+    }
+
+    fn has_integer(&self, value: i64) -> bool {
+        /// Beyond it, neighbouring integers are the same `f64`.
+        const MAX_EXACT: u64 = 1 << 53;
+        if value.unsigned_abs() <= MAX_EXACT {
+            return self.numbers.contains(&(value as f64));
         }
+        self.texts.iter().any(|text| text.parse() == Ok(value))
     }
 }
 
@@ -209,12 +222,13 @@ mod tests {
         assert_eq!(of(&[("x-country", "FR")], Some(30)), None);
         assert_eq!(of(&[("x-country", "DE"), ("user-agent", "test-7")], None), Some((1, 2)));
         assert_eq!(of(&[("x-country", "DE"), ("user-agent", "Test-7")], None), Some((2, 3)));
+        assert_eq!(of(&[("x-country", " DE ")], None), Some((2, 3)));
         assert_eq!(of(&[("x-country", "de")], None), None);
         assert_eq!(of(&[], None), None);
     }
 
     #[test]
-    fn a_parameter_is_compared_as_json_writes_it() {
+    fn a_parameter_is_compared_as_json_reads_it() {
         let holds = |accepted: &str, value: FieldValue<'static>| {
             let rules = rules(&format!(r#"[{{"when": {{"parameter.p": {accepted}}}, "to": "a"}}]"#));
             first_match(&rules, &Request { parameters: vec![("p", value)], ..Request::default() }).is_some()
@@ -224,6 +238,13 @@ mod tests {
         assert!(holds(r#"{"one_of": ["2.5"]}"#, FieldValue::Number(2.5)));
         assert!(holds(r#"{"one_of": ["true"]}"#, FieldValue::Bool(true)));
         assert!(holds(r#"{"prefix": "go"}"#, FieldValue::Text("gold")));
+        assert!(holds(r#"{"one_of": ["3.0"]}"#, FieldValue::Integer(3)));
+        assert!(holds(r#"{"one_of": ["3"]}"#, FieldValue::Number(3.0)));
+        assert!(holds(r#"{"one_of": ["9223372036854775807"]}"#, FieldValue::Integer(i64::MAX)));
+        assert!(!holds(r#"{"one_of": ["9223372036854775806"]}"#, FieldValue::Integer(i64::MAX)));
+        // JSON writes no number so.
+        assert!(!holds(r#"{"one_of": ["007", "+7"]}"#, FieldValue::Integer(7)));
+        assert!(!holds(r#"{"one_of": ["inf", "NaN"]}"#, FieldValue::Number(f64::INFINITY)));
         assert!(!holds(r#"{"one_of": ["3", "false"]}"#, FieldValue::Bool(true)));
         assert!(!holds(r#"{"one_of": ["True"]}"#, FieldValue::Bool(true)));
         assert!(!holds(r#"{"prefix": "3"}"#, FieldValue::Integer(31)));

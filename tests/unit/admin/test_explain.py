@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from headgate.store.retention import drop_revisions
 from unit.admin_harness import Port, port, problem
 from unit.control_harness import document, run
 
@@ -66,10 +67,57 @@ def test_a_time_is_explained_by_what_was_served_then(tmp_path: Path) -> None:
             for bad in (
                 {"at": "yesterday"},
                 {"at": "2027-03-01T00:00:00"},
+                {"at": "0001-01-01T00:00:00+14:00"},
+                {"at": "9999-12-31T23:59:59-14:00"},
+                {"at": "0999-01-01T00:00:00Z"},
                 {"at": start.isoformat(), "revision": 1},
             ):
                 assert problem(await p.viewer.post(f"{E}:explain", json=bad)) == (400, "invalid_argument"), (
                     bad
                 )
+
+    run(body)
+
+
+def test_a_rollback_blocks_what_rules_send_requests_to_and_an_abort_says_that_they_stay(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await p.operator.put(E, content=document(RULES), headers=NEW)
+            aborted = (await p.operator.post(f"{E}:abort", json={})).json()
+            assert "rules still send requests to v2" in aborted["message"]
+            answer = (await p.operator.post(f"{E}:rollback", json={})).json()
+            assert (answer["status"], answer["message"]) == (
+                "applied",
+                "100 % v1; v2 blocked until unblocked",
+            )
+            again = (await p.operator.post(f"{E}:rollback", json={})).json()
+            assert again["status"] == "already"
+            here = {"if-match": str(answer["revision"])}
+            lifted = (await p.operator.post(f"{E}:unblock", json={"version": "v2"}, headers=here)).json()
+            assert "rules send requests to it again" in lifted["message"]
+
+    run(body)
+
+
+def test_a_time_whose_revision_was_dropped_has_no_answer(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            start = p.gate.clock.now
+            await p.operator.put(E, content=document("{champion: v1}"), headers=NEW)
+            for n, champion in enumerate(("v2", "v3", "v1"), start=1):
+                p.gate.clock.forward(60)
+                await p.operator.patch(
+                    f"{E}/traffic", json={"champion": champion}, headers={"if-match": str(n)}
+                )
+            with p.gate.store.transactions.write() as write:
+                drop_revisions(write, "digits", [2])
+            at = {seconds: (start + timedelta(seconds=seconds)).isoformat() for seconds in (30, 90, 150)}
+            # The first one may have been followed by the dropped one by then.
+            for seconds in (30, 90):
+                gone = await p.viewer.post(f"{E}:explain", json={"at": at[seconds]})
+                assert problem(gone) == (404, "not_found"), seconds
+            assert (await explained(p, at=at[150]))["version"] == "v3"
 
     run(body)

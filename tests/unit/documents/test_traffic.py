@@ -71,6 +71,7 @@ RULES: list[tuple[str, str, str]] = [
     ("{when: {header.x: 1.5}, to: v8}", 'when["header.x"].one_of[0]', "quote it"),
     ("{when: {header.x: []}, to: v8}", 'when["header.x"].one_of', "is empty"),
     ("{when: {header.x: {prefix: a, one_of: [b]}}, to: v8}", 'when["header.x"]', "has one_of and prefix"),
+    ('{when: {header.X: "1", header.x: "2"}, to: v8}', 'when["header.x"]', "is there twice"),
     ("{when: {}, to: v8}", "when", "is empty"),
     ("{to: v8}", "when", "is required"),
     ('{when: {header.x: "1"}}', "to", "is required"),
@@ -105,6 +106,9 @@ def test_a_rule_that_an_earlier_one_covers_is_warned_of() -> None:
         ("traffic.rules[4]", False),
     ]
     assert parse("  rules: [{when: {header.a: b}, to: v8}]\n").warnings == []
+    # A prefix holds for no number.
+    assert unreachable(rules({"parameter.n": {"prefix": "3"}}, {"parameter.n": "3"})) == []
+    assert len(unreachable(rules({"parameter.n": {"prefix": "a"}}, {"parameter.n": "ab"}))) == 1
 
 
 VALUES = st.text("ab", max_size=3)

@@ -89,6 +89,11 @@ class Spec(_Part):
         declared = self.traffic.fallback
         return tuple(declared.to) if isinstance(declared, FallbackSpec) else ()
 
+    @property
+    def ruled(self) -> tuple[str, ...]:
+        """The versions that rules send requests to."""
+        return tuple(dict.fromkeys(rule.to for rule in self.traffic.rules))
+
     def digests(self) -> dict[str, str]:
         """Digest of each version."""
         return {name: version.digest for name, version in self.versions.items()}

@@ -95,6 +95,8 @@ class KnownVersions:
     set_weights: SetWeights
     unloadable: Mapping[str, str] = field(default_factory=dict)
     fallback: tuple[str, ...] = ()
+    ruled: tuple[str, ...] = ()
+    """The versions that the document's rules send requests to."""
 
     def usable(self, live: LiveTraffic, version: str) -> bool:
         """Whether a version may get all traffic: it is known, can be loaded, and is not blocked."""
@@ -207,7 +209,8 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
             f"no rollback of {known.endpoint}: {_unloadable(known, (live.last_good, live.champion))}; "
             f"{_another(live, known, frozenset())}"
         )
-    losers = sorted(({live.champion} | set(live.weights())) - {target})
+    ruled = {version for version in known.ruled if known.usable(live, version)}
+    losers = sorted(({live.champion} | set(live.weights()) | ruled) - {target})
     note = (
         ""
         if target == live.last_good
@@ -260,12 +263,13 @@ def _another(live: LiveTraffic, known: KnownVersions, without: frozenset[str]) -
     return f"make another version champion ({', '.join(able)} can be loaded), or delete the endpoint"
 
 
-def abort(live: LiveTraffic, stamp: Stamp) -> Change:
-    """Every slot back to the champion, nothing blocked. Idempotent."""
+def abort(live: LiveTraffic, stamp: Stamp, ruled: tuple[str, ...] = ()) -> Change:
+    """Every slot back to the champion, nothing blocked. Idempotent. Rules, which send requests to ``ruled``, stay."""
+    rest = f"; rules still send requests to {', '.join(sorted(set(ruled)))}" if ruled else ""
     if not live.table.given:
-        return Change(live, full(live), already=True)
+        return Change(live, full(live) + rest, already=True)
     after = replace(live, table=EMPTY, since=stamp.when)
-    return Change(after, f"100 % {live.champion}")
+    return Change(after, f"100 % {live.champion}{rest}")
 
 
 def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersions, stamp: Stamp) -> Change:
@@ -292,12 +296,13 @@ def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersi
     return Change(settle(live, after, stamp.when), f"{name} blocked until unblocked", blocks=(name,))
 
 
-def unblock(live: LiveTraffic, digest: str, name: str) -> Change:
-    """Lifts a block; traffic stays as it is."""
+def unblock(live: LiveTraffic, digest: str, name: str, ruled: tuple[str, ...] = ()) -> Change:
+    """Lifts a block. Slots stay as they are; rules send requests to those of ``ruled`` again."""
     if live.block_of(digest) is None:
         return Change(live, f"{name} is not blocked", already=True)
     kept = tuple(block for block in live.blocked if block.digest != digest)
-    return Change(replace(live, blocked=kept), f"{name} unblocked; it has no traffic until it is given some")
+    rest = "rules send requests to it again" if name in ruled else "it has no traffic until it is given some"
+    return Change(replace(live, blocked=kept), f"{name} unblocked; {rest}")
 
 
 def freeze(live: LiveTraffic, stamp: Stamp) -> Change:

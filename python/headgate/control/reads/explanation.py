@@ -18,7 +18,7 @@ from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.handover import native_route
 from headgate.documents.values import SLOTS
-from headgate.errors import InvalidArgument
+from headgate.errors import InvalidArgument, ModelLoadFailed, ModelNotReady
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,11 @@ def explain(state: EndpointState, plane: DataPlane, request: HypotheticalRequest
         "headers": _headers(current, request),
         "parameters": dict(request.parameters),
     }
-    found = json.loads(plane.explain_route(native_route(current, state.omitted), json.dumps(asked).encode()))
+    try:
+        route = native_route(current, state.omitted)
+    except ModelLoadFailed as error:
+        raise ModelNotReady(error.message) from error
+    found = json.loads(plane.explain_route(route, json.dumps(asked).encode()))
     by, version, why = _decision(state, current, found)
     sticky = current.spec.declared.sticky
     return Explanation(

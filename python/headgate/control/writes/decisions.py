@@ -116,7 +116,9 @@ class Decisions:
 
     def abort(self, stamp: Stamp) -> Decide:
         """Every slot back to the champion."""
-        return self._live("abort", lambda before, _: traffic.abort(before.traffic, stamp), frozen_too=True)
+        return self._live(
+            "abort", lambda before, known: traffic.abort(before.traffic, stamp, known.ruled), frozen_too=True
+        )
 
     def block(self, subject: str, stamp: Stamp) -> Decide:
         """No traffic for a version or digest."""
@@ -132,7 +134,7 @@ class Decisions:
 
         def change(before: Revision, known: KnownVersions) -> Change:
             digest, version = _subject(before, subject, known)
-            return traffic.unblock(before.traffic, digest, version or digest)
+            return traffic.unblock(before.traffic, digest, version or digest, known.ruled)
 
         return self._live("unblock", change)
 
@@ -175,7 +177,9 @@ class Decisions:
 
     def _known_versions(self, state: EndpointState, before: Revision) -> KnownVersions:
         known = self._context.known_versions(state.name, before.spec.digests())
-        return replace(known, unloadable=state.omitted, fallback=before.spec.fallback)
+        return replace(
+            known, unloadable=state.omitted, fallback=before.spec.fallback, ruled=before.spec.ruled
+        )
 
     def _live(
         self, kind: Kind, change: Callable[[Revision, KnownVersions], Change], *, frozen_too: bool = False

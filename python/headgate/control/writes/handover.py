@@ -58,7 +58,8 @@ def native_route(revision: Revision, omitted: Mapping[str, str]) -> bytes:
     names = loadable(revision.spec, revision.traffic, omitted)
     versions = revision.spec.versions
     artifacts = {name: versions[name].digest for name in names if versions[name].constant is None}
-    return _state(revision, omitted, {"versions": names, "artifacts": artifacts})
+    left_out = {name: why for name, why in omitted.items() if name in versions}
+    return _state(revision, omitted, {"versions": names, "artifacts": artifacts, "omitted": left_out})
 
 
 def _state(revision: Revision, omitted: Mapping[str, str], load: Mapping[str, Any]) -> bytes:

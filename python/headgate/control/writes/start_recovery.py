@@ -89,7 +89,8 @@ class StartRecovery:
         store = self._context.store
         try:
             records = store.start_records()
-        except StorageFailed:
+        # A value of another type than its column's, as after damage, is one of the latter.
+        except (StorageFailed, TypeError, ValueError):
             _log.exception("the endpoints are read one by one")
             return {pointer.name: pointer for pointer in store.endpoints()}, {}
         return {one.pointer.name: one.pointer for one in records}, {one.pointer.name: one for one in records}

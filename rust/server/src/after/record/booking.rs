@@ -47,8 +47,9 @@ impl RequestRecord {
         shard.finished.add(1);
         match self.routed.reason {
             RouteReason::Direct => shard.direct.add(1),
-            RouteReason::Rule(_) => shard.by_rule.add(1),
-            RouteReason::Sticky | RouteReason::Drawn => {}
+            // A version that answers in place of another was not chosen by the rule.
+            RouteReason::Rule(_) if self.fallback_header.is_none() => shard.by_rule.add(1),
+            RouteReason::Rule(_) | RouteReason::Sticky | RouteReason::Drawn => {}
         }
         if self.is_passed_on {
             shard.passed_on.add(1);
