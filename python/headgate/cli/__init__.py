@@ -41,7 +41,7 @@ COMMANDS: dict[str, Entry] = {
     "whoami": Entry("journal", "Say which gateway is called, and as whom."),
     "token": Entry("tokens", "Make, list and revoke admin tokens."),
     "state": Entry(
-        "state", "Check a state folder, copy it, bring a copy back, remove what nobody references."
+        "state", "Check a state folder, copy it, bring a copy back, remove what no revision references."
     ),
     "context": Entry("context", "Name gateways, each with its address and its token."),
     "doctor": Entry("doctor", "Check this machine."),

@@ -118,7 +118,7 @@ def rollback(session: Session, endpoint: str, reason: str | None, dry_run: bool)
 def abort(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
     """Give all traffic back to the champion.
 
-    Nothing is blocked; the challengers stay loaded.
+    Nothing is blocked; the challengers stay loaded, and rules stay as they are.
 
     \b
     Example:
@@ -180,7 +180,7 @@ def unfreeze(session: Session, endpoint: str, reason: str | None, dry_run: bool)
 def unblock(session: Session, endpoint: str, subject: str, reason: str | None, dry_run: bool) -> None:
     """Allow a blocked version again.
 
-    It gets no traffic by this alone.
+    It gets no slots by this alone; rules that name it send requests to it again.
 
     \b
     Example:

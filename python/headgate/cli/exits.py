@@ -32,8 +32,7 @@ MEANINGS = {
     EXIT_USAGE: "wrong usage or document",
     EXIT_TRY_AGAIN: "could not reach the gateway, or try again: draining, overloaded, the store failed",
     EXIT_NOT_THERE: "no such endpoint, version, revision, operation, token or context",
-    EXIT_REFUSED: "refused as things are (frozen, in use, a model that does not load), or changed by somebody else "
-    "meanwhile",
+    EXIT_REFUSED: "refused as things are (frozen, in use, a model that does not load), or changed meanwhile by another call",
     EXIT_NOT_ALLOWED: "not allowed: no token, one that is not known or too weak, or one that is not sent there",
 }
 """What each exit code says, for help and docs."""

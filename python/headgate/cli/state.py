@@ -44,7 +44,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group)
 def state() -> None:
-    """Check a state folder, copy it, bring a copy back, remove what nobody references.
+    """Check a state folder, copy it, bring a copy back, remove what no revision references.
 
     A gateway may be running on the folder, except that one is restored into a new folder.
 

@@ -34,7 +34,7 @@ def token() -> None:
 @click.option(
     "--offline",
     is_flag=True,
-    help="Write it to the state folder, without a token and whether the gateway runs or not: for those who lost theirs.",
+    help="Write it to the state folder, without a token and whether the gateway runs or not, if the token is lost.",
 )
 @cli.client_options
 def create(session: Session, name: str, role: str, expires: str | None, offline: bool) -> None:

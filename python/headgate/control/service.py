@@ -34,7 +34,7 @@ from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.refused_documents import RefusedDocuments
-from headgate.control.writes.resolve import Intake, Resolver
+from headgate.control.writes.resolve import ArtifactUse, Resolver
 from headgate.control.writes.runner import Runner
 from headgate.control.writes.start_recovery import StartRecovery
 from headgate.control.writes.transition import Decide
@@ -235,10 +235,10 @@ class Control(Queries):
         state = self._endpoints.get(name)
         # Before the models are read: a stale caller should not wait for that.
         call.precondition.check(name, None if state is None else state.revision)
-        intake = Intake.LOOK if call.dry_run else Intake.KEEP
+        use = ArtifactUse.INSPECT if call.dry_run else ArtifactUse.STORE
         with Lease() as lease:
             resolved = await self._context.long(
-                lambda: self._resolver.resolve(document, source_digest, intake, lease)
+                lambda: self._resolver.resolve(document, source_digest, use, lease)
             )
             decide = self._decisions.apply(resolved, take_traffic=take_traffic)
             if call.dry_run:

@@ -35,7 +35,7 @@ _KNOWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "ta
 def configure(form: str, level: str, descriptor: int = 2) -> bool:
     """Has the whole process log to ``descriptor``; whether that is as text for a person."""
     text = form == "text" or (form == "auto" and os.isatty(descriptor))
-    handler = StreamHandler(Output(descriptor), Text() if text else Json())
+    handler = StreamHandler(Output(descriptor), TextFormatter() if text else JsonFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.getLogger(_OURS).setLevel(LEVELS[level])
     logging.captureWarnings(True)
@@ -73,7 +73,7 @@ class StreamHandler(logging.Handler):
             return self.format(record)
 
 
-class Json(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """An object for each record, its fields beside ``time``, ``level``, ``logger`` and ``message``."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -86,7 +86,7 @@ class Json(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str).translate(_NOT_HARMLESS)
 
 
-class Text(logging.Formatter):
+class TextFormatter(logging.Formatter):
     """``TIME LEVEL LOGGER MESSAGE key=value ...``."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -65,7 +65,7 @@ def _begin(text: str) -> str:
     return ascii(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 
-class Text(TypeDecorator[str]):
+class TextColumn(TypeDecorator[str]):
     """Text of any length, without NUL and surrogates."""
 
     impl = PlainText
@@ -87,7 +87,7 @@ class Stamp(TypeDecorator[str]):
         return None if value is None else stamp(unstamp(value))
 
 
-class Json(TypeDecorator[Any]):
+class JsonColumn(TypeDecorator[Any]):
     """JSON kept as text, which is the same on every database."""
 
     impl = PlainText

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from headgate.store.columns import Json, Stamp, Text
+from headgate.store.columns import JsonColumn, Stamp, TextColumn
 
 RevisionKind = Literal[
     "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
@@ -22,7 +22,7 @@ RevisionKind = Literal[
 RevisionStatus = Literal["proposed", "applied", "failed", "superseded"]
 OperationStatus = Literal["running", "done", "failed"]
 
-Key = Annotated[str, mapped_column(Text, primary_key=True)]
+Key = Annotated[str, mapped_column(TextColumn, primary_key=True)]
 NumberKey = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=False)]
 When = Annotated[str, mapped_column(Stamp)]
 JsonObject = dict[str, Any]
@@ -38,7 +38,7 @@ class Base(MappedAsDataclass, DeclarativeBase):
     """Every table of Headgate."""
 
     metadata = MetaData(naming_convention=_NAMES)
-    type_annotation_map = {str: Text, int: BigInteger, JsonObject: Json}
+    type_annotation_map = {str: TextColumn, int: BigInteger, JsonObject: JsonColumn}
 
 
 class Generation(Base):
@@ -83,12 +83,12 @@ class RevisionRecord(Base):
     endpoint: Mapped[Key]
     n: Mapped[NumberKey]
     parent: Mapped[int | None]
-    kind: Mapped[RevisionKind] = mapped_column(Text)
-    status: Mapped[RevisionStatus] = mapped_column(Text)
+    kind: Mapped[RevisionKind] = mapped_column(TextColumn)
+    status: Mapped[RevisionStatus] = mapped_column(TextColumn)
     who: Mapped[str]
     when: Mapped[When]
     reason: Mapped[str]
-    document: Mapped[str] = mapped_column(Text, ForeignKey("documents.digest"), index=True)
+    document: Mapped[str] = mapped_column(TextColumn, ForeignKey("documents.digest"), index=True)
     source: Mapped[str | None]
     body: Mapped[str]
     message: Mapped[str | None] = mapped_column(default=None)
@@ -204,7 +204,7 @@ class OperationRecord(Base):
     id: Mapped[Key]
     endpoint: Mapped[str]
     kind: Mapped[str]
-    status: Mapped[OperationStatus] = mapped_column(Text)
+    status: Mapped[OperationStatus] = mapped_column(TextColumn)
     started: Mapped[When]
     finished: Mapped[When | None] = mapped_column(default=None)
     result: Mapped[JsonObject | None] = mapped_column(default=None)

@@ -29,11 +29,11 @@ def record(message: str, *arguments: Any, **extra: Any) -> logging.LogRecord:
 @given(st.text(), st.dictionaries(st.text(min_size=1), st.text(), max_size=3))
 def test_a_record_is_one_line_that_obeys_to_nothing(message: str, extra: dict[str, str]) -> None:
     fields = {f"x_{key}": value for key, value in extra.items()}
-    for formatter in (logs.Json(), logs.Text()):
+    for formatter in (logs.JsonFormatter(), logs.TextFormatter()):
         line = formatter.format(record("%s", message, **fields))
         assert len(line.splitlines()) == 1
         assert not any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in line)
-    told = json.loads(logs.Json().format(record("%s", message, **fields)))
+    told = json.loads(logs.JsonFormatter().format(record("%s", message, **fields)))
     assert told["message"] == message
     assert {key: told[key] for key in fields} == fields
 
@@ -42,7 +42,9 @@ def test_json_has_time_level_logger_message_fields_and_the_exception() -> None:
     try:
         raise ValueError("a\nb")
     except ValueError as error:
-        told = json.loads(logs.Json().format(record("no %s", "luck", endpoint="e", level="x", error=error)))
+        told = json.loads(
+            logs.JsonFormatter().format(record("no %s", "luck", endpoint="e", level="x", error=error))
+        )
     assert told["time"].endswith("Z")
     assert (told["level"], told["logger"], told["message"]) == ("warning", "headgate.a", "no luck")
     assert told["endpoint"] == "e"
@@ -50,14 +52,14 @@ def test_json_has_time_level_logger_message_fields_and_the_exception() -> None:
 
 
 def test_text_is_for_reading() -> None:
-    line = logs.Text().format(record("two\nlines \x1b[2J", endpoint="e"))
+    line = logs.TextFormatter().format(record("two\nlines \x1b[2J", endpoint="e"))
     assert line.split(" ", 1)[1] == 'warning a: two | lines \\x1b[2J endpoint="e"'
 
 
 def test_a_record_whose_arguments_do_not_fit_is_told_all_the_same(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    logs.StreamHandler(Output(2), logs.Json()).handle(record("%s and %s", "one"))
+    logs.StreamHandler(Output(2), logs.JsonFormatter()).handle(record("%s and %s", "one"))
     assert "one" in json.loads(capfd.readouterr().err)["message"]
 
 
@@ -71,7 +73,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def test_lines_that_found_no_room_are_counted_and_told_once_there_is_some() -> None:
     with pipe() as (reader, writer):
-        handler = logs.StreamHandler(Output(writer), logs.Json())
+        handler = logs.StreamHandler(Output(writer), logs.JsonFormatter())
         for number in range(100):
             handler.handle(record("%s", f"{number} " + "x" * 4000))
         taken = os.read(reader, 1 << 20).decode()

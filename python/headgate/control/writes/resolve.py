@@ -25,11 +25,11 @@ from headgate.leases import Lease
 from headgate.registry import Registry, model_file
 
 
-class Intake(Enum):
-    """Whether what a document refers to is taken in or only looked at."""
+class ArtifactUse(Enum):
+    """Whether the models and baselines of a document are stored, or only inspected by a dry run."""
 
-    KEEP = "keep"
-    LOOK = "look"
+    STORE = "store"
+    INSPECT = "inspect"
 
 
 class Resolver:
@@ -42,17 +42,17 @@ class Resolver:
         self._paths = paths
 
     def resolve(
-        self, document: Document, source_digest: str | None, intake: Intake, lease: Lease
+        self, document: Document, source_digest: str | None, use: ArtifactUse, lease: Lease
     ) -> ResolvedDocument:
         """Raises :class:`PolicyInvalid` or :class:`ModelLoadFailed` naming every version at fault; then nothing was changed.
 
         ``lease`` holds what the spec refers to: no row references it yet.
         """
         endpoint, located = document.endpoint, locate_files(document)
-        models = self._digests(endpoint.name, located.models, intake, lease)
+        models = self._digests(endpoint.name, located.models, use, lease)
         digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
         self._check_pins(endpoint.name, digests)
-        look = intake is Intake.LOOK
+        look = use is ArtifactUse.INSPECT
         sources = {models[name]: model_file(path) for name, path in located.models.items()} if look else {}
         baseline = None
         if located.baseline is not None:
@@ -72,13 +72,13 @@ class Resolver:
         return ResolvedDocument(identity, document.raw, spec, sources, warnings)
 
     def _digests(
-        self, endpoint: str, models: dict[str, Path], intake: Intake, lease: Lease
+        self, endpoint: str, models: dict[str, Path], use: ArtifactUse, lease: Lease
     ) -> dict[str, str]:
         digests: dict[str, str] = {}
         wrong: dict[str, HeadgateError] = {}
         for name, path in models.items():
             try:
-                if intake is Intake.LOOK:
+                if use is ArtifactUse.INSPECT:
                     digests[name] = self._registry.look(endpoint, name, path)
                     self._registry.store.hold(digests[name], lease)
                 else:
