@@ -72,6 +72,13 @@ class Gate:
 
         return heal
 
+    async def flush_healed(self) -> None:
+        """Writes everything to a disk that is whole again. A write that began before that fails once and is joined by the next one."""
+        try:
+            await self.control.flush()
+        except StorageFailed:
+            await self.control.flush()
+
     def hung_disk(self) -> Callable[[], None]:
         """Every write to the store waits, as behind an fsync that does not return, until the result is called."""
         writer = self.store.transactions._writer

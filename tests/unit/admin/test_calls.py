@@ -196,7 +196,7 @@ def test_an_emergency_call_with_a_full_disk(tmp_path: Path) -> None:
             answer = await p.operator.post(f"{E}:rollback", json={}, headers={"idempotency-key": "now"})
             assert (answer.status_code, answer.json()["durable"]) == (200, False)
             heal()
-            await p.gate.control.flush()
+            await p.gate.flush_healed()
             assert (await p.viewer.get(E)).json()["alarms"] == []
             assert p.gate.store.endpoints()[0].applied == 2
 

@@ -203,7 +203,7 @@ def test_an_emergency_that_could_not_be_written_and_did_not_load_is_written_as_f
             with pytest.raises(StorageFailed):
                 await gate.control.flush()
             heal()
-            await gate.control.flush()
+            await gate.flush_healed()
             assert (await statuses(gate))[0] == ("rollback", "failed")
 
     run(body)

@@ -340,7 +340,7 @@ def test_what_was_not_durable_is_written_before_what_follows(tmp_path: Path) -> 
             await gate.control.rollback("digits")
             await gate.control.freeze("digits")
             heal()
-            await gate.control.flush()
+            await gate.flush_healed()
             assert [
                 (r["revision"], r["kind"], r["status"]) for r in await gate.control.revisions("digits")
             ] == [
