@@ -61,6 +61,17 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         yield gateway
 
 
+def infer(
+    gateway: GatewayProcess, headers: dict[str, str], parameters: dict[str, Any] | None = None
+) -> httpx.Response:
+    """A request over REST that must be answered."""
+    inputs = [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": VALUES}]
+    body = {"inputs": inputs, "parameters": parameters or {}}
+    answer = httpx.post(f"http://{gateway.http}{INFER}", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
 @MANY
 def test_rest_follows_the_rules(
     gateway: GatewayProcess,
@@ -69,10 +80,7 @@ def test_rest_follows_the_rules(
     version: str,
     rule: int | None,
 ) -> None:
-    inputs = [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": VALUES}]
-    body = {"inputs": inputs, "parameters": parameters}
-    answer = httpx.post(f"http://{gateway.http}{INFER}", json=body, headers=headers)
-    assert answer.status_code == 200, answer.text
+    answer = infer(gateway, headers, parameters)
     assert answer.headers["x-headgate-version"] == version
     factor = float(version.removeprefix("v"))
     assert answer.json()["outputs"][0]["data"] == [value * factor for value in VALUES]
@@ -129,21 +137,15 @@ def by_rule(gateway: GatewayProcess, version: str) -> float:
 
 def test_requests_by_rule_are_counted_apart(gateway: GatewayProcess) -> None:
     before = {version: by_rule(gateway, version) for version in ("v1", "v2", "v3")}
-    inputs = [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": VALUES}]
     for headers in ({}, {"x-tester": "1"}, {"x-tester": "1"}):
-        httpx.post(f"http://{gateway.http}{INFER}", json={"inputs": inputs}, headers=headers)
+        infer(gateway, headers)
     after = {version: by_rule(gateway, version) for version in ("v1", "v2", "v3")}
     assert {version: after[version] - before[version] for version in after} == {"v1": 0, "v2": 0, "v3": 2}
 
 
 def test_the_rules_of_a_blocked_version_are_passed_over(gateway: GatewayProcess) -> None:
-    inputs = [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": VALUES}]
-
     def served() -> str:
-        answer = httpx.post(
-            f"http://{gateway.http}{INFER}", json={"inputs": inputs}, headers={"x-tester": "12"}
-        )
-        return answer.headers["x-headgate-version"]
+        return infer(gateway, {"x-tester": "12"}).headers["x-headgate-version"]
 
     with gateway.admin() as admin:
         assert served() == "v3"

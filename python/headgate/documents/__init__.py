@@ -1,7 +1,7 @@
 """Typed documents: reading, checking, schema.
 
 Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of single values), ``nodes`` and
-``reading`` (bytes to trees), ``files`` (references), ``model`` (the fields), ``rules``, ``parsing``,
+``reading`` (bytes to trees), ``files`` (references), ``model`` (the fields), ``checks``, ``parsing``,
 ``locating``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
 (``headgate.registry``).
 """

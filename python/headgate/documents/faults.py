@@ -1,6 +1,6 @@
 """Faults: what is wrong with a document, where, and what would be right; collected, then raised all at once.
 
-Not here: the rules themselves (``values``, ``model``, ``rules``). Next: ``nodes``.
+Not here: the rules themselves (``values``, ``model``, ``checks``). Next: ``nodes``.
 """
 
 from __future__ import annotations

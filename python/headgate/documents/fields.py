@@ -1,6 +1,6 @@
 """The types of single fields: each reads what is written, with its unit, and holds it as the program wants it.
 
-Not here: which field is where (``model``), rules between fields (``rules``). Next: ``model``.
+Not here: which field is where (``model``), checks between fields (``checks``). Next: ``model``.
 """
 
 from __future__ import annotations

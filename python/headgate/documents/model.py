@@ -3,7 +3,7 @@ validated.
 
 As written: YAML or JSON with units ("2.5%", "200ms"). Validated: :class:`Endpoint`, with slots and
 milliseconds. Its spec (:meth:`Endpoint.spec`) is what is stored and served: all of it, with a digest for every
-reference. Rules between fields are in ``rules``.
+reference. Checks between fields are in ``checks``.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from headgate.documents import faults, files, nodes, reading, rules, traffic_rules
+from headgate.documents import checks, faults, files, nodes, reading, traffic_rules
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.model import Endpoint
 from headgate.documents.nodes import Node, describe
@@ -162,9 +162,9 @@ def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector)
         )
         return None
     data = nodes.plain(root_node, (), collector.report)
-    if not rules.is_endpoint(data, collector.report):
+    if not checks.is_endpoint(data, collector.report):
         return None
-    endpoint = rules.validate(data, collector.report)
+    endpoint = checks.validate(data, collector.report)
     if follow is Files.FOLLOWED:
         for path, reference in _references(data):
             try:

@@ -1,6 +1,6 @@
 """The fields of an endpoint's ``traffic``.
 
-Not here: rules between fields (``rules``). Next: ``model``.
+Not here: checks between fields (``checks``). Next: ``model``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Match(Part):
 
 
 class Rule(Part):
-    """Sends requests to a version by what they carry, before weights. Such answers are in no comparison."""
+    """Sends requests to a version by what they carry, before weights."""
 
     when: Annotated[dict[Subject, Match], Field(min_length=1, max_length=MAX_CONDITIONS)] = Field(
         description="Conditions by header.<name> or parameter.<name>; all must hold. "

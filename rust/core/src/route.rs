@@ -12,7 +12,7 @@ use crate::snapshot::Endpoint;
 /// How the version of a request was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteReason {
-    /// By the rule with this number. Such a request is no random part of the traffic, so it is left out of comparisons between versions.
+    /// By the rule with this number. Such requests are no random part of the traffic, so they are counted apart.
     Rule(u16),
     /// By the slot of its sticky key.
     Sticky,

@@ -66,7 +66,7 @@ pub enum AcceptedSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rule {
     conditions: Box<[(FieldName, Accepted)]>,
-    /// Its place in the document, which has also those whose version is not loaded.
+    /// Its index in the document, where rules whose version is not loaded count as well.
     number: u16,
     /// The index of the version that it sends requests to.
     to: u8,

@@ -19,8 +19,8 @@ const THREADS: usize = 2;
 const MAX_WAITING: usize = 4096;
 /// How long a thread pauses after a load that found no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(2);
-/// How long it is the reason why a model is not back that there was no room. It is tried again every [`NO_ROOM_PAUSE`]; a load that has
-/// found room is the reason after that.
+/// How long a try that found no room is the reason why a model is not back. Tries follow each other every [`NO_ROOM_PAUSE`]; if there was
+/// none for that long, a load that found room is going on.
 const NO_ROOM_HOLDS: Duration = Duration::from_millis(250);
 /// The `Retry-After` of a request whose model was not loaded in time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ struct FetcherState {
 #[derive(Default)]
 struct PendingModel {
     requests: Vec<oneshot::Sender<Result<LoadedModel>>>,
-    /// Why the last try found no room, until the next try.
+    /// The newest try that found no room.
     no_room: Option<NoRoom>,
     /// Whether that refusal was counted.
     counted: bool,
