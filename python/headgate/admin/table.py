@@ -83,7 +83,7 @@ def _act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **mor
 
 def calls(endpoints: Endpoints, rest: Rest) -> list[ApiCall]:
     """The table."""
-    return [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_other_calls(rest)]
+    return [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_other_calls(rest), *_caller_calls(rest)]
 
 
 def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
@@ -158,8 +158,6 @@ def _action_calls(e: Endpoints) -> list[ApiCall]:
 
 
 def _other_calls(r: Rest) -> list[ApiCall]:
-    made = {"fields": TokenView, "secret": str}
-    token = "/v1/tokens/{id}"  # noqa: S105 - a path
     return [
         _read("/v1/models", r.models, views.Models, "Every version with its digest, and what was refused."),
         ApiCall(
@@ -199,6 +197,13 @@ def _other_calls(r: Rest) -> list[ApiCall]:
         _read(
             "/v1/operations/{id}", r.operation, results.OperationView, "A change that outlived its request."
         ),
+    ]
+
+
+def _caller_calls(r: Rest) -> list[ApiCall]:
+    made = {"fields": TokenView, "secret": str}
+    token = "/v1/tokens/{id}"  # noqa: S105 - a path
+    return [
         ApiCall("GET", "/v1/tokens", "admin", r.tokens, {"tokens": [TokenView]}, "All tokens."),
         ApiCall(
             "POST",
