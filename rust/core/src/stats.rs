@@ -1,0 +1,20 @@
+//! Statistics that decisions rest on, pure: counts go in, intervals and test statistics come out.
+//!
+//! Read in this order: [`normal`] and [`beta`] (the distributions), [`proportion`] (intervals of shares),
+//! [`agreement`] (two versions that answered the same requests), [`event_ratio`] (which of two versions has more
+//! failures, watched without pause).
+
+pub mod agreement;
+pub mod beta;
+pub mod event_ratio;
+pub mod normal;
+pub mod proportion;
+
+#[cfg(test)]
+mod testing {
+    /// Fails unless `found` is `wanted` within `relative` (an absolute bound where `wanted` is zero).
+    pub(crate) fn close(found: f64, wanted: f64, relative: f64) {
+        let scale = if wanted == 0.0 { 1.0 } else { wanted.abs() };
+        assert!((found - wanted).abs() <= relative * scale, "found {found:e}, wanted {wanted:e}");
+    }
+}
