@@ -42,6 +42,10 @@ versions:
       device: [cuda:0, cpu]
       device_memory: 1GiB
   other: {constant: {Y: [1, 2, 3, 4]}}
+  s1: {constant: {Y: [1, 2, 3, 4]}}
+  s2: {constant: {Y: [1, 2, 3, 4]}}
+  s3: {constant: {Y: [1, 2, 3, 4]}}
+  s4: {constant: {Y: [1, 2, 3, 4]}}
 traffic:
   champion: model
   weights: {other: 5%}
@@ -49,7 +53,21 @@ traffic:
   keep_warm: true
   rules:
     - {when: {header.x-tester: ["1", "2"], parameter.tier: {prefix: gold}}, to: other}
+  shadow:
+    - to: other
+      share: 10%
+      by: sticky
+      compare: {Y: {within: 0.02}}
+      timeout: 2s
+      slices: [header.x-region]
+      keep_examples: 5
+      redact: [X]
+    - {to: s1, share: 1%, compare: {Y: exact}}
+    - {to: s2, share: 1%, compare: {Y: label}}
+    - {to: s3, share: 1%, compare: {Y: {threshold: 2.5}}}
+    - {to: s4, share: 1%, compare: {Y: {top: 2}}}
   fallback: {to: [other], after: 250ms}
+capture: {share: 1%, keep: 2d, max_size: 1GiB, redact: [X]}
 drift: {baseline: "file:baseline.npz"}
 limits:
   timeout: 20s
@@ -73,7 +91,11 @@ def endpoint(folder: Path) -> Endpoint:
 
 def state(spec: dict[str, Any], model: Path) -> bytes:
     """What the control plane hands over; the model file and no baseline."""
-    load = {"versions": ["model", "other"], "artifacts": {"model": str(model)}, "fresh": True}
+    load = {
+        "versions": ["model", "other", "s1", "s2", "s3", "s4"],
+        "artifacts": {"model": str(model)},
+        "fresh": True,
+    }
     traffic = {"champion": "model", "last_good": "other"}
     return json.dumps(
         {"name": "full", "revision": 1, "spec": spec, "traffic": traffic, "load": load}
@@ -164,7 +186,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
-    return endpoint(tmp_path).spec({"model": "sha256:model", "other": "sha256:other"}, "sha256:baseline")
+    full = endpoint(tmp_path)
+    return full.spec({name: f"sha256:{name}" for name in full.versions}, "sha256:baseline")
 
 
 def test_the_data_plane_serves_the_full_document(gateway: Any, spec: dict[str, Any], model: Path) -> None:

@@ -29,7 +29,9 @@ COMMANDS: dict[str, Entry] = {
     "unblock": Entry("changes", "Allow a blocked version again."),
     "freeze": Entry("changes", "Refuse all but the emergency calls."),
     "unfreeze": Entry("changes", "Allow changes of an endpoint again."),
-    "explain": Entry("explanation", "Say which version answers a request, and why."),
+    "explain": Entry(
+        "explanation", "Say which version answers a request, which shadows get a copy, and why."
+    ),
     "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
     "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
     "models": Entry("models", "List models, and what was refused or did not load."),

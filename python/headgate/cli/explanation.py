@@ -43,7 +43,7 @@ def explain(
     named: str | None,
     at: str | None,
 ) -> None:
-    """Say which version answers a request, and why.
+    """Say which version answers a request, which shadows get a copy, and why.
 
     \b
     Example:
@@ -91,8 +91,16 @@ def _header(written: str) -> tuple[str, str]:
 
 
 def _explanation(answer: dict[str, Any]) -> Lines:
+    copies = [_copy(copied) for copied in [*answer["shadows"], answer["capture"]] if copied is not None]
+    words = [answer["why"], *answer["notes"], *copies]
     if answer["version"] is None:
         shares = ", ".join(f"{share} {name}" for name, share in answer["shares"].items())
-        return [f"each request draws its own version: {shares}", answer["why"], *answer["notes"]]
+        return [f"each request draws its own version: {shares}", *words]
     slot = "" if answer["slot"] is None else f" (slot {answer['slot']})"
-    return [f"{answer['version']} by {answer['by']}{slot}", answer["why"], *answer["notes"]]
+    return [f"{answer['version']} by {answer['by']}{slot}", *words]
+
+
+def _copy(copied: dict[str, Any]) -> str:
+    name = "capture" if copied["version"] is None else f"shadow {copied['version']}"
+    chosen = {None: "perhaps", True: "yes", False: "no"}[copied["chosen"]]
+    return f"{name}: {chosen}, {copied['why']}"

@@ -172,6 +172,7 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
     if isinstance(versions, dict):
         for name in versions:
             _one_source(name, versions[name], data["versions"][name], report)
+    traffic_rules.check_redacted(known, report)
     traffic = known.get("traffic")
     if not isinstance(traffic, dict):
         return
@@ -186,7 +187,8 @@ def _rules_between(known: dict[str, Any], data: dict[str, Any], report: Report) 
     weights = traffic.get("weights")
     if isinstance(weights, dict):
         _weights(weights, names, champion, report)
-    traffic_rules.check(traffic, names.missing, report)
+    traffic_rules.check_rules(traffic, names.missing, report)
+    traffic_rules.check_shadows(traffic, champion, names.missing, report)
 
 
 def _one_source(name: str, version: Any, written: Any, report: Report) -> None:

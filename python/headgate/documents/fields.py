@@ -28,7 +28,10 @@ MAX_TIMEOUT_MS = 86_400_000
 MAX_VERSIONS = 128
 MAX_BATCH = 4096
 MAX_DELAY_US = 1_000_000
+MIN_RETENTION_MS = 3_600_000
+MAX_RETENTION_MS = 400 * MAX_TIMEOUT_MS
 MAX_RULE_VALUE = 256
+MAX_REDACTED = 256
 MAX_THREADS = 1024
 MAX_COLUMNS = 4096
 MAX_TENSORS = 256
@@ -79,6 +82,40 @@ def _timeout(value: Any) -> int:
     if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
         raise ValueError(f"must be 1ms to {values.format_duration(MAX_TIMEOUT_MS)}, not {value}")
     return milliseconds
+
+
+def _retention(value: Any) -> int:
+    if isinstance(value, WrittenInt | WrittenFloat):
+        raise ValueError(f'{value.text} needs a unit, such as "{value.text}d"')
+    milliseconds = values.parse_duration(_text(value))
+    if not MIN_RETENTION_MS <= milliseconds <= MAX_RETENTION_MS:
+        least, most = values.format_duration(MIN_RETENTION_MS), values.format_duration(MAX_RETENTION_MS)
+        raise ValueError(f"must be {least} to {most}, not {value}")
+    return milliseconds
+
+
+def _share(value: Any) -> int:
+    share = _weight(value)
+    if share == 0:
+        raise ValueError("must be at least 0.01%; to copy nothing, remove the whole part")
+    return share
+
+
+def _tolerance(value: Any) -> dict[str, float]:
+    """``{"absolute": 0.02}`` or, for a share, ``{"relative": 0.01}``."""
+    if isinstance(value, str) and value.endswith("%"):
+        return {"relative": values.parse_weight(value) / values.SLOTS}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f'must be a number or a share such as "1%", not {describe(value)}')
+    if not 0 <= value < math.inf:
+        raise ValueError(f"must be a number of 0 or more, not {describe(value)}")
+    return {"absolute": float(value)}
+
+
+def _written_tolerance(tolerance: dict[str, float]) -> float | str:
+    if "relative" in tolerance:
+        return values.format_weight(round(tolerance["relative"] * values.SLOTS))
+    return tolerance["absolute"]
 
 
 def _rule_value(value: Any) -> str:
@@ -197,6 +234,26 @@ Weight = Annotated[
     PlainSerializer(values.format_weight, when_used="json"),
     WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]+)? ?%$", "examples": ["2.5%"]}),
 ]
+Share = Annotated[
+    int,
+    BeforeValidator(_share),
+    PlainSerializer(values.format_weight, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]{1,3}(\.[0-9]+)? ?%$", "examples": ["10%"]}),
+]
+Retention = Annotated[
+    int,
+    BeforeValidator(_retention),
+    PlainSerializer(values.format_duration, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(s|m|h|d)$", "examples": ["7d"]}),
+]
+Tolerance = Annotated[
+    dict[str, float],
+    BeforeValidator(_tolerance),
+    PlainSerializer(_written_tolerance, when_used="json"),
+    WithJsonSchema({"type": ["number", "string"], "minimum": 0, "pattern": r"^[0-9]{1,3}(\.[0-9]+)? ?%$"}),
+]
+Redacted = Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_REDACTED)]
+"""Names of tensors, and of their columns as ``tensor.column``."""
 Timeout = Annotated[
     int,
     BeforeValidator(_timeout),

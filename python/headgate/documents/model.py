@@ -38,7 +38,7 @@ from headgate.documents.fields import (
     Weight,
 )
 from headgate.documents.part import Part
-from headgate.documents.traffic import Traffic
+from headgate.documents.traffic import Capture, Traffic
 
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
@@ -212,7 +212,7 @@ class Limits(Part):
 class Endpoint(Part):
     """A stable name that clients call, the versions behind it and how traffic is shared among them."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"source", "rollout", "capture", "notify"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"source", "rollout", "notify"})
 
     api_version: Literal["headgate/v1"] = Field(alias="apiVersion", description="The version of this format.")
     kind: Literal["Endpoint"] = Field(description="What this document describes.")
@@ -229,6 +229,10 @@ class Endpoint(Part):
         description="The versions by name: a file: reference, {model: ...} or {constant: ...}."
     )
     traffic: Traffic = Field(description="How requests are shared among the versions.")
+    capture: Capture | None = Field(
+        None,
+        description="Which requests and answers are captured, for a look and for a replay; none unless written.",
+    )
     drift: Drift | None = Field(None, description="What live traffic is compared with.")
     limits: Limits = Field(default_factory=Limits, description="What a request may take.")
     answers: Answers = Field(default_factory=Answers, description="How answers are written.")
@@ -246,8 +250,9 @@ class Endpoint(Part):
         """
         held = self.model_dump(exclude_none=True, exclude=set(NOT_IN_SPEC))
         held["traffic"]["weights"] = {name: slots for name, slots in self.traffic.weights.items() if slots}
-        if not self.traffic.rules:
-            del held["traffic"]["rules"]
+        for name in ("rules", "shadow"):
+            if not held["traffic"][name]:
+                del held["traffic"][name]
         for name, version in held["versions"].items():
             version.pop("model", None)
             held["versions"][name] = {"digest": digests[name], **version}

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::error::{Code, Error, Result};
 use crate::limits::{BreakerSpec, FallbackSpec, HeaderRef, LimitsSpec, PrioritySpec, RateSpec};
 use crate::rules::RuleSpec;
+use crate::shadow::{CaptureSpec, ShadowSpec};
 use crate::slots::SlotTable;
 use crate::spec::{EndpointSpec, NonFinite, RunSpec, VersionSpec};
 
@@ -41,6 +42,8 @@ struct DocumentSpec {
     limits: LimitsSection,
     #[serde(default)]
     answers: AnswersSection,
+    #[serde(default)]
+    capture: Option<CaptureSpec>,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +77,8 @@ struct DeclaredTraffic {
     fallback: Option<FallbackSpec>,
     #[serde(default)]
     rules: Vec<RuleSpec>,
+    #[serde(default)]
+    shadow: Vec<ShadowSpec>,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,6 +115,11 @@ struct LiveTraffic {
     last_good: String,
     #[serde(default)]
     table: SlotTable,
+    /// The shadows that are switched off, by version.
+    #[serde(default)]
+    shadows_off: Vec<String>,
+    #[serde(default)]
+    capture_off: bool,
 }
 
 /// The versions that must be in memory, in their order, and the files of those that are models.
@@ -159,6 +169,7 @@ impl EndpointState {
         let fallback = spec.traffic.fallback.and_then(|fallback| fallback.restricted_to(&load.versions));
         let is_kept = |version: &str| version == traffic.champion || version == traffic.last_good;
         let pinned = |version: &str| spec.traffic.keep_warm && is_kept(version);
+        let shadows = shadows(spec.traffic.shadow, &traffic, &load.versions);
         let versions = version_specs(spec.versions, load.versions, load.artifacts, pinned)?;
         let LimitsSection { timeout, rate, breaker, priority } = spec.limits;
         Ok(EndpointSpec {
@@ -175,6 +186,8 @@ impl EndpointState {
             limits: LimitsSpec { rate, breaker, priority },
             fallback,
             rules: spec.traffic.rules,
+            shadows,
+            capture: spec.capture.filter(|_| !traffic.capture_off),
             omitted: load.omitted,
             baseline: load.baseline,
             fresh: load.fresh,
@@ -188,13 +201,25 @@ impl DeclaredTraffic {
         let weights = self.weights.keys().map(|name| ("weights", name));
         let fallback = self.fallback.iter().flat_map(FallbackSpec::to).map(|name| ("fallback.to", name));
         let rules = self.rules.iter().map(|rule| ("rules", &rule.to));
-        let others = fallback.chain(rules).chain([("champion", &self.champion)]);
+        let shadows = self.shadow.iter().map(|shadow| ("shadow", &shadow.to));
+        let others = fallback.chain(rules).chain(shadows).chain([("champion", &self.champion)]);
         let mut named = weights.chain(others);
         match named.find(|(_, name)| !versions.contains_key(*name)) {
             Some((key, name)) => Err(format!("spec.traffic.{key}: {name:?} is not among spec.versions")),
             None => Ok(()),
         }
     }
+}
+
+/// The shadows that run: their versions are loaded, and nobody switched them off. The version that answers is no shadow, because it
+/// would be compared with itself.
+fn shadows(declared: Vec<ShadowSpec>, traffic: &LiveTraffic, loaded: &[String]) -> Vec<ShadowSpec> {
+    let runs = |shadow: &ShadowSpec| {
+        loaded.contains(&shadow.to)
+            && shadow.to != traffic.champion
+            && !traffic.shadows_off.contains(&shadow.to)
+    };
+    declared.into_iter().filter(runs).collect()
 }
 
 /// The versions that must be in memory, with the files of those that are models.

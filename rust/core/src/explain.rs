@@ -27,7 +27,7 @@ pub struct HypotheticalRequest {
     parameters: BTreeMap<String, Value>,
 }
 
-/// Which version it gets.
+/// Which version it gets, and who gets a copy.
 #[derive(Debug, Serialize)]
 pub struct Explanation<'a> {
     /// The version; none if each request draws its own.
@@ -40,6 +40,21 @@ pub struct Explanation<'a> {
     slot: Option<u16>,
     /// The sticky key.
     key: Option<String>,
+    /// The shadows, in the document's order.
+    shadows: Vec<Copy<'a>>,
+    /// The capture; none if nothing is captured.
+    capture: Option<Copy<'a>>,
+}
+
+/// Whether a copy of the request is made.
+#[derive(Debug, Serialize)]
+struct Copy<'a> {
+    /// The version that gets it; none for a capture.
+    version: Option<&'a str>,
+    /// The share of requests, in slots.
+    share: u16,
+    /// Whether this request is chosen; none if each request is drawn for itself.
+    chosen: Option<bool>,
 }
 
 impl RequestFields for HypotheticalRequest {
@@ -77,12 +92,27 @@ pub fn explain<'a, V>(endpoint: &'a Endpoint<V>, request: &HypotheticalRequest) 
     let name = |version: u8| &*endpoint.versions[usize::from(version)].name;
     let key = sticky_key(endpoint, request);
     let is_drawn = decision.reason == RouteReason::Drawn;
+    let is_by_slot = matches!(decision.reason, RouteReason::Sticky | RouteReason::Drawn);
+    // A shadow is compared with the champion, so that it gets copies of what the champion answers by slot.
+    let can_be_shadowed = is_by_slot && (is_drawn || decision.version == endpoint.champion);
+    let shadows = endpoint.shadows.iter().map(|shadow| Copy {
+        version: Some(name(shadow.version)),
+        share: shadow.spec.share,
+        chosen: if can_be_shadowed { shadow.sample.foresee(key) } else { Some(false) },
+    });
+    let capture = endpoint.capture.as_ref().map(|capture| Copy {
+        version: None,
+        share: capture.spec.share,
+        chosen: capture.sample.foresee(key),
+    });
     Ok(Explanation {
         version: (!is_drawn).then(|| name(decision.version)),
         by,
         rule,
         slot: if is_drawn { None } else { decision.slot },
         key: key.map(|key| String::from_utf8_lossy(key).into_owned()),
+        shadows: shadows.collect(),
+        capture,
     })
 }
 
@@ -94,8 +124,8 @@ mod tests {
     use crate::snapshot::{compile, tests as fixtures};
 
     fn explained(request: &Value) -> Value {
-        let rules =
-            r#""rules":[{"when":{"parameter.tier":{"one_of":["3"]}},"to":"v2"}],"champion":"v1","sticky":"#;
+        let rules = r#""rules":[{"when":{"parameter.tier":{"one_of":["3"]}},"to":"v2"}],
+            "shadow":[{"to":"v2","share":2500,"by":"sticky"}],"champion":"v1","sticky":"#;
         let spec = fixtures::TWO.replace(r#""champion":"v1","sticky":"#, rules);
         let endpoint = compile(&fixtures::spec(&spec), |_| Ok(())).unwrap();
         let request: HypotheticalRequest = serde_json::from_value(request.clone()).unwrap();
@@ -111,13 +141,16 @@ mod tests {
             (&ruled["by"], &ruled["rule"], &ruled["version"]),
             (&json!("rule"), &json!(0), &json!("v2"))
         );
+        assert_eq!(ruled["shadows"][0]["chosen"], json!(false));
         let slot = explained(&json!({"headers": {"x-user-id": "user-1"}}));
         assert_eq!((&slot["by"], &slot["key"]), (&json!("slot"), &json!("user-1")));
-        assert!(slot["slot"].is_u64());
+        assert!(slot["slot"].is_u64() && slot["shadows"][0]["chosen"].is_boolean());
         let drawn = explained(&json!({}));
         assert_eq!(
             (&drawn["by"], &drawn["version"], &drawn["slot"]),
             (&json!("draw"), &Value::Null, &Value::Null)
         );
+        assert_eq!(drawn["shadows"], json!([{"version": "v2", "share": 2500, "chosen": null}]));
+        assert_eq!(drawn["capture"], Value::Null);
     }
 }

@@ -1,10 +1,12 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`rules`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`]; [`histogram`] and [`reuse`] are for all crates.
+//! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`]; [`histogram`], [`reuse`] and
+//! [`stats`] are for all crates.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
+pub mod comparison;
 mod endpoint_state;
 pub mod error;
 pub mod explain;
@@ -15,7 +17,9 @@ pub mod rate;
 pub mod reuse;
 pub mod route;
 pub mod rules;
+pub mod shadow;
 pub mod slots;
 pub mod snapshot;
 pub mod spec;
+pub mod stats;
 pub mod tensor;

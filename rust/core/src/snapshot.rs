@@ -12,6 +12,7 @@ use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
 use crate::rate::RateLimiter;
 use crate::rules::{MAX_RULES, Rule, RuleSpec};
+use crate::shadow::{Capture, MAX_SHADOWS, Shadow};
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
 
@@ -166,6 +167,10 @@ pub struct Endpoint<V> {
     pub fallback: Fallback,
     /// Who answers certain requests, before the slots; the first that matches.
     pub rules: Box<[Rule]>,
+    /// The versions that get copies of requests.
+    pub shadows: Box<[Shadow]>,
+    /// Which requests are captured.
+    pub capture: Option<Capture>,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
 }
@@ -274,6 +279,8 @@ pub fn compile<V>(
         priority: spec.limits.priority.as_ref().map(priority),
         fallback: fallback(spec.fallback.as_ref(), index)?,
         rules: rules(spec),
+        shadows: shadows(spec, index)?,
+        capture: spec.capture.as_ref().map(|capture| Capture::new(&spec.name, capture)),
         omitted: spec.omitted.clone(),
     })
 }
@@ -284,6 +291,10 @@ fn rules(spec: &EndpointSpec) -> Box<[Rule]> {
         Some(Rule::new(rule, number as u16, to as u8))
     };
     spec.rules.iter().enumerate().filter_map(compiled).collect()
+}
+
+fn shadows(spec: &EndpointSpec, index: impl Fn(&str) -> Result<u8>) -> Result<Box<[Shadow]>> {
+    spec.shadows.iter().map(|shadow| Ok(Shadow::new(&spec.name, index(&shadow.to)?, shadow))).collect()
 }
 
 fn fallback(spec: Option<&FallbackSpec>, index: impl Fn(&str) -> Result<u8>) -> Result<Fallback> {
@@ -311,6 +322,9 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
     }
     if spec.rules.len() > MAX_RULES {
         return Err(fault(spec, format!("an endpoint has at most {MAX_RULES} rules")));
+    }
+    if spec.shadows.len() > MAX_SHADOWS {
+        return Err(fault(spec, format!("an endpoint has at most {MAX_SHADOWS} shadows")));
     }
     if spec.timeout_ms == 0 {
         return Err(fault(spec, "the time-out must be above zero"));

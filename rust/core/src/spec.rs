@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::limits::{FallbackSpec, LimitsSpec};
 use crate::rules::RuleSpec;
+use crate::shadow::{CaptureSpec, ShadowSpec};
 use crate::slots::SlotTable;
 
 /// The whole state of one endpoint.
@@ -40,6 +41,10 @@ pub struct EndpointSpec {
     pub fallback: Option<FallbackSpec>,
     /// Who answers certain requests, before weights; a rule whose version is not among `versions` matches nothing.
     pub rules: Vec<RuleSpec>,
+    /// The versions that get copies of requests: each is among `versions` and is not the champion.
+    pub shadows: Vec<ShadowSpec>,
+    /// Which requests are captured.
+    pub capture: Option<CaptureSpec>,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
     /// The file that holds the drift baseline.

@@ -51,6 +51,35 @@ def test_a_rule_of_a_blocked_version_is_said_to_be_passed_over(tmp_path: Path) -
     run(body)
 
 
+SHADOWED = "{champion: v1, sticky: header.x-user-id, shadow: [{to: v2, share: 50%, by: sticky}, {to: v3, share: 1%}]}"
+
+
+def test_shadows_and_the_capture_are_said_to_copy_or_not(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            text = document(SHADOWED) + "capture: {share: 100%}\n"
+            answer = await p.operator.put(E, content=text, headers=NEW)
+            assert answer.status_code == 201, answer.text
+            found = [await explained(p, key=f"user-{n}") for n in range(20)]
+            chosen = [each["shadows"][0]["chosen"] for each in found]
+            assert {*chosen} == {True, False}
+            assert "is among the 50%" in found[chosen.index(True)]["shadows"][0]["why"]
+            assert "is not among the 50%" in found[chosen.index(False)]["shadows"][0]["why"]
+            drawn = {"version": "v3", "share": "1%", "chosen": None}
+            assert found[0]["shadows"][1].items() >= drawn.items()
+            assert found[0]["capture"] == {
+                "version": None,
+                "share": "100%",
+                "chosen": True,
+                "why": "every request is copied",
+            }
+            named = await explained(p, version="v3")
+            assert named["shadows"][0]["chosen"] is False
+            assert "names its version" in named["shadows"][0]["why"]
+
+    run(body)
+
+
 def test_a_time_is_explained_by_what_was_served_then(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:

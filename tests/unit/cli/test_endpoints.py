@@ -166,11 +166,11 @@ def test_explain_sends_a_key_or_headers() -> None:
         "by": "slot",
         "why": "slot 17 is given to v2",
         "notes": ["rules[0] is passed over: v8 is blocked"],
-        "shares": {},
         "shadows": [
             {"version": "v3", "share": "10%", "chosen": None, "why": "each request is drawn for itself"}
         ],
-        "captured": {"version": None, "share": "1%", "chosen": False, "why": "no"},
+        "capture": {"version": None, "share": "1%", "chosen": False, "why": "no"},
+        "shares": {},
     }
     fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})
     result = call(fake, "explain", "digits", "--key", "u")
@@ -178,6 +178,8 @@ def test_explain_sends_a_key_or_headers() -> None:
         "v2 by slot (slot 17)",
         "slot 17 is given to v2",
         "rules[0] is passed over: v8 is blocked",
+        "shadow v3: perhaps, each request is drawn for itself",
+        "capture: no, no",
     ]
     assert fake.body == {"key": "u"}
     assert call(fake, "explain", "digits", "--header", "X-User-Id:  u").exit_code == 0
@@ -211,6 +213,8 @@ def test_explain_without_a_key_says_that_each_request_draws() -> None:
         "why": "no key",
         "notes": [],
         "shares": {"v1": "90%", "v2": "10%"},
+        "shadows": [],
+        "capture": None,
     }
     fake = FakeAdmin({"POST /v1/endpoints/digits:explain": ok(answer)})
     assert "90% v1, 10% v2" in call(fake, "explain", "digits").stdout

@@ -166,7 +166,6 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
 LATER = [
     ("source: {mlflow: x}", "source"),
     ("rollout: careful", "rollout"),
-    ("capture: {share: 1%}", "capture"),
     ("notify: []", "notify"),
     ("drift: {window: 24h}", "drift.window"),
     ("drift: {tolerate: auto}", "drift.tolerate"),
@@ -181,11 +180,6 @@ def test_what_is_not_built_is_refused_as_such(line: str, path: str, tmp_path: Pa
     found = faults(with_(line + "\n"), tmp_path)
     assert found.keys() == {path}
     assert "not supported yet" in found[path]
-
-
-def test_traffic_that_is_not_built_is_refused_as_such(tmp_path: Path) -> None:
-    found = faults(SMALLEST.replace("champion: v1", "champion: v1, shadow: []"), tmp_path)
-    assert found == {"traffic.shadow": "is not supported yet; remove it"}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +228,7 @@ def parts_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def test_no_hint_names_what_is_not_built(tmp_path: Path) -> None:
     names = sorted({*unbuilt(Endpoint)})
-    assert {"window", "shadow", "upstream", "rollout"} <= {*names}
+    assert {"window", "upstream", "rollout"} <= {*names}
     wrong = ", ".join(f"{name}x: 1" for name in names)
     text = with_(f"drift: {{{wrong}}}\nlimits: {{{wrong}}}\n{wrong.replace(', ', chr(10))}\n")
     text = text.replace("champion: v1", f"champion: v1, {wrong}")

@@ -28,6 +28,16 @@ FULL = """\
   rules:
     - {when: {header.X-Tester: "1"}, to: v8}
     - {when: {header.x-country: [DE, FR], parameter.Tier: {prefix: gold}, parameter.n: 3, parameter.b: true}, to: v8}
+  shadow:
+    - to: v8
+      share: 12.5%
+      compare: {s: {within: 0.02}, a: label, b: {within: 1%}, c: {top: 3}, d: {threshold: 0.5}, e: exact}
+      slices: [header.X-Region]
+      timeout: 2s
+      keep_examples: 5
+      redact: [X]
+columns: {X: [amount, iban]}
+capture: {share: 1%, keep: 7d, max_size: 2GiB, redact: [X.iban, other]}
 """
 
 
@@ -55,11 +65,38 @@ def test_a_spec_has_every_short_form_written_out() -> None:
             "to": "v8",
         },
     ]
+    assert spec["traffic"]["shadow"] == [
+        {
+            "to": "v8",
+            "share": 1250,
+            "by": "request",
+            "compare": {
+                "s": {"within": {"absolute": 0.02}},
+                "a": {"label": True},
+                "b": {"within": {"relative": 0.01}},
+                "c": {"top": 3},
+                "d": {"threshold": 0.5},
+                "e": {"exact": True},
+            },
+            "timeout": 2000,
+            "slices": ["header.x-region"],
+            "keep_examples": 5,
+            "redact": ["X"],
+        }
+    ]
+    assert spec["capture"] == {
+        "share": 100,
+        "keep": 604_800_000,
+        "max_size": 2 << 30,
+        "redact": ["X.iban", "other"],
+    }
 
 
 def test_what_is_written_back_reads_the_same() -> None:
     endpoint = parse(FULL).endpoint
     written = endpoint.as_written()
+    assert written["traffic"]["shadow"][0]["compare"]["a"] == "label"
+    assert written["traffic"]["shadow"][0]["compare"]["b"] == {"within": "1%"}
     assert written["traffic"]["rules"][0]["when"] == {"header.x-tester": "1"}
     again = documents.parse_one(json.dumps(written).encode(), source="test", root=Path("/"))
     assert again.endpoint == endpoint
@@ -84,6 +121,47 @@ RULES: list[tuple[str, str, str]] = [
 def test_a_wrong_rule_is_named_by_its_place(rule: str, path: str, message: str) -> None:
     found = faults(f"  rules: [{rule}]\n")
     assert message in found[f"traffic.rules[0].{path}"]
+
+
+SHADOWS: list[tuple[str, str, str]] = [
+    ("{to: v1, share: 1%}", "to", "is the champion"),
+    ("{to: v9, share: 1%}", "to", "is not among the versions"),
+    ("{to: v8}", "share", "is required"),
+    ("{to: v8, share: 0%}", "share", "at least 0.01%"),
+    ("{to: v8, share: 1%, by: sticky}", "by", "has no sticky key"),
+    ("{to: v8, share: 1%, compare: {s: lable}}", "compare.s", "must be exact, label or a mapping"),
+    ("{to: v8, share: 1%, compare: {s: {within: -1}}}", "compare.s.within", "0 or more"),
+    ("{to: v8, share: 1%, compare: {s: {}}}", "compare.s", "is empty"),
+    ("{to: v8, share: 1%, compare: {s: {label: true, top: 3}}}", "compare.s", "has label and top"),
+    ("{to: v8, share: 1%, slices: [region]}", "slices[0]", "names no header"),
+    ("{to: v8, share: 1%, redact: [X.ibann]}", "redact[0]", 'did you mean "iban"'),
+]
+
+
+@pytest.mark.parametrize(("shadow", "path", "message"), SHADOWS)
+def test_a_wrong_shadow_is_named_by_its_place(shadow: str, path: str, message: str) -> None:
+    found = faults(f"  shadow: [{shadow}]\ncolumns: {{X: [amount, iban]}}\n")
+    assert message in found[f"traffic.shadow[0].{path}"]
+
+
+def test_a_version_is_a_shadow_once() -> None:
+    found = faults("  shadow: [{to: v8, share: 1%}, {to: v8, share: 2%}]\n")
+    assert found == {"traffic.shadow[1].to": '"v8" is a shadow already'}
+
+
+CAPTURES: list[tuple[str, str, str]] = [
+    ("{share: 1}", "capture.share", "needs a percent sign"),
+    ("{share: 0%}", "capture.share", "at least 0.01%"),
+    ("{share: 1%, keep: 7}", "capture.keep", "needs a unit"),
+    ("{share: 1%, keep: 1m}", "capture.keep", "must be 1h to 400d"),
+    ("{share: 1%, max_size: 2}", "capture.max_size", "needs a unit"),
+    ("{share: 1%, redact: [X.name]}", "capture.redact[0]", "is not among the columns of X"),
+]
+
+
+@pytest.mark.parametrize(("capture", "path", "message"), CAPTURES)
+def test_a_wrong_capture_is_named(capture: str, path: str, message: str) -> None:
+    assert message in faults(f"columns: {{X: [amount, iban]}}\ncapture: {capture}\n")[path]
 
 
 def rules(*when: dict[str, Any]) -> list[Rule]:

@@ -40,12 +40,26 @@ class RuleSpec(_Part):
     to: str
 
 
+class ShadowSpec(_Part):
+    """A version that gets copies of requests: the share of them in slots."""
+
+    to: str
+    share: int
+
+
+class CaptureSpec(_Part):
+    """Which requests are captured: the share of them in slots."""
+
+    share: int
+
+
 class TrafficSpec(_Part):
     """What the document says of traffic, in slots; live traffic may differ since."""
 
     champion: str
     weights: dict[str, int] = Field(default_factory=dict)
     rules: list[RuleSpec] = Field(default_factory=list)
+    shadow: list[ShadowSpec] = Field(default_factory=list)
     sticky: str | None = None
     fallback: FallbackSpec | Literal["none"] | None = None
 
@@ -68,6 +82,7 @@ class Spec(_Part):
     versions: dict[str, VersionSpec]
     traffic: TrafficSpec
     columns: dict[str, list[str]] = Field(default_factory=dict)
+    capture: CaptureSpec | None = None
     drift: DriftSpec | None = None
     limits: LimitsSpec
 
@@ -93,6 +108,11 @@ class Spec(_Part):
     def ruled(self) -> tuple[str, ...]:
         """The versions that rules send requests to."""
         return tuple(dict.fromkeys(rule.to for rule in self.traffic.rules))
+
+    @property
+    def shadows(self) -> tuple[str, ...]:
+        """The versions that get copies of requests, as declared."""
+        return tuple(shadow.to for shadow in self.traffic.shadow)
 
     def digests(self) -> dict[str, str]:
         """Digest of each version."""

@@ -13,12 +13,17 @@ from typing import Any
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.reads.endpoints import key_shares
-from headgate.control.reads.views import Explanation
+from headgate.control.reads.views import CopyView, Explanation
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.handover import native_route
-from headgate.documents.values import SLOTS
+from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import InvalidArgument, ModelLoadFailed, ModelNotReady
+
+_NOT_SHADOWED = {
+    "direct": "the request names its version, so that it is in no comparison",
+    "rule": "a rule routes the request, so that it is in no comparison",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ def explain(state: EndpointState, plane: DataPlane, request: HypotheticalRequest
         why=why,
         notes=_passed_over(state, current),
         shares=key_shares(current),
+        shadows=[_shadow(shadow, found, current.traffic.champion) for shadow in found["shadows"]],
+        capture=None if found["capture"] is None else _copy(found["capture"]),
     )
 
 
@@ -145,3 +152,30 @@ def _conditions(when: Mapping[str, Mapping[str, Any]]) -> str:
         return f"is {values[0]}" if len(values) == 1 else f"is one of {', '.join(values)}"
 
     return " and ".join(f"{subject} {words(match)}" for subject, match in when.items())
+
+
+def _shadow(shadow: Mapping[str, Any], found: Mapping[str, Any], champion: str) -> CopyView:
+    """A shadow gets copies of what the champion answers by slot."""
+    if found["by"] in _NOT_SHADOWED:
+        return _view(shadow, _NOT_SHADOWED[found["by"]])
+    if found["version"] not in (None, champion):
+        return _view(shadow, f"{found['version']} answers the request and not the champion")
+    return _copy(shadow)
+
+
+def _copy(copied: Mapping[str, Any]) -> CopyView:
+    share = format_weight(copied["share"])
+    match copied["chosen"]:
+        case None:
+            return _view(copied, f"each request is drawn for itself: {share} are copied")
+        case True if copied["share"] == SLOTS:
+            return _view(copied, "every request is copied")
+        case True:
+            return _view(copied, f"the sticky key is among the {share} that are copied")
+        case _:
+            return _view(copied, f"the sticky key is not among the {share} that are copied")
+
+
+def _view(copied: Mapping[str, Any], why: str) -> CopyView:
+    share = format_weight(copied["share"])
+    return CopyView(version=copied["version"], share=share, chosen=copied["chosen"], why=why)

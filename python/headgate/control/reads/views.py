@@ -189,6 +189,16 @@ class EndpointView(TypedDict):
     baseline: str | None
 
 
+class CopyView(TypedDict):
+    """Whether a request is copied: to a shadow, or by the capture (``version`` is None). ``chosen`` is None if each request is drawn
+    for itself."""
+
+    version: str | None
+    share: str
+    chosen: bool | None
+    why: str
+
+
 class Explanation(TypedDict):
     """Which version a request gets and why."""
 
@@ -204,6 +214,8 @@ class Explanation(TypedDict):
     why: str
     notes: list[str]
     shares: dict[str, str]
+    shadows: list[CopyView]
+    capture: CopyView | None
 
 
 class RevisionSummary(TypedDict):

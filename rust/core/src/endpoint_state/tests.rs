@@ -22,7 +22,9 @@ fn full() -> Value {
             "traffic": {
                 "champion": "v1", "weights": {"v2": 500}, "sticky": "header.X-User", "keep_warm": true,
                 "fallback": {"to": ["v3", "v2"], "after": 250},
+                "shadow": [{"to": "v1", "share": 500, "by": "sticky", "timeout": 50}, {"to": "v3", "share": 100}],
             },
+            "capture": {"share": 100, "keep": 3_600_000, "max_size": 1024, "redact": ["X.a"]},
             "columns": {"X": ["a", "b"]},
             "labels": {"Y": ["one", "two"]},
             "drift": {"baseline": "sha256:4"},
@@ -66,6 +68,10 @@ fn every_field_is_taken_over() {
     assert_eq!((priority.by.as_str(), priority.unnamed.as_str()), ("x-class", "gold"));
     let fallback = spec.fallback.unwrap();
     assert_eq!((fallback.to(), fallback.after_ms()), (&["v3".to_owned(), "v2".to_owned()][..], Some(250)));
+    let shadows: Vec<_> = spec.shadows.iter().map(|shadow| (shadow.to.as_str(), shadow.share)).collect();
+    assert_eq!(shadows, [("v1", 500), ("v3", 100)]);
+    let capture = spec.capture.unwrap();
+    assert_eq!((capture.share, capture.keep_ms, capture.max_bytes), (100, 3_600_000, 1024));
     let [first, second, third] = &spec.versions[..] else { panic!("three versions") };
     assert_eq!((first.artifact.as_deref(), second.artifact.as_deref()), (Some("one.onnx"), Some("two.onnx")));
     assert!(third.artifact.is_none() && third.constant.is_some());
@@ -108,6 +114,24 @@ fn a_fallback_must_be_in_memory() {
 }
 
 #[test]
+fn a_shadow_is_another_version_that_is_loaded_and_not_switched_off() {
+    let shadows = |state: &Value| -> Vec<String> {
+        read(state).unwrap().shadows.into_iter().map(|shadow| shadow.to).collect()
+    };
+    let mut state = full();
+    state["traffic"]["shadows_off"] = json!(["v3"]);
+    assert_eq!(shadows(&state), ["v1"]);
+    state["traffic"]["champion"] = json!("v1");
+    assert!(shadows(&state).is_empty());
+    let mut state = full();
+    state["load"]["versions"] = json!(["v1", "v2"]);
+    state["spec"]["traffic"]["fallback"] = json!({"to": ["v2"]});
+    assert_eq!(shadows(&state), ["v1"]);
+    state["traffic"]["capture_off"] = json!(true);
+    assert_eq!(read(&state).unwrap().capture, None);
+}
+
+#[test]
 fn a_fault_is_named_with_its_path() {
     for (path, wrong, says) in [
         ("/spec/limits/rate/by", json!("x-caller"), "spec.limits.rate.by: \"x-caller\" names no header"),
@@ -117,6 +141,9 @@ fn a_fault_is_named_with_its_path() {
         ("/spec/traffic/champion", json!("v9"), "spec.traffic.champion: \"v9\" is not among spec.versions"),
         ("/spec/traffic/weights", json!({"v8": 1}), "spec.traffic.weights: \"v8\""),
         ("/spec/traffic/fallback", json!({"to": ["v7"]}), "spec.traffic.fallback.to: \"v7\""),
+        ("/spec/traffic/shadow/0/to", json!("v6"), "spec.traffic.shadow: \"v6\""),
+        ("/spec/traffic/shadow/0/by", json!("key"), "spec.traffic.shadow[0].by"),
+        ("/spec/capture/size", json!(1), "spec.capture"),
         ("/load/versions", json!(["v1", "v1"]), "load.versions: \"v1\""),
         ("/load/artifacts/v9", json!("nine.onnx"), "load.artifacts: \"v9\""),
         ("/spec/drift", json!({}), "load.baseline"),
