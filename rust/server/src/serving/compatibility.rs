@@ -1,104 +1,20 @@
 //! Checks that a document fits the models that it names. A new document is checked; a state that was served before is served again
 //! without a check.
 
-use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::tensor::{Signature, TensorSpec};
 
 use crate::serving::load_versions::LoadFailure;
+use crate::serving::named_tensors::{self, invalid};
 
 /// Checks a spec against the signatures of its versions, which are in the same order.
 ///
 /// # Errors
-/// `policy_invalid` if the names of classes or columns do not fit their tensor, or if the signature of a version differs from the
-/// champion's and the document does not allow that.
+/// As `named_tensors::check`; `policy_invalid` if the signature of a version differs from the champion's and the document does not
+/// allow that.
 pub fn check(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
-    let named = labels(spec, signatures).and_then(|()| columns(spec, signatures));
-    named.map_err(|error| LoadFailure { version: String::new(), error })?;
+    named_tensors::check(spec, signatures).map_err(|error| LoadFailure { version: String::new(), error })?;
     compatible(spec, signatures)
-}
-
-fn invalid(path: &str, reason: impl std::fmt::Display) -> Error {
-    Error::new(Code::PolicyInvalid, format!("{path}: {reason}"))
-}
-
-fn labels(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
-    let outputs: Vec<&TensorSpec> = signatures.iter().flat_map(|signature| &signature.outputs).collect();
-    for (tensor, names) in &spec.labels {
-        let path = format!("labels.{tensor}");
-        let found = tensors_named(&outputs, tensor)
-            .map_err(|known| invalid(&path, format!("is no output of any version; there are {known}")))?;
-        for output in found {
-            if let Some(classes) = classes(output).filter(|&classes| classes != names.len()) {
-                let count = names.len();
-                return Err(invalid(
-                    &path,
-                    format!("has {count} names, and the output has {classes} classes"),
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn columns(spec: &EndpointSpec, signatures: &[&Signature]) -> Result<()> {
-    let tensors = signatures.iter().flat_map(|signature| signature.inputs.iter().chain(&signature.outputs));
-    let tensors: Vec<&TensorSpec> = tensors.collect();
-    for (tensor, names) in &spec.columns {
-        let path = format!("columns.{tensor}");
-        let found = tensors_named(&tensors, tensor)
-            .map_err(|known| invalid(&path, format!("is no tensor of any version; there are {known}")))?;
-        for tensor in found {
-            let count = names.len();
-            match row_elements(tensor) {
-                Some(elements) if elements == count => {}
-                Some(elements) => {
-                    return Err(invalid(
-                        &path,
-                        format!("has {count} names, and a row has {elements} elements"),
-                    ));
-                }
-                None => {
-                    let reason = "has names, but the model leaves open how many elements a row has";
-                    return Err(invalid(&path, reason));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The tensors with this name.
-///
-/// # Errors
-/// The known names, if there is no such tensor.
-fn tensors_named<'a>(
-    tensors: &[&'a TensorSpec],
-    name: &str,
-) -> std::result::Result<Vec<&'a TensorSpec>, String> {
-    let found: Vec<_> = tensors.iter().filter(|tensor| tensor.name == name).copied().collect();
-    if !found.is_empty() {
-        return Ok(found);
-    }
-    let mut known: Vec<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    known.sort_unstable();
-    known.dedup();
-    Err(known.join(", "))
-}
-
-/// The number of classes of an output, which is the number of elements of a row; `None` if the shape leaves it open. A shape with one
-/// dimension is one row.
-fn classes(output: &TensorSpec) -> Option<usize> {
-    if output.shape.len() > 1 || output.any_rank { row_elements(output) } else { product(&output.shape) }
-}
-
-/// The number of elements of a row; `None` if the model leaves it open.
-fn row_elements(tensor: &TensorSpec) -> Option<usize> {
-    if tensor.any_rank { None } else { product(tensor.shape.get(1..).unwrap_or_default()) }
-}
-
-fn product(sizes: &[i64]) -> Option<usize> {
-    sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(usize::try_from(size).ok()?))
 }
 
 fn compatible(spec: &EndpointSpec, signatures: &[&Signature]) -> std::result::Result<(), LoadFailure> {
@@ -309,18 +225,5 @@ mod tests {
         let error = compatible(&spec, &[&ours, &other]).unwrap_err().error;
         assert!(error.message.starts_with("traffic.fallback.to: v2 cannot stand in"), "{error}");
         assert!(compatible(&spec, &[&ours, &ours]).is_ok());
-    }
-
-    #[test]
-    fn classes_are_the_values_of_a_row() {
-        for (shape, wanted) in [
-            (&[-1, 1000, 1, 1][..], Some(1000)),
-            (&[-1, 4, 10], Some(40)),
-            (&[10], Some(10)),
-            (&[-1, 2, -1], None),
-            (&[-1], None),
-        ] {
-            assert_eq!(classes(&tensor("y", shape)), wanted, "{shape:?}");
-        }
     }
 }

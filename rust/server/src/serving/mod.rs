@@ -11,6 +11,7 @@ pub mod limit_registry;
 pub mod load_tracker;
 pub mod load_versions;
 pub mod loader_pool;
+mod named_tensors;
 pub mod probes;
 pub mod publisher;
 pub mod recent_success;
