@@ -201,6 +201,41 @@ mod tests {
         assert_eq!(same, other);
     }
 
+    /// Pearson's statistic of a table with two rows and two columns: the 99.99 % quantile under independence is 15.1.
+    fn chi_square(table: [[f64; 2]; 2]) -> f64 {
+        let total: f64 = table.iter().flatten().sum();
+        let row = |i: usize| table[i][0] + table[i][1];
+        let column = |j: usize| table[0][j] + table[1][j];
+        let term = |i: usize, j: usize| {
+            let expected = row(i) * column(j) / total;
+            (table[i][j] - expected).powi(2) / expected
+        };
+        term(0, 0) + term(0, 1) + term(1, 0) + term(1, 1)
+    }
+
+    #[test]
+    fn the_split_and_the_draws_by_the_same_key_are_independent() {
+        // All salts begin alike, as they do in one endpoint.
+        let sample = |purpose| Sample::new("digits", purpose, 3_000, DrawBy::Sticky);
+        let samples = [sample("shadow/v8"), sample("shadow/v9"), sample("capture")];
+        let draw = |which: usize, key: &[u8]| match which.checked_sub(1) {
+            None => slot_of("digits/v8/1", key) < 3_000,
+            Some(sample) => samples[sample].chooses(7, Some(key)),
+        };
+        for first in 0..=samples.len() {
+            for second in first + 1..=samples.len() {
+                let mut table = [[0.0; 2]; 2];
+                for user in 0..20_000 {
+                    let key = format!("user-{user}");
+                    let (one, other) = (draw(first, key.as_bytes()), draw(second, key.as_bytes()));
+                    table[usize::from(one)][usize::from(other)] += 1.0;
+                }
+                assert!(chi_square(table) < 15.1, "{first} and {second}: {table:?}");
+                assert!((5_600.0..6_400.0).contains(&(table[1][0] + table[1][1])), "{first}: {table:?}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn a_smaller_share_chooses_a_part_of_a_greater_one(request: u64, key: Option<[u8; 4]>, one in 0_u16..=10_000, other in 0_u16..=10_000) {
