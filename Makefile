@@ -109,8 +109,8 @@ bench-peers:
 	CARGO_TARGET_DIR=target/peers cargo build --release --locked --manifest-path benches/peers/bare/Cargo.toml
 
 .PHONY: bench-micro
-bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
-	cargo bench --locked -p headgate-sketch -p headgate-protocol
+bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner, ns per choice of a version
+	cargo bench --locked -p headgate-core -p headgate-sketch -p headgate-protocol
 
 .PHONY: bench-macro
 bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a bare loop and a hand-written server; needs nginx and wrk

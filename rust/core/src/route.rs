@@ -5,7 +5,7 @@
 //! Next on the hot path: the engine's placement.
 
 use crate::error::{Code, Error, Result};
-use crate::rules::{RequestFields, first_match};
+use crate::rules::RequestFields;
 use crate::slots::{slot_of, slot_of_hash};
 use crate::snapshot::Endpoint;
 
@@ -40,7 +40,7 @@ pub fn choose_version<V>(
     request: &impl RequestFields,
     draw: impl FnOnce() -> u64,
 ) -> RouteDecision {
-    if let Some((rule, version)) = first_match(&endpoint.rules, request) {
+    if let Some((rule, version)) = endpoint.rules.first_match(request) {
         return RouteDecision { version, reason: RouteReason::Rule(rule), slot: None };
     }
     let (slot, reason) = match sticky_key(endpoint, request) {

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
 use crate::rate::RateLimiter;
-use crate::rules::{MAX_RULES, Rule, RuleSpec};
+use crate::rules::{MAX_RULES, Rules};
 use crate::shadow::{Capture, MAX_SHADOWS, Shadow};
 use crate::slots::SLOTS;
 use crate::spec::{EndpointSpec, NonFinite, VersionSpec};
@@ -166,7 +166,7 @@ pub struct Endpoint<V> {
     /// The versions that answer when the chosen one does not.
     pub fallback: Fallback,
     /// Who answers certain requests, before the slots; the first that matches.
-    pub rules: Box<[Rule]>,
+    pub rules: Rules,
     /// The versions that get copies of requests.
     pub shadows: Box<[Shadow]>,
     /// Which requests are captured.
@@ -278,19 +278,11 @@ pub fn compile<V>(
         quota: None,
         priority: spec.limits.priority.as_ref().map(priority),
         fallback: fallback(spec.fallback.as_ref(), index)?,
-        rules: rules(spec),
+        rules: Rules::new(&spec.rules, |name| index(name).ok()),
         shadows: shadows(spec, index)?,
         capture: spec.capture.as_ref().map(|capture| Capture::new(&spec.name, capture)),
         omitted: spec.omitted.clone(),
     })
-}
-
-fn rules(spec: &EndpointSpec) -> Box<[Rule]> {
-    let compiled = |(number, rule): (usize, &RuleSpec)| {
-        let to = spec.versions.iter().position(|version| version.name == rule.to)?;
-        Some(Rule::new(rule, number as u16, to as u8))
-    };
-    spec.rules.iter().enumerate().filter_map(compiled).collect()
 }
 
 fn shadows(spec: &EndpointSpec, index: impl Fn(&str) -> Result<u8>) -> Result<Box<[Shadow]>> {
