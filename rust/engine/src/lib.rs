@@ -27,7 +27,8 @@ pub use models::{
     PlacementPolicy, ProbeAnswer, ProbeOutcome, STALL_NS,
 };
 pub use runs::{
-    BatchedResult, BatchedRun, BatchedRunOutcome, BufferLease, PendingRun, RunOutcome, RunResult,
+    BatchedResult, BatchedRun, BatchedRunOutcome, BufferLease, CopiedResult, PendingRun, RunOutcome,
+    RunResult, RunThread, RunThreads, SeparateRun,
 };
 pub use time::join_until;
 pub use workers::{RunCounters, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters, WorkerPool};

@@ -15,7 +15,7 @@ use crate::optional::OptionalInputs;
 use crate::output_check::{self, ObservedOutput};
 use crate::session::Session;
 use crate::shape_rule::Preallocation;
-use crate::string_tensor::StringTensor;
+use crate::string_tensor::{StringTensor, held_bytes};
 use crate::tensor::Tensor;
 use crate::value::OwnedValue;
 use crate::view::{Elements, TensorView};
@@ -97,6 +97,11 @@ impl Binding {
         self.optional.as_ref().is_some_and(|optional| optional.any_given())
     }
 
+    /// The optional inputs of the run: the index of each among the signature's, and its tensor.
+    pub fn optional_inputs(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        self.optional.as_deref().into_iter().flat_map(OptionalInputs::given)
+    }
+
     /// The shapes of the inputs.
     pub(crate) fn input_shapes(&self) -> Vec<Shape> {
         self.inputs.iter().map(|input| *input.shape()).collect()
@@ -172,6 +177,17 @@ impl Binding {
         let outputs = self.outputs.iter().map(|output| output.tensor.capacity());
         let optional = self.optional.as_ref().map_or(0, |optional| optional.capacity());
         self.inputs.iter().map(Tensor::capacity).chain(outputs).sum::<usize>() + optional
+    }
+
+    /// Bytes that the tensors keep in memory, those of others included: adopted bytes, strings, outputs that the runtime allocated.
+    pub fn held_bytes(&self) -> usize {
+        let inputs = self.inputs.iter().map(Tensor::held_bytes);
+        let outputs = self.outputs.iter().map(|output| {
+            let allocated = output.allocated.as_ref().map_or(0, |value| held_bytes(self.library, value));
+            allocated + output.tensor.held_bytes()
+        });
+        inputs.chain(outputs).sum::<usize>()
+            + self.optional.as_ref().map_or(0, |optional| optional.capacity())
     }
 
     /// Runs the session over the inputs.

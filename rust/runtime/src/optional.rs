@@ -42,6 +42,11 @@ impl OptionalInputs {
         self.given_count > 0
     }
 
+    /// The inputs of the run.
+    pub(crate) fn given(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        self.tensors[..self.given_count].iter().map(|optional| (optional.index, &optional.tensor))
+    }
+
     /// Adds the input of this index to the run. The caller shapes and fills the tensor.
     pub(crate) fn tensor_mut(&mut self, library: &'static Library, index: usize) -> &mut Tensor {
         let known = self.tensors.iter().position(|optional| optional.index == index);

@@ -55,3 +55,21 @@ impl<'a> StringTensor<'a> {
         checked.map_or(0, |()| length)
     }
 }
+
+/// What a string takes in the runtime beside its bytes: the string itself, which holds short ones, and what the allocator adds.
+const STRING_OVERHEAD: usize = 48;
+/// The strings whose lengths are read; the others count as long as these are on average.
+const MEASURED_STRINGS: usize = 256;
+
+/// The bytes that a tensor of the runtime takes; of strings, about that many.
+pub(crate) fn held_bytes(library: &'static Library, value: &OwnedValue) -> usize {
+    let Ok((datatype, shape)) = type_and_shape(library, value) else { return 0 };
+    let count = shape.count();
+    if let Some(size) = datatype.size() {
+        return count * size;
+    }
+    let Some(strings) = StringTensor::of(library, value) else { return 0 };
+    let measured = count.min(MEASURED_STRINGS);
+    let bytes: usize = (0..measured).map(|element| strings.length(element)).sum();
+    count * STRING_OVERHEAD + bytes.saturating_mul(count) / measured.max(1)
+}

@@ -14,7 +14,7 @@ use crate::buffer::AlignedBuffer;
 use crate::device::driver::Driver;
 use crate::element::{Element, to_onnx};
 use crate::library::Library;
-use crate::string_tensor::StringTensor;
+use crate::string_tensor::{StringTensor, held_bytes};
 use crate::value::OwnedValue;
 use crate::view::{Elements, TensorView};
 
@@ -133,6 +133,41 @@ impl Tensor {
     /// Bytes allocated for the elements, used or not.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    /// Bytes that the tensor keeps in memory: its buffer, adopted bytes, strings.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let strings = self.value.as_ref().filter(|_| self.datatype == DataType::Bytes);
+        let strings = strings.map_or(0, |value| held_bytes(self.library, value));
+        self.buffer.capacity() + self.adopted.as_ref().map_or(0, Bytes::len) + strings
+    }
+
+    /// Makes the elements those of `view`, with its shape.
+    ///
+    /// # Errors
+    /// As [`Tensor::reshape`]; `internal` for elements of another type.
+    pub fn copy_from(&mut self, view: &TensorView<'_>) -> Result<()> {
+        if view.datatype != self.datatype {
+            return Err(Error::new(Code::Internal, "elements of another type"));
+        }
+        self.reshape(&view.shape)?;
+        let wrong_count = || Error::new(Code::Internal, "another number of elements than the shape has");
+        match &view.data {
+            Elements::Bytes(bytes) => {
+                let into = self.bytes_mut().filter(|into| into.len() == bytes.len());
+                into.ok_or_else(wrong_count)?.copy_from_slice(bytes);
+            }
+            Elements::Strings { bytes, offsets } => {
+                if offsets.len() != view.shape.count() {
+                    return Err(wrong_count());
+                }
+                let ends = offsets.iter().skip(1).copied().chain([bytes.len()]);
+                for (index, (&start, end)) in offsets.iter().zip(ends).enumerate() {
+                    self.set_string(index, &bytes[start..end])?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The elements, or `None` when `T` is not this tensor's type.

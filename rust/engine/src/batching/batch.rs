@@ -87,13 +87,15 @@ unsafe impl Send for Batch {}
 /// The outcome of one request.
 pub(super) struct RowsOutcome {
     pub(super) result: Result<OutputLocation>,
+    /// Where its inputs are after a run that failed.
+    pub(super) failed_inputs: Option<OutputLocation>,
     pub(super) queue_ns: u64,
     pub(super) run_ns: u64,
     /// Whether this request represents the run in counters of runs, which count a batch once.
     pub(super) represents_run: bool,
 }
 
-/// Where the outputs of a request are.
+/// Where the inputs and outputs of a request are.
 pub(super) enum OutputLocation {
     /// In the slab, from that row on.
     Slab(usize),
@@ -166,6 +168,11 @@ impl Batch {
             .iter()
             .enumerate()
             .try_for_each(|(index, row)| slab.input_mut(index).reshape(&with_rows(row, rows)?))
+    }
+
+    /// The bytes that it is counted with.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether its run has begun.

@@ -129,17 +129,24 @@ impl Batch {
         match result {
             Ok(run_ns) => self.slots.settle(requests.iter().zip(starts).enumerate().map(
                 |(place, (request, &start))| {
-                    let (result, queue_ns) =
-                        (Ok(OutputLocation::Slab(start)), nanos(*closed_at - request.queued_at));
-                    (request.index, RowsOutcome { result, queue_ns, run_ns, represents_run: place == 0 })
+                    let outcome = RowsOutcome {
+                        result: Ok(OutputLocation::Slab(start)),
+                        failed_inputs: None,
+                        queue_ns: nanos(*closed_at - request.queued_at),
+                        run_ns,
+                        represents_run: place == 0,
+                    };
+                    (request.index, outcome)
                 },
             )),
             // A batch is cancelled if all requests have left or the latest deadline has passed.
             Err(error) if requests.len() == 1 || error.code == Code::Cancelled => {
-                let outcome = |request: &ReadyRows| {
-                    (request.index, RowsOutcome::failed(error.clone(), request, *closed_at))
+                let outcome = |(request, &start): (&ReadyRows, &usize)| {
+                    let failed = RowsOutcome::failed(error.clone(), request, *closed_at);
+                    let failed_inputs = Some(OutputLocation::Slab(start));
+                    (request.index, RowsOutcome { failed_inputs, ..failed })
                 };
-                self.slots.settle(requests.iter().map(outcome));
+                self.slots.settle(requests.iter().zip(starts).map(outcome));
             }
             Err(_) => {
                 for (request, &start) in requests.iter().zip(starts) {
@@ -206,12 +213,12 @@ impl Batch {
         let result =
             filled.and_then(|()| self.run_cancellable(executor, request.deadline, Some(request.index), run));
         let (queue_ns, run_ns) = (nanos(begun - request.queued_at), nanos(begun.elapsed()));
-        RowsOutcome {
-            result: result.map(|()| OutputLocation::OwnBuffers(binding)),
-            queue_ns,
-            run_ns,
-            represents_run: true,
-        }
+        let buffers = OutputLocation::OwnBuffers(binding);
+        let (result, failed_inputs) = match result {
+            Ok(()) => (Ok(buffers), None),
+            Err(error) => (Err(error), Some(buffers)),
+        };
+        RowsOutcome { result, failed_inputs, queue_ns, run_ns, represents_run: true }
     }
 }
 
@@ -219,6 +226,7 @@ impl RowsOutcome {
     fn failed(error: Error, request: &ReadyRows, now: Instant) -> RowsOutcome {
         RowsOutcome {
             result: Err(error),
+            failed_inputs: None,
             queue_ns: nanos(now - request.queued_at),
             run_ns: 0,
             represents_run: false,

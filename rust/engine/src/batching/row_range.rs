@@ -34,6 +34,8 @@ enum RangeStage {
 pub(crate) struct RowRangeOutcome {
     /// Its outputs.
     pub(crate) result: Result<BatchRows>,
+    /// Its inputs after a run that failed.
+    pub(crate) failed_inputs: Option<BatchRows>,
     /// How long it waited, in nanoseconds.
     pub(crate) queue_ns: u64,
     /// How long the run of its batch took, in nanoseconds; 0 if there was none.
@@ -85,10 +87,13 @@ impl RowRange {
 
     /// Waits for the outcome. Dropping this meanwhile leaves the batch; the last request that leaves cancels the run.
     pub(crate) async fn outcome(mut self) -> RowRangeOutcome {
-        let RowsOutcome { result, queue_ns, run_ns, represents_run } = poll_fn(|cx| self.poll(cx)).await;
-        let (batch, rows) = (self.batch.clone(), self.rows);
+        let RowsOutcome { result, failed_inputs, queue_ns, run_ns, represents_run } =
+            poll_fn(|cx| self.poll(cx)).await;
+        let (batch, rows) = (&self.batch, self.rows);
+        let at = |location| BatchRows { location, rows, batch: batch.clone() };
         RowRangeOutcome {
-            result: result.map(|location| BatchRows { location, rows, batch }),
+            result: result.map(at),
+            failed_inputs: failed_inputs.map(at),
             queue_ns,
             run_ns,
             represents_run,
@@ -127,6 +132,16 @@ impl BatchRows {
     /// The rows of an output.
     pub(crate) fn output(&self, index: usize) -> Result<TensorView<'_>> {
         self.slice(self.binding().output(index)?)
+    }
+
+    /// The bytes that the rows keep in memory: those of the whole slab, unless the request was run alone.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let slab = self.batch.bytes();
+        match &self.location {
+            OutputLocation::OwnBuffers(binding) => slab + binding.held_bytes(),
+            // SAFETY: as in `binding`.
+            OutputLocation::Slab(_) => slab.max(unsafe { &*self.batch.slab.get() }.held_bytes()),
+        }
     }
 
     fn binding(&self) -> &Binding {

@@ -44,6 +44,7 @@ pub struct Model {
     resident: Arc<ResidentExecutable>,
     device: Device,
     library: &'static Library,
+    /// One for each IO thread, and a last one for runs beside requests.
     buffer_pools: Box<[BufferPool]>,
     queue: Arc<TaskQueue>,
     batches: Option<OpenBatches>,
@@ -74,7 +75,7 @@ impl Model {
         library: &'static Library,
         threads: &ModelThreads,
     ) -> Result<Self> {
-        let buffer_pools = (0..threads.io_threads.max(1)).map(|_| BufferPool::new()).collect();
+        let buffer_pools = (0..=threads.io_threads.max(1)).map(|_| BufferPool::new()).collect();
         let run_counters = Arc::<RunCounters>::default();
         let batches = if run.max_batch > 1 {
             let batcher = Batcher::new(run, resident.signature())?;
@@ -216,17 +217,17 @@ impl Model {
         &self.probes
     }
 
-    /// The number of buffer pools: one for each IO thread.
-    pub(crate) fn buffer_pool_count(&self) -> usize {
-        self.buffer_pools.len()
+    /// The number of IO threads, each of which has a buffer pool.
+    pub(crate) fn io_threads(&self) -> usize {
+        self.buffer_pools.len() - 1
     }
 
-    /// Buffers for one run: free ones of an IO thread, or else new ones.
+    /// Buffers for one run: free ones of a pool, or else new ones.
     pub(crate) fn take_binding(&self, thread: usize) -> Box<Binding> {
         self.buffer_pools[thread].take().unwrap_or_else(|| Box::new(self.new_binding()))
     }
 
-    /// Gives buffers back to the pool of an IO thread.
+    /// Gives buffers back to their pool.
     pub(crate) fn give_binding(&self, binding: Box<Binding>, thread: usize) {
         self.buffer_pools[thread].give(binding);
     }
@@ -239,7 +240,7 @@ impl Model {
     /// Decides from the newest runs where to run, and learns how long a run takes. `now_ns` is any monotonic clock.
     pub fn learn(&self, runs: &Counts, now_ns: u64) {
         let since = self.learned_ns.swap(now_ns, Relaxed);
-        let time_ns = now_ns.saturating_sub(since) * self.buffer_pools.len() as u64;
+        let time_ns = now_ns.saturating_sub(since) * self.io_threads() as u64;
         let busy = if time_ns == 0 { 0.0 } else { runs.sum_ns as f64 / time_ns as f64 };
         let batches = self.batcher().map(Batcher::take_summary);
         self.placement_policy.decide(PlacementEvidence { runs, busy, batches }, now_ns);

@@ -22,6 +22,8 @@ pub struct BatchedRun {
 pub struct BatchedRunOutcome {
     /// Its inputs and outputs.
     pub result: Result<RunResult>,
+    /// Its inputs after a run that failed. There are no outputs.
+    pub failed_inputs: Option<RunResult>,
     /// How long it waited, in nanoseconds.
     pub queue_ns: u64,
     /// How long the run of its batch took, in nanoseconds; 0 if there was none.
@@ -66,8 +68,10 @@ impl BatchedRun {
     /// Waits for the outcome. Dropping this meanwhile leaves the batch; the last request that leaves cancels the run.
     pub async fn outcome(self) -> BatchedRunOutcome {
         let BatchedRun { range, model } = self;
-        let RowRangeOutcome { result, queue_ns, run_ns, represents_run } = range.outcome().await;
-        let result = result.map(|rows| RunResult::Batched(BatchedResult::new(rows, model)));
-        BatchedRunOutcome { result, queue_ns, run_ns, represents_run }
+        let RowRangeOutcome { result, failed_inputs, queue_ns, run_ns, represents_run } =
+            range.outcome().await;
+        let of_model = |rows| RunResult::Batched(BatchedResult::new(rows, model.clone()));
+        let (result, failed_inputs) = (result.map(of_model), failed_inputs.map(of_model));
+        BatchedRunOutcome { result, failed_inputs, queue_ns, run_ns, represents_run }
     }
 }

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use headgate_core::error::{Code, Result};
 use headgate_core::tensor::Signature;
-use headgate_runtime::Binding;
 use headgate_runtime::device::InFlightRun;
+use headgate_runtime::{Binding, TensorView};
 
 use crate::models::{LoadedModel, Model};
 
 /// The buffers of one run, leased from a model.
 pub struct BufferLease {
     loaded: LoadedModel,
-    thread: usize,
+    /// The pool that the buffers return to.
+    pool: usize,
     /// In a box, because a lease is moved from phase to phase.
     binding: Option<Box<Binding>>,
     /// What must live as long as the buffers are in use. Dropped after the binding.
@@ -26,9 +27,19 @@ pub struct BufferLease {
 impl BufferLease {
     /// Leases free buffers of IO thread `thread`, or new ones.
     pub fn acquire(loaded: LoadedModel, thread: usize) -> BufferLease {
-        let thread = thread % loaded.buffer_pool_count();
-        let binding = loaded.take_binding(thread);
-        BufferLease { loaded, thread, binding: Some(binding), attached: None }
+        let pool = thread % loaded.io_threads();
+        BufferLease::from_pool(loaded, pool)
+    }
+
+    /// Leases buffers for a run that no request waits for, so that requests find theirs.
+    pub fn acquire_separate(loaded: LoadedModel) -> BufferLease {
+        let pool = loaded.io_threads();
+        BufferLease::from_pool(loaded, pool)
+    }
+
+    fn from_pool(loaded: LoadedModel, pool: usize) -> BufferLease {
+        let binding = loaded.take_binding(pool);
+        BufferLease { loaded, pool, binding: Some(binding), attached: None }
     }
 
     /// Keeps `guard` alive for as long as the buffers are in use, in place of what was attached before.
@@ -56,6 +67,30 @@ impl BufferLease {
         let BufferLease { loaded, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
         (loaded.model().signature(), binding)
+    }
+
+    /// Makes the elements of an input those of `view`, with its shape.
+    ///
+    /// # Errors
+    /// As [`headgate_runtime::Tensor::copy_from`].
+    pub fn set_input(&mut self, index: usize, view: &TensorView<'_>) -> Result<()> {
+        self.binding_mut().input_mut(index).copy_from(view)
+    }
+
+    /// As [`BufferLease::set_input`], for an optional input, which is then part of the run.
+    ///
+    /// # Errors
+    /// As [`BufferLease::set_input`].
+    pub fn set_optional_input(&mut self, index: usize, view: &TensorView<'_>) -> Result<()> {
+        self.binding_mut().optional_input_mut(index).copy_from(view)
+    }
+
+    /// An output of the last run.
+    ///
+    /// # Errors
+    /// `internal` if there was none.
+    pub fn output(&self, index: usize) -> Result<TensorView<'_>> {
+        self.binding().output(index)
     }
 
     /// Runs the model over the inputs. A panic inside becomes an error and costs the buffers.
@@ -116,6 +151,6 @@ impl Drop for BufferLease {
     fn drop(&mut self) {
         let Some(mut binding) = self.binding.take() else { return };
         binding.forget();
-        self.loaded.give_binding(binding, self.thread);
+        self.loaded.give_binding(binding, self.pool);
     }
 }

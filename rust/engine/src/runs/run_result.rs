@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use headgate_core::error::Result;
-use headgate_runtime::{StringTensor, TensorView};
+use headgate_runtime::{Elements, StringTensor, Tensor, TensorView};
 
+use super::copied_result::CopiedResult;
 use super::lease::BufferLease;
 use crate::batching::BatchRows;
 use crate::models::Model;
@@ -17,6 +18,8 @@ pub enum RunResult {
     Single(BufferLease),
     /// Among the rows of a batch.
     Batched(BatchedResult),
+    /// Copied out of a batch.
+    Copied(CopiedResult),
 }
 
 /// The inputs and outputs of a request after the run of its batch.
@@ -38,6 +41,7 @@ impl RunResult {
         match self {
             RunResult::Single(lease) => lease.model(),
             RunResult::Batched(batched) => &batched.model,
+            RunResult::Copied(copied) => copied.model(),
         }
     }
 
@@ -46,6 +50,7 @@ impl RunResult {
         match self {
             RunResult::Single(lease) => lease.binding().rows(),
             RunResult::Batched(batched) => batched.rows.rows(),
+            RunResult::Copied(copied) => copied.rows(),
         }
     }
 
@@ -57,6 +62,7 @@ impl RunResult {
         match self {
             RunResult::Single(lease) => lease.binding().input(index).view(),
             RunResult::Batched(batched) => batched.rows.input(index),
+            RunResult::Copied(copied) => copied.input(index),
         }
     }
 
@@ -68,6 +74,7 @@ impl RunResult {
         match self {
             RunResult::Single(lease) => lease.binding().output(index),
             RunResult::Batched(batched) => batched.rows.output(index),
+            RunResult::Copied(copied) => copied.output(index),
         }
     }
 
@@ -76,7 +83,7 @@ impl RunResult {
         match self {
             RunResult::Single(lease) => lease.binding().input(index).strings(),
             // Strings are not batched.
-            RunResult::Batched(_) => None,
+            RunResult::Batched(_) | RunResult::Copied(_) => None,
         }
     }
 
@@ -84,7 +91,65 @@ impl RunResult {
     pub fn output_strings(&self, index: usize) -> Option<StringTensor<'_>> {
         match self {
             RunResult::Single(lease) => lease.binding().output_strings(index),
-            RunResult::Batched(_) => None,
+            RunResult::Batched(_) | RunResult::Copied(_) => None,
         }
+    }
+
+    /// The optional inputs that the request gave: the index of each among the signature's, and its tensor.
+    pub fn optional_inputs(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        let given = match self {
+            RunResult::Single(lease) => Some(lease.binding().optional_inputs()),
+            // A request with optional inputs runs alone.
+            RunResult::Batched(_) | RunResult::Copied(_) => None,
+        };
+        given.into_iter().flatten()
+    }
+}
+
+/// For an owner that keeps the tensors after the response.
+impl RunResult {
+    /// Detaches the tensors from what requests share. The memory that the request was counted with is released, and rows of a batch with at
+    /// most `max_copied` bytes are copied, so that the slab is free for the next batch.
+    ///
+    /// # Errors
+    /// `internal` if a tensor cannot be viewed.
+    pub fn detach(self, max_copied: usize) -> Result<RunResult> {
+        match self {
+            RunResult::Single(mut lease) => {
+                lease.attach(None);
+                Ok(RunResult::Single(lease))
+            }
+            RunResult::Batched(batched) => batched.copied_up_to(max_copied),
+            copied @ RunResult::Copied(_) => Ok(copied),
+        }
+    }
+
+    /// The bytes that the tensors keep in memory; for rows of a batch, those of the whole batch.
+    pub fn held_bytes(&self) -> usize {
+        match self {
+            RunResult::Single(lease) => lease.binding().held_bytes(),
+            RunResult::Batched(batched) => batched.rows.held_bytes(),
+            RunResult::Copied(copied) => copied.held_bytes(),
+        }
+    }
+}
+
+impl BatchedResult {
+    fn copied_up_to(self, max_bytes: usize) -> Result<RunResult> {
+        let BatchedResult { rows, model } = &self;
+        let signature = model.signature();
+        let inputs =
+            (0..signature.inputs.len()).map(|index| rows.input(index)).collect::<Result<Vec<_>>>()?;
+        // After a run that failed there are none.
+        let outputs = (0..signature.outputs.len()).map_while(|index| rows.output(index).ok());
+        let outputs: Vec<_> = outputs.collect();
+        let bytes = |view: &TensorView<'_>| match view.data {
+            Elements::Bytes(bytes) => bytes.len(),
+            Elements::Strings { .. } => 0,
+        };
+        if inputs.iter().chain(&outputs).map(bytes).sum::<usize>() > max_bytes {
+            return Ok(RunResult::Batched(self));
+        }
+        CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs).map(RunResult::Copied)
     }
 }

@@ -21,6 +21,8 @@ use crate::time::wait_until;
 
 /// Threads beyond those that a single version may hold, so that one version cannot hold them all.
 const SPARE_THREADS: usize = 1;
+/// The most threads beyond the configured number, in place of those whose runs do not end.
+const MAX_EXTRA: usize = 16;
 /// How long a surplus thread waits for work before it ends.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 /// Tasks that may wait for the pool, for each of its threads.
@@ -56,7 +58,7 @@ impl WorkerPool {
         let (tokens, token_receiver) = unbounded();
         let max_waiting = threads.max(1) * QUEUE_PER_THREAD;
         let (stopping, counters) = (false.into(), Arc::default());
-        let workers = WorkerSet::new(threads.max(1) + SPARE_THREADS);
+        let workers = WorkerSet::new("hg-pool", threads.max(1) + SPARE_THREADS, MAX_EXTRA);
         WorkerPool {
             core: Arc::new(PoolCore { tokens, token_receiver, max_waiting, stopping, counters, workers }),
         }

@@ -1,4 +1,4 @@
-//! How many threads the pool has: the configured number, and more for a while if some do not return from their runs.
+//! How many threads a set has, such as the pool: the configured number, and more for a while if some do not return from their runs.
 //!
 //! Not here: what the threads do (`worker_pool`), how a run is cancelled (`run_slot`). Next: `worker_pool`.
 
@@ -13,17 +13,19 @@ use super::run_slot::{RunHealth, RunSlot};
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::time::{join_until, wait_until};
 
-/// The most threads beyond the configured number.
-const MAX_EXTRA: usize = 16;
 /// How long all threads must have been in their runs, while tasks wait, before one is added.
 const ALL_BUSY_FOR: Duration = Duration::from_millis(100);
 /// How long the pool waits at its end for runs that it has cancelled.
 const CANCEL_GRACE: Duration = Duration::from_millis(250);
 
-/// The threads of the pool.
+/// The threads of the pool, or of another set.
 pub(crate) struct WorkerSet {
+    /// What the names of the threads begin with.
+    name: &'static str,
     /// The configured number.
     base_count: usize,
+    /// The most threads beyond the configured number.
+    max_extra: usize,
     threads: Mutex<Vec<WorkerThread>>,
     /// Threads that were not replaced.
     active: AtomicUsize,
@@ -47,10 +49,12 @@ pub struct ThreadCounts {
 }
 
 impl WorkerSet {
-    /// A set for `base_count` threads, none of which is started.
-    pub(crate) fn new(base_count: usize) -> WorkerSet {
+    /// A set for `base_count` threads, none of which is started, and for at most `max_extra` more.
+    pub(crate) fn new(name: &'static str, base_count: usize, max_extra: usize) -> WorkerSet {
         WorkerSet {
+            name,
             base_count,
+            max_extra,
             threads: Mutex::default(),
             active: AtomicUsize::new(0),
             spawned_count: AtomicUsize::new(0),
@@ -68,11 +72,10 @@ impl WorkerSet {
     /// `internal` if the system gives no more threads.
     pub(crate) fn add(&self, work: impl FnOnce(&RunSlot) + Send + 'static) -> Result<()> {
         let (slot, index) = (Arc::<RunSlot>::default(), self.spawned_count.fetch_add(1, Relaxed));
-        let thread_slot = slot.clone();
-        let spawned =
-            std::thread::Builder::new().name(format!("hg-pool-{index}")).spawn(move || work(&thread_slot));
+        let (thread_slot, name) = (slot.clone(), format!("{}-{index}", self.name));
+        let spawned = std::thread::Builder::new().name(name).spawn(move || work(&thread_slot));
         let handle = spawned
-            .map_err(|error| Error::new(Code::Internal, format!("no thread for the pool: {error}")))?;
+            .map_err(|error| Error::new(Code::Internal, format!("no thread {}: {error}", self.name)))?;
         self.active.fetch_add(1, Relaxed);
         self.lock_threads().push(WorkerThread { slot, handle });
         Ok(())
@@ -101,7 +104,7 @@ impl WorkerSet {
         if threads.is_empty() {
             0
         } else {
-            wanted.min((self.base_count + MAX_EXTRA).saturating_sub(threads.len()))
+            wanted.min((self.base_count + self.max_extra).saturating_sub(threads.len()))
         }
     }
 
@@ -127,7 +130,7 @@ impl WorkerSet {
     pub(crate) fn counts(&self) -> ThreadCounts {
         let all = self.lock_threads().iter().filter(|thread| !thread.handle.is_finished()).count();
         let stuck = all.saturating_sub(self.active.load(Relaxed));
-        ThreadCounts { all, stuck, exhausted: stuck >= MAX_EXTRA }
+        ThreadCounts { all, stuck, exhausted: stuck >= self.max_extra }
     }
 
     /// Calls `send_stop` for each thread and joins those that end by `deadline`. The runs of the others are cancelled. The result is true if
