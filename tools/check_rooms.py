@@ -17,7 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 #: The rooms of a crate, from the bottom to the top.
 ROOMS: dict[str, list[set[str]]] = {
     "server": [
-        {"budget", "config", "request_context", "headers", "inspect", "metrics", "scheduling", "event_queue"},
+        {
+            "budget", "config", "copied_run", "event_queue", "headers", "inspect", "metrics", "request_context", "scheduling",
+        },
+        {"shadow"},
         {"serving"},
         {"thread"},
         {"transport"},

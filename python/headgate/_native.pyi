@@ -65,6 +65,9 @@ class Gateway:
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report of an endpoint over the newest ``window_seconds`` (JSON)."""
 
+    def shadows(self, endpoint: str) -> bytes:
+        """The report on the shadows of an endpoint (JSON); see ``docs/design/shadow.md``."""
+
     def reopen_access_log(self) -> None:
         """Opens the path of the access log anew, for one that was moved away; nothing without one. What cannot be opened raises,
         and the file that was open is written on."""

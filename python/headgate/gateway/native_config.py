@@ -36,6 +36,8 @@ def native_config(
         "drain_idle_ms": settings.drain_idle_ms,
         "head_timeout_ms": 10_000,
         "body_timeout_ms": 30_000,
+        "shadow_cpu": settings.shadow_cpu,
+        "shadow_memory_bytes": settings.shadow_memory_bytes,
         "sketch_memory_bytes": settings.sketch_memory_bytes,
         "sketches": settings.sketches,
         "version": headgate.__version__,

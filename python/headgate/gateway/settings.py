@@ -69,6 +69,8 @@ class ValidatedSettings:
     triton_metrics: bool | None = None
     sketches: bool | None = None
     supervise: bool | None = None
+    shadow_cpu: float | None = None
+    shadow_memory: int | None = None
     sketch_memory: int | None = None
 
 
@@ -108,6 +110,8 @@ class Settings:
     triton_metrics: bool
     sketches: bool
     supervise: bool
+    shadow_cpu: float
+    shadow_memory_bytes: int
     sketch_memory_bytes: int
 
     @property
@@ -258,6 +262,8 @@ def resolve(
         triton_metrics=bool(given.triton_metrics),
         sketches=True if given.sketches is None else given.sketches,
         supervise=bool(given.supervise),
+        shadow_cpu=0.25 if given.shadow_cpu is None else given.shadow_cpu,
+        shadow_memory_bytes=256 << 20 if given.shadow_memory is None else given.shadow_memory,
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
     )
 

@@ -241,6 +241,14 @@ SETTINGS: tuple[Setting, ...] = (
         "off",
         flag=True,
     ),
+    Setting(
+        "shadow-cpu",
+        "SHARE",
+        units.parse_share,
+        "The share of the cores that shadows may take together.",
+        "25%",
+    ),
+    Setting("shadow-memory", "SIZE", parse_size, "The most memory for copies of requests that wait for shadows.", "256MiB"),
     Setting("sketch-memory", "SIZE", parse_size, "The most memory for drift sketches, all told.", "256MiB"),
 )
 

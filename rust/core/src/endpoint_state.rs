@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::error::{Code, Error, Result};
 use crate::limits::{BreakerSpec, FallbackSpec, HeaderRef, LimitsSpec, PrioritySpec, RateSpec};
 use crate::rules::RuleSpec;
-use crate::shadow::{CaptureSpec, ShadowSpec};
+use crate::shadow::{CaptureSpec, IdleShadow, IdleState, ShadowSpec};
 use crate::slots::SlotTable;
 use crate::spec::{EndpointSpec, NonFinite, RunSpec, VersionSpec};
 
@@ -169,7 +169,7 @@ impl EndpointState {
         let fallback = spec.traffic.fallback.and_then(|fallback| fallback.restricted_to(&load.versions));
         let is_kept = |version: &str| version == traffic.champion || version == traffic.last_good;
         let pinned = |version: &str| spec.traffic.keep_warm && is_kept(version);
-        let shadows = shadows(spec.traffic.shadow, &traffic, &load.versions);
+        let (shadows, idle_shadows) = shadows(spec.traffic.shadow, &traffic, &load);
         let versions = version_specs(spec.versions, load.versions, load.artifacts, pinned)?;
         let LimitsSection { timeout, rate, breaker, priority } = spec.limits;
         Ok(EndpointSpec {
@@ -187,6 +187,7 @@ impl EndpointState {
             fallback,
             rules: spec.traffic.rules,
             shadows,
+            idle_shadows,
             capture: spec.capture.filter(|_| !traffic.capture_off),
             omitted: load.omitted,
             baseline: load.baseline,
@@ -211,15 +212,34 @@ impl DeclaredTraffic {
     }
 }
 
-/// The shadows that run: their versions are loaded, and nobody switched them off. The version that answers is no shadow, because it
-/// would be compared with itself.
-fn shadows(declared: Vec<ShadowSpec>, traffic: &LiveTraffic, loaded: &[String]) -> Vec<ShadowSpec> {
-    let runs = |shadow: &ShadowSpec| {
-        loaded.contains(&shadow.to)
-            && shadow.to != traffic.champion
-            && !traffic.shadows_off.contains(&shadow.to)
-    };
-    declared.into_iter().filter(runs).collect()
+/// The shadows that run, and those that do not: the version that answers is no shadow, because it would be compared with itself.
+fn shadows(
+    declared: Vec<ShadowSpec>,
+    traffic: &LiveTraffic,
+    load: &LoadSection,
+) -> (Vec<ShadowSpec>, Vec<IdleShadow>) {
+    let (mut running, mut idle) = (Vec::new(), Vec::new());
+    for (place, spec) in declared.into_iter().enumerate() {
+        match idle_state(&spec.to, traffic, load) {
+            Some((state, reason)) => idle.push(IdleShadow { place, spec, state, reason }),
+            None => running.push(spec),
+        }
+    }
+    (running, idle)
+}
+
+fn idle_state(version: &String, traffic: &LiveTraffic, load: &LoadSection) -> Option<(IdleState, String)> {
+    if *version == traffic.champion {
+        return Some((IdleState::Champion, "it is the champion".to_owned()));
+    }
+    if traffic.shadows_off.contains(version) {
+        return Some((IdleState::Off, "it is switched off".to_owned()));
+    }
+    if load.versions.contains(version) {
+        return None;
+    }
+    let reason = load.omitted.get(version).cloned();
+    Some((IdleState::NotLoaded, reason.unwrap_or_else(|| "its version is not loaded".to_owned())))
 }
 
 /// The versions that must be in memory, with the files of those that are models.

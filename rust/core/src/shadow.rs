@@ -45,6 +45,41 @@ pub struct ShadowSpec {
     pub redact: Vec<String>,
 }
 
+/// A shadow that the document has and that does not run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdleShadow {
+    /// Its index in the document.
+    pub place: usize,
+    /// What the document says of it.
+    pub spec: ShadowSpec,
+    /// Why it does not run.
+    pub state: IdleState,
+    /// The same in words.
+    pub reason: String,
+}
+
+/// Why a shadow does not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleState {
+    /// It is switched off.
+    Off,
+    /// Its version is not loaded, because it is blocked or does not load.
+    NotLoaded,
+    /// It is the champion now, and would be compared with itself.
+    Champion,
+}
+
+impl IdleState {
+    /// The word in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IdleState::Off => "off",
+            IdleState::NotLoaded => "not_loaded",
+            IdleState::Champion => "champion",
+        }
+    }
+}
+
 /// What is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::limits::{FallbackSpec, LimitsSpec};
 use crate::rules::RuleSpec;
-use crate::shadow::{CaptureSpec, ShadowSpec};
+use crate::shadow::{CaptureSpec, IdleShadow, ShadowSpec};
 use crate::slots::SlotTable;
 
 /// The whole state of one endpoint.
@@ -43,6 +43,8 @@ pub struct EndpointSpec {
     pub rules: Vec<RuleSpec>,
     /// The versions that get copies of requests: each is among `versions` and is not the champion.
     pub shadows: Vec<ShadowSpec>,
+    /// The shadows of the document that do not run.
+    pub idle_shadows: Vec<IdleShadow>,
     /// Which requests are captured.
     pub capture: Option<CaptureSpec>,
     /// Versions that are left out because they do not load, with the reason.

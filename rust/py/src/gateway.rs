@@ -148,6 +148,10 @@ impl Gateway {
         detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.drift(endpoint, window_seconds)?)))
     }
 
+    fn shadows(&self, py: Python<'_>, endpoint: &str) -> PyResult<Vec<u8>> {
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.shadows(endpoint)?)))
+    }
+
     fn reopen_access_log(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.data_plane()?.reopen_access_log())
     }

@@ -79,6 +79,12 @@ pub struct Config {
     /// Whether inputs and outputs are sketched.
     #[serde(default = "default_true")]
     pub sketches: bool,
+    /// The share of the cores that shadows may take together.
+    #[serde(default = "default_shadow_cpu")]
+    pub shadow_cpu: f64,
+    /// The most memory that copies of requests for shadows may hold, in bytes.
+    #[serde(default = "default_shadow_memory")]
+    pub shadow_memory_bytes: usize,
     /// The version in the server metadata.
     #[serde(default)]
     pub version: String,
@@ -117,6 +123,12 @@ fn default_body_timeout() -> u64 {
 fn default_sketch_memory() -> usize {
     256 << 20
 }
+fn default_shadow_cpu() -> f64 {
+    0.25
+}
+fn default_shadow_memory() -> usize {
+    256 << 20
+}
 fn default_access_log_share() -> f64 {
     1.0
 }
@@ -140,6 +152,10 @@ impl Config {
                 *threads = cores;
             }
         }
+        if !(0.0..=1.0).contains(&config.shadow_cpu) {
+            let words = format!("shadow_cpu is {}; it must be from 0 to 1", config.shadow_cpu);
+            return Err(Error::invalid(format!("gateway configuration: {words}")));
+        }
         if config.large_request_bytes == 0 {
             config.large_request_bytes = LARGE_BYTES.max(config.max_body_bytes.saturating_mul(8));
         }
@@ -147,6 +163,11 @@ impl Config {
             config.small_request_bytes = config.large_request_bytes / 8;
         }
         Ok(config)
+    }
+
+    /// The cores that shadows may take together.
+    pub fn shadow_cores(&self) -> f64 {
+        self.shadow_cpu * std::thread::available_parallelism().map_or(1, usize::from) as f64
     }
 
     /// How long a connection may stay idle.

@@ -33,6 +33,7 @@ use crate::serving::run_monitor::{self, RunMonitorThread};
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
 use crate::serving::status::{self, endpoint_status};
+use crate::shadow;
 use crate::thread::io::{IoMessage, Mailbox};
 use crate::thread::mailboxes::{self, MailboxWaker};
 use crate::transport::accept;
@@ -315,6 +316,7 @@ impl Gateway {
         let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
         families.extend(load_tracker::families(&loads));
         families.extend(run_monitor::families(&self.shared, &self.shared.snapshot.load()));
+        families.extend(shadow::families::families(&self.shared.shadows));
         families
     }
 
@@ -327,6 +329,22 @@ impl Gateway {
         let ids: Vec<u64> =
             live.versions.iter().filter_map(|version| Some(version.payload.sketch.as_ref()?.id)).collect();
         self.sketches.report(endpoint, &ids, window_seconds)
+    }
+
+    /// The report on the shadows of an endpoint.
+    ///
+    /// # Errors
+    /// `model_not_found`.
+    pub fn shadows(&self, endpoint: &str) -> Result<Value> {
+        let snapshot = self.shared.snapshot.load();
+        let champion = match snapshot.unloaded.get(endpoint) {
+            Some(spec) => spec.champion.clone(),
+            None => {
+                let live = snapshot.endpoint(endpoint)?;
+                live.versions[usize::from(live.champion)].name.to_string()
+            }
+        };
+        Ok(shadow::report::report(&self.shared.shadows, endpoint, &champion))
     }
 
     /// Why the gateway is not ready, in words, as far as threads are the cause.
@@ -368,6 +386,8 @@ impl Gateway {
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
         self.shared.notify_changed();
+        // First, so that the requests that are left have the cores.
+        self.shared.shadows.stop();
         let mut lifecycle = self.lifecycle();
         let clean = match std::mem::replace(&mut *lifecycle, Lifecycle::Stopped { clean: true }) {
             Lifecycle::Running(running) => {

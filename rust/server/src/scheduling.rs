@@ -10,6 +10,8 @@ use headgate_core::error::{Code, Error, Result};
 const SLICE_NS: u64 = 200_000;
 /// The nice value of low priority: beside a thread of ordinary priority such a thread gets a tenth of a core.
 const NICE: libc::c_int = 10;
+/// The nice value of the lowest ordinary priority.
+const LOWEST_NICE: libc::c_int = 19;
 
 /// The threads beside each IO thread that read large requests and write large responses. They end when idle.
 const OFFLOAD_THREADS: usize = 2;
@@ -44,6 +46,22 @@ fn lower_priority() {
     unsafe {
         libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
     }
+}
+
+/// Gives the current thread the lowest ordinary priority: beside a thread of ordinary priority it gets a hundredth of a core.
+pub fn lowest_priority() {
+    // SAFETY: as in `lower_priority`.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST_NICE);
+    }
+}
+
+/// The CPU time of the current thread, in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid out-pointer; every thread has this clock.
+    let known = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    if known == 0 { time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64 } else { 0 }
 }
 
 /// Starts a named thread.

@@ -167,6 +167,11 @@ impl ResidentExecutable {
         self.slot.load().as_ref().map(|present| present.0.clone())
     }
 
+    /// Holds the executable in memory; `None` if it is out of memory. This does not count as a use, so that it may be evicted as before.
+    pub fn hold_unmarked(&self) -> Option<Arc<dyn Executable>> {
+        self.slot.load().as_ref().map(|present| present.0.clone())
+    }
+
     /// Whether it is in memory.
     pub fn state(&self) -> Residency {
         if self.slot.load().is_some() {

@@ -20,6 +20,11 @@ impl Model {
     pub fn hold(self: &Arc<Self>) -> Option<LoadedModel> {
         Some(LoadedModel::new(self.clone(), self.resident().hold()?))
     }
+
+    /// As [`Model::hold`], for runs that no request waits for: they do not keep the model in memory in place of others.
+    pub fn hold_unmarked(self: &Arc<Self>) -> Option<LoadedModel> {
+        Some(LoadedModel::new(self.clone(), self.resident().hold_unmarked()?))
+    }
 }
 
 impl LoadedModel {

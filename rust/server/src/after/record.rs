@@ -25,6 +25,7 @@ use headgate_engine::RunResult;
 use http::{HeaderName, HeaderValue};
 
 use crate::after::access_log::{AccessLog, Protocol};
+use crate::after::copies::DrawnCopies;
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
 use crate::after::thread_state;
@@ -47,6 +48,8 @@ pub struct RequestRecord {
     pub timing: PhaseTiming,
     /// Its share of the memory for requests in progress, until the response is out.
     pub memory: RequestMemory,
+    /// The copies that were drawn of it.
+    pub copies: Option<Box<DrawnCopies>>,
     /// What the access log says of it, if it was sampled.
     pub log: Option<Box<LogSample>>,
     /// What `x-headgate-fallback` says, if this version answers in another one's place.
@@ -63,6 +66,8 @@ pub struct RequestRecord {
 pub struct SketchSample {
     /// The tensors, once they were run.
     pub run: Option<RunResult>,
+    /// Whether that run failed, so that there are no outputs.
+    pub failed: bool,
     /// What the row sampler hashes.
     pub request_hash: u64,
 }
@@ -132,6 +137,14 @@ impl RequestRecord {
         self.timing.phase_end = now;
     }
 
+    /// The run failed. Its inputs are kept if a copy of the request was drawn.
+    pub fn run_failed(&mut self, inputs: impl FnOnce() -> Option<RunResult>) {
+        if self.copies.is_some() {
+            self.sample.run = inputs();
+            self.sample.failed = true;
+        }
+    }
+
     /// The response exists: `None` is success.
     pub fn answered(&mut self, io: &Io, code: Option<Code>) {
         self.outcome = Some(RequestOutcome { code });
@@ -185,10 +198,11 @@ impl RecordHandle {
         routed.shard().started.add(1);
         let mut slot = take_slot();
         slot.0 = Some(RequestRecord {
-            sample: SketchSample { run: None, request_hash },
+            sample: SketchSample { run: None, failed: false, request_hash },
             routed,
             timing: PhaseTiming::new(received),
             memory: RequestMemory::default(),
+            copies: None,
             log: None,
             fallback_header: None,
             breaker_pass: None,

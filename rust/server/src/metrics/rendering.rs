@@ -170,7 +170,7 @@ fn outcome_name(index: usize) -> &'static str {
 }
 
 /// A histogram in the form of Prometheus: cumulative, with bounds in seconds, and a bucket for each power of two.
-fn seconds(counts: &Counts) -> Value {
+pub fn seconds(counts: &Counts) -> Value {
     let mut cumulative = 0;
     let mut buckets = Vec::new();
     for (index, count) in counts.counts.iter().enumerate() {

@@ -149,7 +149,10 @@ impl Attempt {
             return Err(late_error());
         };
         self.record.ran_pooled(done.queue_ns, done.run_ns, done.represents_run, Instant::now());
-        done.result.map_err(|error| self.run_error(error))
+        done.result.map_err(|error| {
+            self.record.run_failed(|| done.failed_inputs);
+            self.run_error(error)
+        })
     }
 
     async fn run_alone(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
@@ -161,7 +164,7 @@ impl Attempt {
                     return self.run_in_pool(lease).await;
                 }
                 self.record.ran_inline(Instant::now());
-                result.map(|()| lease)
+                self.lease_of(result, lease)
             }
             Placement::Pool | Placement::Batch => self.run_in_pool(lease).await,
         }
@@ -183,12 +186,24 @@ impl Attempt {
         let Ok(outcome) = tokio::time::timeout_at(self.deadlines.version.into(), &mut run).await else {
             if run.has_begun() {
                 self.deadlines.overrun();
+                run.hand_over_later(self.record.copies.take());
             }
             return Err(late_error());
         };
         let outcome = outcome?;
         self.record.ran_pooled(outcome.queue_ns, outcome.run_ns, true, Instant::now());
-        outcome.result.map(|()| outcome.lease).map_err(|error| self.run_error(error))
+        self.lease_of(outcome.result, outcome.lease).map_err(|error| self.run_error(error))
+    }
+
+    /// The buffers of a run that succeeded.
+    fn lease_of(&mut self, result: Result<()>, lease: BufferLease) -> Result<BufferLease> {
+        match result {
+            Ok(()) => Ok(lease),
+            Err(error) => {
+                self.record.run_failed(|| Some(RunResult::Single(lease)));
+                Err(error)
+            }
+        }
     }
 
     /// The error of a run that failed in the pool. The watchdog may cancel a run at its deadline a moment before the request's own

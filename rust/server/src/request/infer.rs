@@ -21,6 +21,7 @@ use headgate_core::route::{RouteDecision, RouteReason, choose_named_version, cho
 use headgate_core::spec::NonFinite;
 use headgate_protocol::envelope::Envelope;
 
+use crate::after::copies::{self, DrawnRequest};
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::{LogSample, RecordHandle};
 use crate::request::attempt::Attempt;
@@ -184,16 +185,22 @@ fn route(
     endpoint: Arc<LiveEndpoint>,
     client: Option<Instant>,
 ) -> Result<Attempt> {
-    let RouteDecision { version, reason, .. } = match fields.target.version {
+    let decision = match fields.target.version {
         Some(version) => choose_named_version(&endpoint, version)?,
         None => choose_version(&endpoint, fields, || io.draw()),
     };
+    let RouteDecision { version, reason, .. } = decision;
     let class =
         endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
     let after = endpoint.fallback.after.filter(|_| reason != RouteReason::Direct);
     let deadlines = Deadlines::new(call.received, endpoint.timeout, after, client);
+    // The row sampler hashes this number with the place of a row, and each draw with its own salt, so that one number serves both.
+    let number = io.draw();
+    let drawn = DrawnRequest { fields, number, request_id: call.context.request_id.as_ref() };
+    let copies = copies::draw(&endpoint, decision, &drawn);
     let routed = RoutedVersion { endpoint, index: version, thread: io.thread, reason };
-    let mut record = RecordHandle::begin(routed, call.received, io.draw());
+    let mut record = RecordHandle::begin(routed, call.received, number);
+    record.copies = copies;
     record.log = LogSample::draw(io, call.protocol, call.context);
     Ok(Attempt { record, deadlines, fallbacks: FallbackState::new(version), class })
 }

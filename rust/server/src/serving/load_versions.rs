@@ -20,7 +20,7 @@ pub struct LoadFailure {
 pub struct LoadedVersions {
     /// All models, in the order of the spec.
     pub models: Vec<Arc<Model>>,
-    /// Keeps the models in memory that get traffic or are pinned, until the spec is served.
+    /// Keeps the models in memory that get traffic or copies of it, or are pinned, until the spec is served.
     _warm: Vec<LoadedModel>,
 }
 
@@ -44,8 +44,12 @@ pub fn load(engine: &Engine, spec: &EndpointSpec) -> std::result::Result<LoadedV
     // Not before all are loaded: the load of the last may have evicted the first.
     let mut warm = Vec::new();
     for (model, version) in models.iter().zip(&spec.versions) {
-        if let Some(model) = model.as_ref().filter(|_| stays_in_memory(spec, version)) {
-            warm.push(engine.reload(model, need_of(spec, version)).map_err(|error| failed(version, error))?);
+        let Some(model) = model.as_ref().filter(|_| stays_in_memory(spec, version)) else { continue };
+        match engine.reload(model, need_of(spec, version)) {
+            Ok(loaded) => warm.push(loaded),
+            // Callers are answered without the shadow, which says that it is out of memory.
+            Err(_) if !spec.fresh && !gets_traffic(spec, version) => {}
+            Err(error) => return Err(failed(version, error)),
         }
     }
     let reference =
@@ -65,8 +69,14 @@ pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
     })
 }
 
-/// Whether a version must be in memory when the spec is served: it gets traffic, or it is pinned.
+/// Whether a version must be in memory when the spec is served: it gets traffic, it is pinned, or it is a shadow, for which it is not
+/// fetched later.
 fn stays_in_memory(spec: &EndpointSpec, version: &VersionSpec) -> bool {
+    gets_traffic(spec, version) || spec.shadows.iter().any(|shadow| shadow.to == version.name)
+}
+
+/// Whether a version answers callers without being named, or is pinned.
+fn gets_traffic(spec: &EndpointSpec, version: &VersionSpec) -> bool {
     spec.champion == version.name || spec.table.has_slots(&version.name) || version.pinned
 }
 

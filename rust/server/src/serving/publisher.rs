@@ -260,6 +260,7 @@ impl ModelRepository for Publisher {
         let spec = state.specs.get(name).cloned();
         let spec = spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint without a spec"))?;
         self.inner.shared.store(present.with_unloaded(&spec));
+        self.inner.shared.shadows.pause(name);
         state.retired.push(endpoint);
         drop(state);
         self.inner.cancel_superseded(name);
@@ -379,14 +380,15 @@ impl PublisherCore {
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
         let baseline = self.sketches.baseline(spec)?;
-        let mut models = models.iter();
+        let mut next = models.iter();
         let mut endpoint = compile(spec, |version| {
-            let model = models.next().cloned();
+            let model = next.next().cloned();
             let model = model.ok_or_else(|| Error::new(Code::Internal, "a version without a model"))?;
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
             let metrics = self.shared.metrics.version(&spec.name, &version.name);
             let breaker = self.shared.limit_registry.breaker(spec, version);
-            VersionState::new(spec, version, VersionParts { model, metrics, sketch, breaker })
+            let shadow = self.shared.shadows.shadow_of(spec, version, models);
+            VersionState::new(spec, version, VersionParts { model, metrics, sketch, breaker, shadow })
         })?;
         endpoint.quota = self.shared.limit_registry.quota(spec);
         Ok(endpoint)
@@ -412,8 +414,15 @@ impl PublisherCore {
         state.applied.insert(name.to_owned(), ticket);
         state.reason_tickets.remove(name);
         match &endpoint {
-            Some((_, spec)) => state.specs.insert(name.to_owned(), Arc::clone(spec)),
-            None => state.specs.remove(name),
+            Some((endpoint, spec)) => {
+                let live = endpoint.versions.iter().filter_map(|version| version.payload.shadow.clone());
+                self.shared.shadows.install(spec, &live.collect::<Vec<_>>());
+                state.specs.insert(name.to_owned(), Arc::clone(spec))
+            }
+            None => {
+                self.shared.shadows.remove(name);
+                state.specs.remove(name)
+            }
         };
         let present = self.shared.snapshot.load_full();
         let next = present.with_endpoint(name, endpoint.map(|(endpoint, _)| endpoint));

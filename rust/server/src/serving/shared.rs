@@ -17,6 +17,7 @@ use crate::serving::limit_registry::LimitRegistry;
 use crate::serving::residency::ModelRepository;
 use crate::serving::version::VersionState;
 use crate::serving::watchdog::Heartbeat;
+use crate::shadow::registry::ShadowRegistry;
 
 /// Holds the snapshot that is served, which is replaced as a whole.
 pub type SnapshotCell = Arc<ArcSwap<Snapshot<VersionState>>>;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The rate limiters and breakers.
     pub limit_registry: LimitRegistry,
+    /// The shadows.
+    pub shadows: ShadowRegistry,
     /// The threads for long runs.
     pub pool: WorkerPool,
     /// Loads models that are out of memory, for requests.
@@ -73,6 +76,7 @@ impl Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
             limit_registry: LimitRegistry::default(),
+            shadows: ShadowRegistry::new(config.shadow_cores(), config.shadow_memory_bytes),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
             large_requests: ByteBudget::new(config.large_request_bytes),

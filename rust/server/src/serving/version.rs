@@ -12,6 +12,7 @@ use http::{HeaderName, HeaderValue};
 use crate::metrics::VersionMetrics;
 use crate::serving::recent_success::RecentSuccess;
 use crate::serving::sketch_registry::VersionSketch;
+use crate::shadow::live_shadow::LiveShadow;
 
 static X_VERSION: HeaderName = HeaderName::from_static("x-headgate-version");
 static X_REVISION: HeaderName = HeaderName::from_static("x-headgate-revision");
@@ -24,6 +25,8 @@ pub struct VersionState {
     pub metrics: Arc<VersionMetrics>,
     /// The sketches, unless they are off.
     pub sketch: Option<Arc<VersionSketch>>,
+    /// The shadow that it is, if it gets copies of requests.
+    pub shadow: Option<Arc<LiveShadow>>,
     /// Whether it is a constant, which answers every request that fits its signature.
     pub is_constant: bool,
     /// Whether it has answered lately. This stands in for a probe if no input is known that the version takes.
@@ -48,6 +51,8 @@ pub struct VersionParts {
     pub sketch: Option<Arc<VersionSketch>>,
     /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
+    /// The shadow that it is, if it gets copies of requests.
+    pub shadow: Option<Arc<LiveShadow>>,
 }
 
 impl VersionState {
@@ -56,7 +61,7 @@ impl VersionState {
     /// # Errors
     /// `internal` if a name cannot be a header value, which the grammar of names rules out.
     pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
-        let VersionParts { model, metrics, sketch, breaker } = parts;
+        let VersionParts { model, metrics, sketch, breaker, shadow } = parts;
         let header = |text: &str| {
             HeaderValue::from_str(text)
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
@@ -69,6 +74,7 @@ impl VersionState {
             metrics,
             sketch,
             breaker,
+            shadow,
             version_header: header(&version.name)?,
             revision_header: header(&spec.revision.to_string())?,
         })

@@ -4,10 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use headgate_core::error::Result;
-use headgate_engine::{PendingRun, RunOutcome};
+use headgate_core::error::{Code, Result};
+use headgate_engine::{PendingRun, RunOutcome, RunResult};
 
 use super::routed_version::RoutedVersion;
+use crate::after::copies::{self, DrawnCopies, FinishedRun};
+use crate::copied_run::Answer;
 
 /// A run that a request waits for. Dropped before its end, because the request is late or its client left, it is booked when it
 /// ends.
@@ -15,12 +17,19 @@ pub struct AwaitedRun {
     /// `None` once it is over.
     run: Option<PendingRun>,
     routed: RoutedVersion,
+    /// The copies that were drawn of a request that is too late.
+    copies: Option<Box<DrawnCopies>>,
 }
 
 impl AwaitedRun {
     /// A run for a request that was routed there.
     pub fn new(run: PendingRun, routed: RoutedVersion) -> AwaitedRun {
-        AwaitedRun { run: Some(run), routed }
+        AwaitedRun { run: Some(run), routed, copies: None }
+    }
+
+    /// The request is too late. The copies that were drawn of it get its inputs when the run has ended.
+    pub fn hand_over_later(&mut self, copies: Option<Box<DrawnCopies>>) {
+        self.copies = copies;
     }
 
     /// Whether the run has begun.
@@ -43,13 +52,18 @@ impl Future for AwaitedRun {
 impl Drop for AwaitedRun {
     fn drop(&mut self) {
         let Some(outcome) = self.run.take().and_then(PendingRun::cancel) else { return };
-        let routed = self.routed.clone();
+        let (routed, copies) = (self.routed.clone(), self.copies.take());
         tokio::task::spawn_local(async move {
-            let run_ns = outcome.await.ok().map(|outcome| outcome.run_ns).filter(|&ns| ns > 0);
-            if let Some(run_ns) = run_ns {
+            let Ok(outcome) = outcome.await else { return };
+            if outcome.run_ns > 0 {
                 let shard = routed.shard();
-                shard.run.record(run_ns);
+                shard.run.record(outcome.run_ns);
                 shard.runs.add(1);
+            }
+            if let Some(drawn) = copies {
+                let (run, answer) =
+                    (RunResult::Single(outcome.lease), Answer::Failed(Code::DeadlineExceeded));
+                copies::hand_over(&routed.endpoint, *drawn, FinishedRun { run: Some(run), answer });
             }
         });
     }

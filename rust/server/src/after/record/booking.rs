@@ -9,6 +9,7 @@ use headgate_engine::RunResult;
 use super::timing::nanos;
 use super::{LogSample, RequestRecord};
 use crate::after::access_log::LogEntry;
+use crate::after::copies::{self, DrawnCopies, FinishedRun};
 use crate::after::sketching::SampledRun;
 use crate::after::thread_state;
 use crate::metrics::Shard;
@@ -39,6 +40,18 @@ impl RequestRecord {
         self.write_log(code, delivered.is_some());
         if code.is_none() && !self.routed.is_direct() && self.fallback_header.is_none() {
             self.sketch(io, delivered.unwrap_or(self.timing.phase_end));
+        }
+        if let Some(drawn) = self.copies.take() {
+            self.hand_over(*drawn, code);
+        }
+    }
+
+    /// Hands the tensors over to the shadows and the capture that drew the request. Last, because they are gone then.
+    #[cold]
+    fn hand_over(&mut self, drawn: DrawnCopies, code: Option<Code>) {
+        let run = self.sample.run.take();
+        if let Some(finished) = FinishedRun::new(run, self.sample.failed, code) {
+            copies::hand_over(self.endpoint(), drawn, finished);
         }
     }
 
@@ -99,12 +112,12 @@ impl RequestRecord {
         });
     }
 
-    fn sketch(&mut self, io: &Io, now: Instant) {
-        let Some(run) = self.sample.run.take() else { return };
+    fn sketch(&self, io: &Io, now: Instant) {
+        let Some(run) = &self.sample.run else { return };
         let Some(sketch) = &self.version().payload.sketch else { return };
         thread_state::try_with(|after| {
             let mut sketcher = after.sketcher.borrow_mut();
-            let sampled = SampledRun { run: &run, request_hash: self.sample.request_hash, at: now };
+            let sampled = SampledRun { run, request_hash: self.sample.request_hash, at: now };
             sketcher.record(io, sketch, &sampled, self.routed.shard());
         });
     }

@@ -1,0 +1,156 @@
+//! Copies of requests: which of them shadows and the capture get, and the hand-over of the tensors after the response.
+//!
+//! A request is drawn when its version is chosen, because its headers are there then. A request that is not drawn costs the draws, and a
+//! request to an endpoint without shadows and capture one comparison. The tensors are handed over once the response is out: they get one
+//! owner that all share, and nothing is copied but small rows of a batch, whose slab the next batch needs.
+//!
+//! Not here: the queues and what becomes of copies (`shadow`).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use headgate_core::error::Code;
+use headgate_core::route::{RouteDecision, RouteReason, sticky_key};
+use headgate_core::rules::{FieldName, FieldValue, RequestFields};
+use headgate_core::shadow::Shadow;
+use headgate_engine::RunResult;
+use http::HeaderValue;
+
+use crate::copied_run::{Answer, CopiedRun};
+use crate::serving::shared::LiveEndpoint;
+use crate::shadow::live_shadow::LiveShadow;
+use crate::shadow::tally::slices::SliceValues;
+
+/// Rows of a batch with at most this many bytes are copied. Larger ones keep the slab of their batch, which then counts whole.
+const MAX_COPIED: usize = 256 << 10;
+/// The most bytes of a value that is counted apart.
+const MAX_VALUE: usize = 64;
+
+/// What was drawn for a request.
+pub struct DrawnCopies {
+    /// The shadows that get it.
+    shadows: Vec<DrawnShadow>,
+    /// Whether it is captured.
+    pub capture: bool,
+    /// `x-request-id` of the request.
+    request_id: Option<HeaderValue>,
+}
+
+/// A shadow that gets a request.
+struct DrawnShadow {
+    /// Its index among the endpoint's shadows.
+    index: u8,
+    /// The values of the fields that it counts apart.
+    slices: SliceValues,
+}
+
+/// What is known of a request when its version is chosen.
+pub struct DrawnRequest<'a, F> {
+    /// Its headers and parameters.
+    pub fields: &'a F,
+    /// The number of the request, which decides the draws.
+    pub number: u64,
+    /// `x-request-id`.
+    pub request_id: Option<&'a HeaderValue>,
+}
+
+/// Draws the copies of a request. Mostly there are none.
+#[inline]
+pub fn draw<F: RequestFields>(
+    endpoint: &LiveEndpoint,
+    decision: RouteDecision,
+    request: &DrawnRequest<'_, F>,
+) -> Option<Box<DrawnCopies>> {
+    if endpoint.shadows.is_empty() && endpoint.capture.is_none() {
+        return None;
+    }
+    draw_copies(endpoint, decision, request)
+}
+
+#[inline(never)]
+fn draw_copies<F: RequestFields>(
+    endpoint: &LiveEndpoint,
+    decision: RouteDecision,
+    request: &DrawnRequest<'_, F>,
+) -> Option<Box<DrawnCopies>> {
+    let key = sticky_key(endpoint, request.fields);
+    let drawn = |shadow: &Shadow| shadow.sample.chooses(request.number, key);
+    let mut shadows = Vec::new();
+    if is_compared(endpoint, decision) {
+        for (index, shadow) in endpoint.shadows.iter().enumerate().filter(|(_, shadow)| drawn(shadow)) {
+            let slices = shadow.spec.slices.iter().map(|field| value_of(request.fields, field));
+            shadows.push(DrawnShadow { index: index as u8, slices: slices.collect() });
+        }
+    }
+    let capture = endpoint.capture.as_ref().is_some_and(|it| it.sample.chooses(request.number, key));
+    if shadows.is_empty() && !capture {
+        return None;
+    }
+    Some(Box::new(DrawnCopies { shadows, capture, request_id: request.request_id.cloned() }))
+}
+
+/// Whether an answer takes part in comparisons: slots sent the request to the champion. Requests that a rule or the caller sent there are no
+/// random part of the traffic.
+fn is_compared(endpoint: &LiveEndpoint, decision: RouteDecision) -> bool {
+    matches!(decision.reason, RouteReason::Sticky | RouteReason::Drawn)
+        && decision.version == endpoint.champion
+}
+
+/// The value of a field, cut to a bound; `None` if the request does not have it.
+fn value_of(fields: &impl RequestFields, field: &FieldName) -> Option<Box<str>> {
+    let cut = |text: &[u8]| String::from_utf8_lossy(&text[..text.len().min(MAX_VALUE)]).into();
+    match field {
+        FieldName::Header(name) => fields.header(name).map(|value| cut(value.trim_ascii())),
+        FieldName::Parameter(name) => fields.parameter(name).map(|value| match value {
+            FieldValue::Text(text) => cut(text.as_bytes()),
+            FieldValue::Integer(value) => value.to_string().into(),
+            FieldValue::Number(value) => value.to_string().into(),
+            FieldValue::Bool(value) => value.to_string().into(),
+        }),
+    }
+}
+
+/// What a version made of a request that was drawn.
+pub struct FinishedRun {
+    /// The tensors; `None` if they are lost.
+    pub run: Option<RunResult>,
+    /// Whether they have outputs.
+    pub answer: Answer,
+}
+
+impl FinishedRun {
+    /// The run of a request that ended with `code`. `failed` says that its run failed. `None` if it says nothing about the version: the
+    /// request was at fault, was shed, or its client left.
+    pub fn new(run: Option<RunResult>, failed: bool, code: Option<Code>) -> Option<FinishedRun> {
+        let answer = match code {
+            _ if run.is_some() && !failed => Answer::Outputs,
+            Some(code @ (Code::BackendFailed | Code::Internal | Code::DeadlineExceeded)) => {
+                Answer::Failed(code)
+            }
+            _ => return None,
+        };
+        Some(FinishedRun { run, answer })
+    }
+}
+
+/// Hands a request over to those that drew it, after its response.
+pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: FinishedRun) {
+    let FinishedRun { run, answer } = finished;
+    let live = |drawn: DrawnShadow| Some((live_shadow(endpoint, drawn.index)?, drawn.slices));
+    let shadows = drawn.shadows.into_iter().filter_map(live);
+    let Some(run) = run.and_then(|run| run.detach(MAX_COPIED).ok()) else {
+        if let Answer::Failed(code) = answer {
+            shadows.for_each(|(shadow, _)| shadow.count_lost(code));
+        }
+        return;
+    };
+    let bytes = run.held_bytes();
+    let request_id = drawn.request_id;
+    let copied = Arc::new(CopiedRun { run, answer, bytes, at: SystemTime::now(), request_id });
+    shadows.for_each(|(shadow, slices)| shadow.offer(&copied, slices));
+}
+
+fn live_shadow(endpoint: &LiveEndpoint, index: u8) -> Option<&LiveShadow> {
+    let shadow = endpoint.shadows.get(usize::from(index))?;
+    endpoint.versions[usize::from(shadow.version)].payload.shadow.as_deref()
+}
