@@ -239,7 +239,7 @@ fn idle_state(version: &String, traffic: &LiveTraffic, load: &LoadSection) -> Op
         return None;
     }
     let reason = load.omitted.get(version).cloned();
-    Some((IdleState::NotLoaded, reason.unwrap_or_else(|| "its version is not loaded".to_owned())))
+    Some((IdleState::NotLoaded, reason.unwrap_or_else(|| "its version is blocked".to_owned())))
 }
 
 /// The versions that must be in memory, with the files of those that are models.

@@ -23,7 +23,7 @@ pub struct BatchedRunOutcome {
     /// Its inputs and outputs.
     pub result: Result<RunResult>,
     /// Its inputs after a run that failed. There are no outputs.
-    pub failed_inputs: Option<RunResult>,
+    pub failed_inputs: Option<Box<RunResult>>,
     /// How long it waited, in nanoseconds.
     pub queue_ns: u64,
     /// How long the run of its batch took, in nanoseconds; 0 if there was none.
@@ -71,7 +71,7 @@ impl BatchedRun {
         let RowRangeOutcome { result, failed_inputs, queue_ns, run_ns, represents_run } =
             range.outcome().await;
         let of_model = |rows| RunResult::Batched(BatchedResult::new(rows, model.clone()));
-        let (result, failed_inputs) = (result.map(of_model), failed_inputs.map(of_model));
+        let (result, failed_inputs) = (result.map(of_model), failed_inputs.map(of_model).map(Box::new));
         BatchedRunOutcome { result, failed_inputs, queue_ns, run_ns, represents_run }
     }
 }

@@ -19,7 +19,7 @@ pub enum RunResult {
     /// Among the rows of a batch.
     Batched(BatchedResult),
     /// Copied out of a batch.
-    Copied(CopiedResult),
+    Copied(Box<CopiedResult>),
 }
 
 /// The inputs and outputs of a request after the run of its batch.
@@ -150,6 +150,7 @@ impl BatchedResult {
         if inputs.iter().chain(&outputs).map(bytes).sum::<usize>() > max_bytes {
             return Ok(RunResult::Batched(self));
         }
-        CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs).map(RunResult::Copied)
+        let copied = CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs)?;
+        Ok(RunResult::Copied(Box::new(copied)))
     }
 }

@@ -150,7 +150,7 @@ impl Attempt {
         };
         self.record.ran_pooled(done.queue_ns, done.run_ns, done.represents_run, Instant::now());
         done.result.map_err(|error| {
-            self.record.run_failed(|| done.failed_inputs);
+            self.record.run_failed(|| done.failed_inputs.map(|inputs| *inputs));
             self.run_error(error)
         })
     }

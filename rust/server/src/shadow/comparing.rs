@@ -129,3 +129,6 @@ fn has_nan(rows: &Rows<'_>) -> bool {
             numbers.iter().any(|value| value.is_nan())
         })
 }
+
+#[cfg(test)]
+mod tests;
