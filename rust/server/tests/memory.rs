@@ -374,3 +374,30 @@ fn pinned_models_are_in_memory_when_published_and_are_loaded_first() {
     let states = ["v1", "v2", "v3"].map(|version| state(&gateway, "trio", version));
     assert_eq!(states, ["warm", "cold", "warm"]);
 }
+
+#[test]
+fn a_shadow_is_loaded_when_it_is_applied_gives_way_to_live_versions_and_is_not_fetched() {
+    let folder = Folder::new("shadow");
+    let (gateway, address) = start(&json!({}));
+    let _kept: Vec<_> = ["one", "two", "three"].map(|name| adopt(&gateway, &folder, name, free)).into();
+    let versions = json!([
+        {"name": "v1", "digest": "one", "artifact": "adopted"},
+        {"name": "v2", "digest": "two", "artifact": "adopted"},
+    ]);
+    apply(&gateway, "pair", &versions, &json!({"shadow": [{"to": "v2", "share": 10_000}]}));
+    assert_eq!(["v1", "v2"].map(|version| state(&gateway, "pair", version)), ["warm", "warm"]);
+    let shadow = || gateway.shadows("pair").unwrap()["shadows"][0].clone();
+    let mut stream = connect(address);
+    ask(&mut stream, "pair", 2.0);
+    eventually("a pair", || shadow()["pairs"] == 1);
+    // Two live models take all the memory.
+    serve(&gateway, &folder, "other");
+    eventually("a shadow that gives way", || {
+        ask(&mut stream, "pair", 2.0);
+        ask(&mut stream, "other", 2.0);
+        state(&gateway, "pair", "v2") == "cold"
+    });
+    ask(&mut stream, "pair", 2.0);
+    eventually("a copy that is dropped", || shadow()["dropped"]["not_ready"] != 0);
+    assert_eq!((state(&gateway, "pair", "v2").as_str(), &shadow()["state"]), ("cold", &json!("not_loaded")));
+}

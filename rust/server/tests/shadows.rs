@@ -264,11 +264,13 @@ fn a_run_that_does_not_end_is_cancelled_at_its_deadline_and_the_stop_does_not_wa
     adopt(&gateway, "v1", double);
     // Runs for as long as it is let.
     adopt(&gateway, "v2", |value| {
-        while value > 0.0 {
+        loop {
+            if value <= 0.0 {
+                return double(value);
+            }
             cancel::check()?;
             std::thread::yield_now();
         }
-        double(value)
     });
     apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 50}))));
     send_all(address, [1.0]);

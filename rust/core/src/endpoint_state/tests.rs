@@ -127,6 +127,20 @@ fn a_shadow_is_another_version_that_is_loaded_and_not_switched_off() {
     state["load"]["versions"] = json!(["v1", "v2"]);
     state["spec"]["traffic"]["fallback"] = json!({"to": ["v2"]});
     assert_eq!(shadows(&state), ["v1"]);
+    let idle = |state: &Value| -> Vec<(usize, String, &'static str, String)> {
+        let idle = read(state).unwrap().idle_shadows.into_iter();
+        idle.map(|idle| (idle.place, idle.spec.to, idle.state.as_str(), idle.reason)).collect()
+    };
+    let of = |place, to: &str, state, reason: &str| vec![(place, to.to_owned(), state, reason.to_owned())];
+    assert_eq!(idle(&state), of(1, "v3", "not_loaded", "its version is blocked"));
+    state["load"]["omitted"] = json!({"v3": "the file is damaged"});
+    assert_eq!(idle(&state), of(1, "v3", "not_loaded", "the file is damaged"));
+    state["traffic"]["shadows_off"] = json!(["v3"]);
+    assert_eq!(idle(&state), of(1, "v3", "off", "it is switched off"));
+    state["traffic"]["shadows_off"] = json!([]);
+    state["load"]["versions"] = json!(["v1", "v2", "v3"]);
+    state["traffic"]["champion"] = json!("v1");
+    assert_eq!(idle(&state), of(0, "v1", "champion", "it is the champion"));
     state["traffic"]["capture_off"] = json!(true);
     assert_eq!(read(&state).unwrap().capture, None);
 }

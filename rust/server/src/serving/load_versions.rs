@@ -70,9 +70,10 @@ pub fn is_loaded(engine: &Engine, spec: &EndpointSpec) -> bool {
 }
 
 /// Whether a version must be in memory when the spec is served: it gets traffic, it is pinned, or it is a shadow, for which it is not
-/// fetched later.
+/// fetched later. An urgent change waits for no shadow.
 fn stays_in_memory(spec: &EndpointSpec, version: &VersionSpec) -> bool {
-    gets_traffic(spec, version) || spec.shadows.iter().any(|shadow| shadow.to == version.name)
+    let is_shadow = || spec.shadows.iter().any(|shadow| shadow.to == version.name);
+    gets_traffic(spec, version) || (!spec.urgent && is_shadow())
 }
 
 /// Whether a version answers callers without being named, or is pinned.

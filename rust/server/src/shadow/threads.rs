@@ -26,6 +26,8 @@ use crate::shadow::tally::examples::{ExampleRequest, example};
 const POLL: Duration = Duration::from_millis(5);
 /// The longest wait for CPU time, after which a thread looks whether it must end.
 const MAX_WAIT: Duration = Duration::from_millis(100);
+/// How long a surplus thread is idle before it ends.
+const IDLE_TIME: Duration = Duration::from_secs(1);
 /// The most threads beyond the usual number, in place of those whose runs do not end or take long.
 const MAX_EXTRA: usize = 14;
 
@@ -121,11 +123,18 @@ impl ThreadsCore {
 
     fn run_thread(&self, thread: &RunThread<'_>) {
         lowest_priority();
-        while !self.stopping.load(Relaxed) && !thread.is_surplus() {
+        let mut busy_at = Instant::now();
+        while !self.stopping.load(Relaxed) {
             let now = Instant::now();
             if !self.has_claimable() {
+                if now >= busy_at + IDLE_TIME && thread.is_surplus() {
+                    return;
+                }
                 std::thread::park_timeout(POLL);
-            } else if let Some(wait) = self.budget.wait(now) {
+                continue;
+            }
+            busy_at = now;
+            if let Some(wait) = self.budget.wait(now) {
                 std::thread::park_timeout(wait.min(MAX_WAIT));
             } else if let Some(shadow) = self.claim() {
                 self.run_next(thread, &shadow);
@@ -166,6 +175,11 @@ fn is_claimable(shadow: &ShadowState) -> bool {
     !shadow.queue.is_empty() && shadow.in_progress.load(Relaxed) < shadow.parallel.load(Relaxed)
 }
 
+/// Whether a copy whose deadline has passed spent more of its time waiting than running, so that the version is not at fault.
+fn waited_longer(copy: &ShadowCopy, run_ns: u64) -> bool {
+    Duration::from_nanos(run_ns) < copy.plan.timeout / 2
+}
+
 /// The right to run one copy of a shadow.
 struct Claim(Arc<ShadowState>);
 
@@ -186,8 +200,7 @@ impl CopyRun<'_> {
     fn run(&self, copy: &ShadowCopy) {
         let until = copy.queued_at + copy.plan.timeout;
         if Instant::now() >= until {
-            let by_budget = self.core.budget.has_waited_since(copy.queued_at);
-            return self.drop(if by_budget { DropReason::CpuBudget } else { DropReason::Late });
+            return self.drop_late(copy);
         }
         let pairing = match &copy.plan.pairing {
             Ok(pairing) => pairing,
@@ -196,8 +209,14 @@ impl CopyRun<'_> {
         let outcome = self.runner.run(&copy.plan.model, pairing, &copy.copied.run, until);
         match copy.copied.answer {
             Answer::Outputs => self.count_answered(copy, pairing, outcome),
-            Answer::Failed(code) => self.count_failed(code, outcome),
+            Answer::Failed(code) => self.count_failed(copy, code, outcome),
         }
+    }
+
+    /// Drops a copy whose deadline has passed because it waited.
+    fn drop_late(&self, copy: &ShadowCopy) {
+        let by_budget = self.core.budget.has_waited_since(copy.queued_at);
+        self.drop(if by_budget { DropReason::CpuBudget } else { DropReason::Late });
     }
 
     fn drop(&self, reason: DropReason) {
@@ -210,6 +229,9 @@ impl CopyRun<'_> {
             PairOutcome::Answered(run) => self.compare(copy, pairing, &run),
             // Cancelled because the gateway stops.
             PairOutcome::Failed { .. } if self.core.stopping.load(Relaxed) => self.drop(DropReason::Shutdown),
+            PairOutcome::Failed { run_ns, timed_out: true, .. } if waited_longer(copy, run_ns) => {
+                self.drop_late(copy)
+            }
             PairOutcome::Failed { code, run_ns, timed_out } => {
                 self.shadow.tally().add_error(code, timed_out, run_ns);
             }
@@ -222,11 +244,14 @@ impl CopyRun<'_> {
     }
 
     /// Counts the run for a request that the champion failed on.
-    fn count_failed(&self, code: Code, outcome: PairOutcome) {
+    fn count_failed(&self, copy: &ShadowCopy, code: Code, outcome: PairOutcome) {
         let attempt = match outcome {
             PairOutcome::Answered(run) => ShadowAttempt::Answered { run_ns: run.run_ns },
             PairOutcome::Failed { .. } if self.core.stopping.load(Relaxed) => {
                 return self.drop(DropReason::Shutdown);
+            }
+            PairOutcome::Failed { run_ns, timed_out: true, .. } if waited_longer(copy, run_ns) => {
+                return self.drop_late(copy);
             }
             PairOutcome::Failed { run_ns, .. } => ShadowAttempt::Failed { run_ns },
             PairOutcome::NotReady => return self.drop(DropReason::NotReady),
