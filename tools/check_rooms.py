@@ -18,7 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS: dict[str, list[set[str]]] = {
     "server": [
         {
-            "budget", "config", "copied_run", "event_queue", "headers", "inspect", "metrics", "request_context", "scheduling",
+            "budget",
+            "config",
+            "copied_run",
+            "event_queue",
+            "headers",
+            "inspect",
+            "metrics",
+            "request_context",
+            "scheduling",
         },
         {"shadow"},
         {"serving"},

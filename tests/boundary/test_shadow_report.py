@@ -63,7 +63,11 @@ def settled(gateway: Any, drawn: int) -> dict[str, Any]:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         found: dict[str, Any] = json.loads(gateway.shadows("classes"))["shadows"][0]
-        if found["pairs"] + sum(found["dropped"].values()) + sum(found["errors"].values()) == drawn == found["drawn"]:
+        if (
+            found["pairs"] + sum(found["dropped"].values()) + sum(found["errors"].values())
+            == drawn
+            == found["drawn"]
+        ):
             return found
     raise AssertionError(f"not all copies were counted: {found}")
 
@@ -104,7 +108,9 @@ def test_direction_slices_and_examples_are_those_of_both_models(folder: Path) ->
             body = {"inputs": inputs, "parameters": {"region": "eu" if number % 3 else 7}}
             assert connection.infer("classes", body).json["outputs"][1]["data"] == [before[number]]
         found = settled(gateway, len(values))
-    moves = Counter((NAMES[one], NAMES[other]) for one, other in zip(before, after, strict=True) if one != other)
+    moves = Counter(
+        (NAMES[one], NAMES[other]) for one, other in zip(before, after, strict=True) if one != other
+    )
     direction = found["outputs"]["scores"]["direction"]
     assert {(move["from"], move["to"]): move["rows"] for move in direction["moves"]} == moves
     assert direction["labels"] == {

@@ -65,7 +65,9 @@ class Model:
     """A model as a test runs it itself."""
 
     def __init__(self, model: Any) -> None:
-        self._session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
 
     def __call__(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The scores and the labels."""
@@ -159,7 +161,9 @@ def test_a_challenger_that_answers_differently_is_counted_as_both_models_answer(
     assert (found["floor_pairs"], found["floor_differing"]) == (len(asked), 0)
 
 
-def test_a_challenger_that_returns_nan_shows(gateway: GatewayProcess, asked: list[NDArray[np.float32]]) -> None:
+def test_a_challenger_that_returns_nan_shows(
+    gateway: GatewayProcess, asked: list[NDArray[np.float32]]
+) -> None:
     challenger = Model(shadow_models.classifier(CHALLENGERS["nan"]))
     expected = sum(bool(np.isnan(challenger(values)[0]).any()) for values in asked)
     found = settled(gateway, "nan", len(asked))
@@ -179,7 +183,11 @@ def test_a_challenger_that_fails_has_errors_and_no_pair(
             failed += 1
     found = settled(gateway, "failing", len(asked))
     assert 0 < failed < len(asked)
-    assert (found["errors:backend_failed"], found["pairs"], found["differing"]) == (failed, len(asked) - failed, 0)
+    assert (found["errors:backend_failed"], found["pairs"], found["differing"]) == (
+        failed,
+        len(asked) - failed,
+        0,
+    )
 
 
 def test_a_challenger_that_hangs_is_cut_off_at_its_deadline(
@@ -197,7 +205,9 @@ def test_nothing_of_a_shadow_is_counted_as_a_request_of_its_version(
         settled(gateway, version, len(asked))
     text = gateway.observe("/metrics").text
     for version, expected in [("v1", float(len(asked))), *((version, 0.0) for version in CHALLENGERS)]:
-        line = re.escape(f'headgate_requests_total{{code="ok",endpoint="classes",version="{version}"}} {expected}')
+        line = re.escape(
+            f'headgate_requests_total{{code="ok",endpoint="classes",version="{version}"}} {expected}'
+        )
         assert re.search(f"^{line}$", text, re.MULTILINE), version
 
 

@@ -35,7 +35,7 @@ class Graph:
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
-    def constant(self, name: str, value: NDArray[Any]) -> str:
+    def constant(self, name: str, value: NDArray[Any] | np.generic) -> str:
         """Adds a constant; its name."""
         self.constants.append(numpy_helper.from_array(value, name))
         return name
@@ -77,7 +77,9 @@ def wrong_on_one_class(graph: Graph) -> str:
 
 def permuted(graph: Graph) -> str:
     """The scores of the classes in another order."""
-    return graph.add("Gather", ["raw", graph.constant("order", np.array([1, 2, 0], np.int64))], "made", axis=1)
+    return graph.add(
+        "Gather", ["raw", graph.constant("order", np.array([1, 2, 0], np.int64))], "made", axis=1
+    )
 
 
 def not_a_number(graph: Graph) -> str:

@@ -248,7 +248,13 @@ SETTINGS: tuple[Setting, ...] = (
         "The share of the cores that shadows may take together.",
         "25%",
     ),
-    Setting("shadow-memory", "SIZE", parse_size, "The most memory for copies of requests that wait for shadows.", "256MiB"),
+    Setting(
+        "shadow-memory",
+        "SIZE",
+        parse_size,
+        "The most memory for copies of requests that wait for shadows.",
+        "256MiB",
+    ),
     Setting("sketch-memory", "SIZE", parse_size, "The most memory for drift sketches, all told.", "256MiB"),
 )
 
