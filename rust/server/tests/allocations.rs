@@ -72,19 +72,16 @@ impl Executable for Telling {
     }
 }
 
-/// Requests after which a thread is warm.
-const WARM_UP: usize = 20;
-
-/// Allocations from one request to the next, over 40 that come after so many others.
-fn per_request(address: SocketAddr, told: &Receiver<u64>, warm_up: usize) -> Vec<u64> {
+/// Allocations from one request to the next, over many warm ones.
+fn per_request(address: SocketAddr, told: &Receiver<u64>) -> Vec<u64> {
     let mut stream = connect(address);
     let mut counts = Vec::new();
-    for _ in 0..warm_up + 40 {
+    for _ in 0..60 {
         stream.write_all(request("model", 2.0).as_bytes()).unwrap();
         assert_eq!(answer(&mut stream).0, 200);
         counts.push(told.recv_timeout(common::PATIENCE).unwrap());
     }
-    counts.windows(2).skip(warm_up).map(|pair| pair[1] - pair[0]).collect()
+    counts.windows(2).skip(20).map(|pair| pair[1] - pair[0]).collect()
 }
 
 /// The allocations of each warm request on a gateway with these settings.
@@ -95,11 +92,11 @@ fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
     let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
     model.placement_policy.pin_inline();
     common::serve_adopted(&gateway, "model", "telling");
-    per_request(address, &told, WARM_UP)
+    per_request(address, &told)
 }
 
 /// The same, with a shadow that gets every request.
-fn shadowed_requests(settings: &serde_json::Value, warm_up: usize) -> Vec<u64> {
+fn shadowed_requests(settings: &serde_json::Value) -> Vec<u64> {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
@@ -114,7 +111,7 @@ fn shadowed_requests(settings: &serde_json::Value, warm_up: usize) -> Vec<u64> {
         "shadow": [{"to": "v2", "share": 10_000}],
     });
     gateway.apply(common::spec(&state)).unwrap();
-    per_request(address, &told, warm_up)
+    per_request(address, &told)
 }
 
 #[test]
@@ -133,13 +130,12 @@ fn sketching_allocates_only_for_buckets_that_are_not_there_yet() {
 
 #[test]
 fn a_copy_allocates_its_two_owners_and_a_list_even_if_it_finds_no_room() {
-    // Nothing ever runs without CPU time, so that the queue is full after its 1024 copies.
-    let counts = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 0.0}), 1_100);
+    let counts = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}));
     assert_eq!(counts, vec![3; counts.len()]);
 }
 
 #[test]
 fn a_copy_that_is_run_costs_its_request_no_more_than_buffers_for_the_next_one() {
-    let counts = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}), WARM_UP);
+    let counts = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}));
     assert!(counts.iter().all(|count| (3..=24).contains(count)), "{counts:?}");
 }
