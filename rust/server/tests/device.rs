@@ -305,3 +305,31 @@ fn a_device_that_is_not_there_is_named_with_what_would_bring_it() {
     assert_eq!((&told["event"], &told["code"]), (&json!("failed"), &json!("model_load_failed")));
     assert!(told["message"].as_str().unwrap().contains("NVIDIA driver"), "{told}");
 }
+
+#[test]
+fn a_shadow_on_a_device_is_compared_and_a_champion_on_one_is_not_run_again() {
+    for (champion, shadow) in [("cpu", "cuda:0"), ("cuda:0", "cpu")] {
+        let (gateway, address, _driver) = on_device();
+        let version = |name: &str, device: &str| json!({"name": name, "digest": format!("mlp-{device}"), "artifact": MLP, "run": {"device": [device]}});
+        let state = json!({
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 600_000,
+            "versions": [version("v1", champion), version("v2", shadow)],
+            "shadow": [{"to": "v2", "share": 10_000}],
+        });
+        gateway.apply(common::spec(&state)).unwrap();
+        common::at_last("the versions", || gateway.events().iter().any(|event| event["event"] == "applied"));
+        let mut stream = connect(address);
+        for at in 0..20 {
+            classify(&mut stream, [at as f32, 1.0, -0.5 * at as f32, 3.0]);
+        }
+        let mut found = Value::Null;
+        common::at_last("the pairs", || {
+            found = gateway.shadows("model").unwrap()["shadows"][0].clone();
+            found["pairs"] == 20 && found["in_progress"] == 0
+        });
+        assert_eq!(found["compared"]["differing"], 0);
+        let floor = &found["noise_floor"];
+        let pairs = if champion == "cpu" { 20 } else { 0 };
+        assert_eq!((&floor["pairs"], floor["reason"].is_null()), (&json!(pairs), champion == "cpu"));
+    }
+}
