@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from headgate.errors import HeadgateError
 from support import models, shadow_models
 from support import native as plane
 from support.client import Connection
+from support.models import TESTS
 from support.tools import need_native
 
 SECONDS = 300.0
@@ -58,11 +60,11 @@ def served(folder: Path, shadows: list[dict[str, Any]], **document: Any) -> Iter
             yield gateway, connection
 
 
-def settled(gateway: Any, drawn: int) -> dict[str, Any]:
-    """The report on the first shadow once all copies are counted."""
+def settled(gateway: Any, drawn: int, place: int = 0) -> dict[str, Any]:
+    """The report on a shadow once all copies are counted."""
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        found: dict[str, Any] = json.loads(gateway.shadows("classes"))["shadows"][0]
+        found: dict[str, Any] = json.loads(gateway.shadows("classes"))["shadows"][place]
         if (
             found["pairs"] + sum(found["dropped"].values()) + sum(found["errors"].values())
             == drawn
@@ -140,6 +142,47 @@ def test_a_version_that_does_not_fit_says_which_tensor(folder: Path) -> None:
         found = settled(gateway, 1)
     assert (found["state"], found["dropped"]["incompatible"]) == ("incompatible", 1)
     assert found["reason"] == "it has no output of the champion's, so that nothing can be compared"
+
+
+def test_optional_inputs_go_along_and_a_version_without_them_is_no_comparison(tmp_path: Path) -> None:
+    need_native()
+    optional = models.scale(2.0)
+    optional.graph.input.append(onnx.helper.make_tensor_value_info("factor", onnx.TensorProto.FLOAT, []))
+    models.place(optional, tmp_path, "classes", "v1")
+    models.place(models.scale(2.0), tmp_path, "classes", "v2")
+    # The same model by another digest.
+    optional.doc_string = "another file"
+    models.place(optional, tmp_path, "classes", "v3")
+    shadows = [{"to": "v3", "share": 10_000}, {"to": "v2", "share": 10_000}]
+    inputs = [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]
+    factor = {"name": "factor", "datatype": "FP32", "shape": [], "data": [5]}
+    with served(tmp_path, shadows) as (gateway, connection):
+        assert connection.infer("classes", {"inputs": inputs}).json["outputs"][0]["data"] == [2, 4, 6, 8]
+        assert connection.infer("classes", {"inputs": [*inputs, factor]}).json["outputs"][0]["data"] == [
+            5,
+            10,
+            15,
+            20,
+        ]
+        found = settled(gateway, 2)
+        plain = settled(gateway, 2, place=1)
+    assert (found["pairs"], found["compared"]["differing"]) == (2, 0)
+    assert (plain["pairs"], plain["compared"]["differing"], plain["dropped"]["incompatible"]) == (1, 0, 1)
+    assert plain["last_mismatch"] == 'a request gives the input "factor", which this version does not take'
+
+
+def test_strings_are_compared(tmp_path: Path) -> None:
+    need_native()
+    identity = onnx.load(TESTS / "models" / "identity_bytes.onnx")
+    for version in ("v1", "v2"):
+        identity.doc_string = version
+        models.place(identity, tmp_path, "classes", version)
+    inputs = [{"name": "x", "datatype": "BYTES", "shape": [3], "data": ["one", "", "drei"]}]
+    with served(tmp_path, [{"to": "v2", "share": 10_000}]) as (gateway, connection):
+        assert connection.infer("classes", {"inputs": inputs}).status == 200
+        found = settled(gateway, 1)
+    assert (found["compared"]["rows"], found["compared"]["differing"]) == (3, 0)
+    assert found["noise_floor"]["pairs"] == 1
 
 
 def test_an_endpoint_without_shadows_has_none_and_one_that_is_not_served_is_not_found(folder: Path) -> None:

@@ -413,25 +413,83 @@ fn copies_that_find_no_room_are_dropped_counted_and_hold_up_nothing() {
 }
 
 #[test]
-fn several_shadows_get_the_same_request_and_a_bad_one_holds_up_no_other() {
+fn a_request_that_the_champion_was_too_late_for_reaches_the_shadow_when_that_run_has_ended() {
     let (gateway, address) = gateway_with(&json!({}));
-    adopt(&gateway, "v1", double);
-    adopt(&gateway, "v2", |_| {
-        loop {
-            cancel::check()?;
-            std::thread::yield_now();
+    let (late, held) = common::gated();
+    let run = json!({"placement": "pool"});
+    let spec: RunSpec = serde_json::from_value(run.clone()).unwrap();
+    ADOPTED.lock().unwrap().push(gateway.engine().adopt("sha256:v1", Box::new(late), &spec).unwrap());
+    adopt(&gateway, "v2", double);
+    let mut state = state(&["v1", "v2"], &shadow(&json!({})));
+    state["versions"][0]["run"] = run;
+    apply(&gateway, &state);
+    let mut stream = connect(address);
+    let (status, _) = ask(&mut stream, &with_header(3.0, "x-headgate-timeout: 200ms"));
+    assert_eq!(status, 504);
+    held.entered.recv_timeout(common::PATIENCE).unwrap();
+    assert_eq!(report(&gateway)["drawn"], 0, "its inputs are still in use");
+    held.leave.send(()).unwrap();
+    let found = settled(&gateway, 1);
+    let expected = json!({
+        "requests": 1, "by_code": {"deadline_exceeded": 1}, "shadow_answered": 1, "shadow_failed": 0, "inputs_lost": 0,
+    });
+    assert_eq!((&found["champion_failed"], &found["pairs"]), (&expected, &json!(0)));
+}
+
+#[test]
+fn a_copy_that_waits_holds_none_of_the_memory_for_requests() {
+    for placement in ["inline", "pool"] {
+        // Nothing ever runs without CPU time, so that the copy waits.
+        let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.0}));
+        let run = json!({"placement": placement});
+        adopt_as(&gateway, "v1", &serde_json::from_value(run.clone()).unwrap(), double);
+        adopt(&gateway, "v2", double);
+        let mut state = state(&["v1", "v2"], &shadow(&json!({})));
+        state["versions"][0]["run"] = run;
+        apply(&gateway, &state);
+        let values = vec![1.5; 50_000];
+        let body =
+            json!({"inputs": [{"name": "x", "shape": [values.len()], "datatype": "FP32", "data": values}]});
+        let body = body.to_string();
+        let head = format!(
+            "POST /v2/models/model/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        assert_eq!(ask(&mut connect(address), &(head + &body)).0, 200);
+        at_last("the copy", || report(&gateway)["queue"]["length"] == 1);
+        let held = number(&report(&gateway)["queue"]["bytes"]);
+        assert!((400_000..2_000_000).contains(&held), "inputs and outputs have 400 kB: {held}");
+        for memory in ["headgate_large_request_bytes", "headgate_small_request_bytes"] {
+            at_last("the memory of the request", || series(&gateway, memory, &json!({})) == 0);
         }
-    });
-    adopt(&gateway, "v3", |value| Ok(2.0 * value + 1.0));
+    }
+}
+
+#[test]
+fn several_shadows_get_the_same_request_and_bad_ones_hold_up_no_other() {
+    // One run of each shadow at a time, and two threads: both are held at once.
+    let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.01}));
+    adopt(&gateway, "v1", double);
+    for version in ["v2", "v3"] {
+        adopt(&gateway, version, |_| {
+            loop {
+                cancel::check()?;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+    adopt(&gateway, "v4", |value| Ok(2.0 * value + 1.0));
     let mut changes = shadow(&json!({"timeout": 3_600_000}));
-    changes["shadow"].as_array_mut().unwrap().push(json!({"to": "v3", "share": 10_000}));
-    apply(&gateway, &state(&["v1", "v2", "v3"], &changes));
+    let shadows = changes["shadow"].as_array_mut().unwrap();
+    shadows.push(json!({"to": "v3", "share": 10_000, "timeout": 3_600_000}));
+    shadows.push(json!({"to": "v4", "share": 10_000}));
+    apply(&gateway, &state(&["v1", "v2", "v3", "v4"], &changes));
     send_all(address, (1..=20).map(|value| value as f32));
-    let mut third = Value::Null;
+    let mut last = Value::Null;
     at_last("the other shadow", || {
-        third = gateway.shadows("model").unwrap()["shadows"][1].clone();
-        third["pairs"] == 20
+        last = gateway.shadows("model").unwrap()["shadows"][2].clone();
+        last["pairs"] == 20
     });
-    assert_eq!((&third["to"], &third["compared"]["differing"]), (&json!("v3"), &json!(20)));
-    assert_eq!(third["outputs"]["y"]["compare"], json!({"within": {"relative": 0.001}}));
+    assert_eq!((&last["to"], &last["compared"]["differing"]), (&json!("v4"), &json!(20)));
+    assert_eq!(last["outputs"]["y"]["compare"], json!({"within": {"relative": 0.001}}));
 }
