@@ -43,8 +43,9 @@ CRATES: dict[str, set[str]] = {
     "sketch": set(),
     "protocol": {"core"},
     "runtime": {"core"},
+    "capture": {"core"},
     "engine": {"core", "runtime"},
-    "server": {"core", "protocol", "engine", "sketch"},
+    "server": {"core", "protocol", "engine", "sketch", "capture"},
     "load": {"core", "protocol"},
     "py": {"server", "load", "sketch", "core"},
 }
