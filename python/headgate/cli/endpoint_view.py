@@ -6,6 +6,7 @@ from typing import Any
 
 from headgate.cli.output import Lines, Table
 from headgate.cli.recent_view import recent_view
+from headgate.cli.text import size
 from headgate.cli.traffic_view import traffic_view, traffic_words
 from headgate.cli.version_words import memory_words, optional_inputs, place, place_reason, run_times
 
@@ -39,11 +40,25 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
     lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *_versions(versions)]
     lines += [line for name, version in versions.items() if (line := place_reason(name, version))]
     lines += [line for name, version in versions.items() if (line := optional_inputs(name, version))]
+    lines += _capture(one["capture"])
     lines += [
         f"blocked since {block['since']}: {block['version'] or block['digest']} ({block['reason']})"
         for block in one["blocks"]
     ]
     return lines
+
+
+def _capture(capture: dict[str, Any] | None) -> Lines:
+    """What is captured of one."""
+    if capture is None or (capture["share"] is None and not capture["disk_files"]):
+        return []
+    share = "off" if capture["share"] is None else f"{capture['share']} of requests"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in capture["dropped"].items() if count)
+    return [
+        f"capture: {share}; {capture['rows']} since the start"
+        + (f" (dropped: {dropped})" if dropped else "")
+        + f"; {capture['disk_files']} files, {size(capture['disk_bytes'])}"
+    ]
 
 
 def _versions(versions: dict[str, dict[str, Any]]) -> Lines:

@@ -9,6 +9,9 @@ from typing import Any
 import headgate
 from headgate.gateway.settings import SMALL_PART, Settings
 
+#: The folder of captured requests in the state folder.
+CAPTURES = "captures"
+
 
 def native_config(
     settings: Settings, library: str | None, device_libraries: Sequence[Path], connections: int
@@ -40,5 +43,7 @@ def native_config(
         "shadow_memory_bytes": settings.shadow_memory_bytes,
         "sketch_memory_bytes": settings.sketch_memory_bytes,
         "sketches": settings.sketches,
+        "capture_folder": str(settings.state / CAPTURES),
+        "capture_bytes": settings.capture_bytes,
         "version": headgate.__version__,
     }

@@ -72,6 +72,7 @@ class ValidatedSettings:
     shadow_cpu: float | None = None
     shadow_memory: int | None = None
     sketch_memory: int | None = None
+    capture_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Settings:
     shadow_cpu: float
     shadow_memory_bytes: int
     sketch_memory_bytes: int
+    capture_bytes: int
 
     @property
     def kept(self) -> dict[str, int]:
@@ -265,6 +267,7 @@ def resolve(
         shadow_cpu=0.25 if given.shadow_cpu is None else given.shadow_cpu,
         shadow_memory_bytes=256 << 20 if given.shadow_memory is None else given.shadow_memory,
         sketch_memory_bytes=256 << 20 if given.sketch_memory is None else given.sketch_memory,
+        capture_bytes=16 << 30 if given.capture_size is None else given.capture_size,
     )
 
 

@@ -256,6 +256,13 @@ SETTINGS: tuple[Setting, ...] = (
         "256MiB",
     ),
     Setting("sketch-memory", "SIZE", parse_size, "The most memory for drift sketches, all told.", "256MiB"),
+    Setting(
+        "capture-size",
+        "SIZE",
+        parse_size,
+        "The most disk space for captured requests, over all endpoints; the oldest files go first.",
+        "16GiB",
+    ),
 )
 
 BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}

@@ -161,6 +161,12 @@ impl Sample {
         Sample { salt: format!("{endpoint}/{purpose}").into(), share, by }
     }
 
+    /// What keys are hashed with.
+    #[must_use]
+    pub fn salt(&self) -> &str {
+        &self.salt
+    }
+
     /// Whether it chooses a request with that number and, where it has one, that sticky key.
     #[inline]
     #[must_use]

@@ -20,9 +20,14 @@ pub const SLOTS: usize = 10_000;
 ///
 /// Any implementation of xxh64 gives the same slot. A key of any length is hashed whole.
 pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
+    slot_of_hash(key_hash(salt, key))
+}
+
+/// The hash of a key: `xxh64(salt || 0x00 || key)`, seed 0.
+pub fn key_hash(salt: &str, key: &[u8]) -> u64 {
     const INLINE: usize = 256;
     let length = salt.len() + 1 + key.len();
-    let hash = if length <= INLINE {
+    if length <= INLINE {
         let mut buffer = [0u8; INLINE];
         buffer[..salt.len()].copy_from_slice(salt.as_bytes());
         buffer[salt.len() + 1..length].copy_from_slice(key);
@@ -33,8 +38,7 @@ pub fn slot_of(salt: &str, key: &[u8]) -> u16 {
         hasher.update(&[0]);
         hasher.update(key);
         hasher.digest()
-    };
-    slot_of_hash(hash)
+    }
 }
 
 /// The slot of a uniform 64-bit number: a hash, or a draw for a request without a key.

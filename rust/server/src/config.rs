@@ -79,6 +79,12 @@ pub struct Config {
     /// Whether inputs and outputs are sketched.
     #[serde(default = "default_true")]
     pub sketches: bool,
+    /// The folder of captured requests; nothing is captured if missing.
+    #[serde(default)]
+    pub capture_folder: Option<PathBuf>,
+    /// The most disk space of captured requests, over all endpoints, in bytes.
+    #[serde(default = "default_capture_bytes")]
+    pub capture_bytes: u64,
     /// The share of the cores that shadows may take together.
     #[serde(default = "default_shadow_cpu")]
     pub shadow_cpu: f64,
@@ -122,6 +128,9 @@ fn default_body_timeout() -> u64 {
 }
 fn default_sketch_memory() -> usize {
     256 << 20
+}
+fn default_capture_bytes() -> u64 {
+    16 << 30
 }
 fn default_shadow_cpu() -> f64 {
     0.25

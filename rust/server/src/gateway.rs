@@ -1,5 +1,7 @@
 //! The data plane as a whole: created idle, started once, stopped once.
 
+mod families;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,23 +18,20 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::after::access_log::AccessLog;
 use crate::after::exposition::{self, ExpositionFormat};
-use crate::budget;
+use crate::capture::writer::CaptureWriter;
 use crate::config::Config;
 use crate::event_queue::EventQueue;
 use crate::io_thread::{self, IoThread};
-use crate::metrics::rendering::{Gauges, families, totals};
+use crate::metrics::rendering::totals;
 use crate::scheduling::{request_short_slices, runtime, spawn};
 use crate::serving::background::BackgroundThread;
 use crate::serving::dry_run::{DryRun, dry_run};
-use crate::serving::limit_registry;
-use crate::serving::load_tracker;
-use crate::serving::probes;
 use crate::serving::publisher::Publisher;
-use crate::serving::residency::{self, ModelRepository};
+use crate::serving::residency::ModelRepository;
 use crate::serving::run_monitor::{self, RunMonitorThread};
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
-use crate::serving::status::{self, endpoint_status};
+use crate::serving::status::endpoint_status;
 use crate::shadow;
 use crate::thread::io::{IoMessage, Mailbox};
 use crate::thread::mailboxes::{self, MailboxWaker};
@@ -48,6 +47,7 @@ pub struct Gateway {
     sketches: Arc<SketchRegistry>,
     events: Arc<EventQueue>,
     access_log: Option<Arc<AccessLog>>,
+    capture_writer: CaptureWriter,
     publisher: Arc<Publisher>,
     background: BackgroundThread,
     mailboxes: Vec<Mailbox>,
@@ -116,7 +116,8 @@ impl Gateway {
         let access_log =
             config.access_log.as_deref().map(|path| AccessLog::open(path, config.access_log_share));
         let access_log = access_log.transpose()?.map(Arc::new);
-        let shared = Arc::new(Shared::new(config, &engine, pool));
+        let capture_writer = CaptureWriter::new(&config);
+        let shared = Arc::new(Shared::new(config, &engine, pool, capture_writer.registry.clone()));
         let publisher = Arc::new(Publisher::new(
             shared.clone(),
             engine.clone(),
@@ -136,6 +137,7 @@ impl Gateway {
             sketches,
             events,
             access_log,
+            capture_writer,
             publisher,
             background,
             mailboxes,
@@ -193,6 +195,7 @@ impl Gateway {
         if let Some(log) = &self.access_log {
             log.start()?;
         }
+        self.capture_writer.start()?;
         let (stop_accepting, stop) = oneshot::channel();
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
         let acceptor = runtimes.next().map(|runtime| {
@@ -299,27 +302,6 @@ impl Gateway {
         totals(&self.shared.metrics, Instant::now())
     }
 
-    fn families(&self) -> Vec<Value> {
-        let gauges = Gauges {
-            generation: self.shared.snapshot.load().generation,
-            waiting: self.shared.pool.waiting_tasks(),
-            sketch_bytes: self.sketches.bytes(),
-            log_dropped: self.access_log.as_ref().map_or(0, |log| log.dropped.load(Relaxed)),
-        };
-        let mut families = families(&self.shared.metrics, &gauges, Instant::now());
-        families.extend(limit_registry::families(&self.shared.limit_registry));
-        families.extend(budget::families(&self.shared.large_requests, &self.shared.small_requests));
-        families.extend(residency::families(&self.engine, &self.shared.fetcher));
-        families.extend(residency::device_families(&self.engine));
-        families.extend(probes::families(&self.shared.snapshot.load()));
-        families.extend(status::families(&self.shared.snapshot.load()));
-        let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
-        families.extend(load_tracker::families(&loads));
-        families.extend(run_monitor::families(&self.shared, &self.shared.snapshot.load()));
-        families.extend(shadow::families::families(&self.shared.shadows));
-        families
-    }
-
     /// The drift report of an endpoint.
     ///
     /// # Errors
@@ -359,9 +341,9 @@ impl Gateway {
 
     /// The status, with the `wanted` endpoints alone, because a thousand of them take milliseconds.
     pub fn status_of(&self, wanted: impl Fn(&str) -> bool) -> Value {
-        let snapshot = self.shared.snapshot.load_full();
+        let (snapshot, captures) = (self.shared.snapshot.load_full(), &self.shared.captures);
         let live = snapshot.endpoints.iter().filter(|(name, _)| wanted(name));
-        let live = live.map(|(name, endpoint)| (name.to_string(), endpoint_status(endpoint)));
+        let live = live.map(|(name, endpoint)| (name.to_string(), endpoint_status(endpoint, captures)));
         let unloaded = snapshot.unloaded.iter().filter(|(name, _)| wanted(name)).map(|(name, spec)| {
             let facts = json!({
                 "revision": spec.revision, "champion": spec.champion, "versions": {}, "unloaded": true,
@@ -423,6 +405,7 @@ impl Gateway {
         if let Some(log) = &self.access_log {
             clean &= log.stop(deadline);
         }
+        clean &= self.capture_writer.stop(deadline);
         clean &= self.shared.fetcher.stop(deadline);
         clean &= self.publisher.stop(deadline);
         clean &= self.shared.pool.stop(deadline);

@@ -1,13 +1,14 @@
 //! The server of the data plane: connections, calls, the phases of a request, work after it, the endpoints that are served, threads.
 //!
 //! Each folder is a room, and its `mod.rs` says what lives there. An import never goes up. From the top: [`gateway`] (start and stop),
-//! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], [`shadow`], and files
-//! without a folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, `headgate_core::route`,
+//! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], [`shadow`] and
+//! [`capture`], and files without a folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, `headgate_core::route`,
 //! `request::attempt`, the engine's `models/placement`, `headgate_runtime::session`, `after::record`.
 
 pub mod after;
 pub mod budget;
 pub mod call;
+pub mod capture;
 pub mod config;
 pub mod copied_run;
 pub mod event_queue;

@@ -78,6 +78,17 @@ ENDPOINT: dict[str, Any] = {
     "columns": {},
     "timeout_ms": 30000,
     "baseline": None,
+    "capture": {
+        "share": "1%",
+        "keep_ms": 604_800_000,
+        "max_bytes": 2 << 30,
+        "rows": 1234,
+        "dropped": {"queue_full": 5, "too_large": 0},
+        "errors": 0,
+        "failure": None,
+        "disk_files": 3,
+        "disk_bytes": 3 << 20,
+    },
 }
 
 
@@ -106,6 +117,7 @@ def test_get_shows_one_endpoint_with_alarms_blocks_and_versions() -> None:
         "on cuda:0",
         "cold, 1.5 MiB",
         "v0 (bad)",
+        "capture: 1% of requests; 1234 since the start (dropped: 5 queue_full); 3 files, 3 MiB",
     ]:
         assert part in result.stdout
 

@@ -14,6 +14,7 @@ from headgate.control.domain.plan import document_diff, rollback_to, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.traffic import Block
+from headgate.control.reads import capture
 from headgate.control.reads.views import (
     AuditView,
     BlockView,
@@ -58,7 +59,7 @@ def summary(state: EndpointState, status: Status, refused: Sequence[str] = ()) -
         blocked=len(live.blocked),
         since=seconds(live.since),
         notes=differences(live, current.spec.declared),
-        alarms=[*state.alarms(), *_refused(refused)],
+        alarms=[*state.alarms(), *capture.alarms(status), *_refused(refused)],
     )
 
 
@@ -108,7 +109,8 @@ def endpoint(
         if frozen is None
         else FrozenView(since=seconds(frozen.when), who=frozen.who, reason=frozen.reason),
         notes=differences(live, spec.declared),
-        alarms=[*state.alarms(), *_refused(refused)],
+        alarms=[*state.alarms(), *capture.alarms(status), *_refused(refused)],
+        capture=capture.capture(status),
         columns=spec.columns,
         timeout_ms=spec.limits.timeout,
         baseline=spec.baseline,

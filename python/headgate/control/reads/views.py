@@ -168,6 +168,29 @@ class EndpointSummary(TypedDict):
     alarms: list[str]
 
 
+class CaptureFailure(TypedDict):
+    """Why nothing is captured at present, and since when."""
+
+    reason: str
+    since: str
+
+
+class CaptureView(TypedDict):
+    """What is captured of an endpoint: ``share``, ``keep_ms`` and ``max_bytes`` are None while it is off. Rows that were written and
+    requests that were dropped, by reason, since the start; files on the disk.
+    """
+
+    share: str | None
+    keep_ms: int | None
+    max_bytes: int | None
+    rows: int
+    dropped: dict[str, int]
+    errors: int
+    failure: CaptureFailure | None
+    disk_files: int
+    disk_bytes: int
+
+
 class EndpointView(TypedDict):
     """Everything about one endpoint; ``document`` is the text as it was applied."""
 
@@ -184,6 +207,7 @@ class EndpointView(TypedDict):
     frozen: FrozenView | None
     notes: list[str]
     alarms: list[str]
+    capture: CaptureView | None
     columns: dict[str, list[str]]
     timeout_ms: int
     baseline: str | None

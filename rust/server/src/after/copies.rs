@@ -4,10 +4,10 @@
 //! request to an endpoint without shadows and capture one comparison. The tensors are handed over once the response is out: they get one
 //! owner that all share, and nothing is copied but small rows of a batch, whose slab the next batch needs.
 //!
-//! Not here: the queues and what becomes of copies (`shadow`).
+//! Not here: the queues and what becomes of copies (`shadow`, `capture`).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_core::route::{RouteDecision, RouteReason, sticky_key};
@@ -16,6 +16,7 @@ use headgate_core::shadow::Shadow;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 
+use crate::after::capturing::{CapturedEnd, DrawnCapture};
 use crate::copied_run::{Answer, CopiedRun};
 use crate::serving::shared::LiveEndpoint;
 use crate::shadow::live_shadow::LiveShadow;
@@ -30,8 +31,8 @@ const MAX_VALUE: usize = 64;
 pub struct DrawnCopies {
     /// The shadows that get it.
     shadows: Vec<DrawnShadow>,
-    /// Whether it is captured.
-    pub capture: bool,
+    /// What the capture says of it, if it is captured.
+    capture: Option<DrawnCapture>,
     /// `x-request-id` of the request.
     request_id: Option<HeaderValue>,
 }
@@ -52,6 +53,8 @@ pub struct DrawnRequest<'a, F> {
     pub number: u64,
     /// `x-request-id`.
     pub request_id: Option<&'a HeaderValue>,
+    /// When its first byte came.
+    pub received: Instant,
 }
 
 /// Draws the copies of a request. Mostly there are none.
@@ -82,8 +85,8 @@ fn draw_copies<F: RequestFields>(
             shadows.push(DrawnShadow { index: index as u8, slices: slices.collect() });
         }
     }
-    let capture = endpoint.capture.as_ref().is_some_and(|it| it.sample.chooses(request.number, key));
-    if shadows.is_empty() && !capture {
+    let capture = DrawnCapture::draw(endpoint, decision, request.number, key, request.received);
+    if shadows.is_empty() && capture.is_none() {
         return None;
     }
     Some(Box::new(DrawnCopies { shadows, capture, request_id: request.request_id.cloned() }))
@@ -116,31 +119,36 @@ pub struct FinishedRun {
     pub run: Option<RunResult>,
     /// Whether they have outputs.
     pub answer: Answer,
+    /// How the request ended.
+    pub end: CapturedEnd,
 }
 
 impl FinishedRun {
-    /// The run of a request that ended with `code`. `failed` says that its run failed. `None` if it says nothing about the version: the
+    /// The run of a request and its `end`. `failed` says that its run failed. `None` if it says nothing about the version: the
     /// request was at fault, was shed, or its client left.
-    pub fn new(run: Option<RunResult>, failed: bool, code: Option<Code>) -> Option<FinishedRun> {
-        let answer = match code {
+    pub fn new(run: Option<RunResult>, failed: bool, end: CapturedEnd) -> Option<FinishedRun> {
+        let answer = match end.code {
             _ if run.is_some() && !failed => Answer::Outputs,
             Some(code @ (Code::BackendFailed | Code::Internal | Code::DeadlineExceeded)) => {
                 Answer::Failed(code)
             }
             _ => return None,
         };
-        Some(FinishedRun { run, answer })
+        Some(FinishedRun { run, answer, end })
     }
 }
 
 /// Hands a request over to those that drew it, after its response.
 pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: FinishedRun) {
-    let FinishedRun { run, answer } = finished;
+    let FinishedRun { run, answer, end } = finished;
     let live = |drawn: DrawnShadow| Some((live_shadow(endpoint, drawn.index)?, drawn.slices));
     let shadows = drawn.shadows.into_iter().filter_map(live);
     let Some(run) = run.and_then(|run| run.detach(MAX_COPIED).ok()) else {
         if let Answer::Failed(code) = answer {
             shadows.for_each(|(shadow, _)| shadow.count_lost(code));
+        }
+        if let Some(capture) = drawn.capture {
+            capture.hand_over(endpoint, end, None);
         }
         return;
     };
@@ -148,6 +156,9 @@ pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: Finished
     let request_id = drawn.request_id;
     let copied = Arc::new(CopiedRun { run, answer, bytes, at: SystemTime::now(), request_id });
     shadows.for_each(|(shadow, slices)| shadow.offer(&copied, slices));
+    if let Some(capture) = drawn.capture {
+        capture.hand_over(endpoint, end, Some(&copied));
+    }
 }
 
 fn live_shadow(endpoint: &LiveEndpoint, index: u8) -> Option<&LiveShadow> {

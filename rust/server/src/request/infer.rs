@@ -196,7 +196,12 @@ fn route(
     let deadlines = Deadlines::new(call.received, endpoint.timeout, after, client);
     // The row sampler hashes this number with the place of a row, and each draw with its own salt, so that one number serves both.
     let number = io.draw();
-    let drawn = DrawnRequest { fields, number, request_id: call.context.request_id.as_ref() };
+    let drawn = DrawnRequest {
+        fields,
+        number,
+        request_id: call.context.request_id.as_ref(),
+        received: call.received,
+    };
     let copies = copies::draw(&endpoint, decision, &drawn);
     let routed = RoutedVersion { endpoint, index: version, thread: io.thread, reason };
     let mut record = RecordHandle::begin(routed, call.received, number);

@@ -387,8 +387,10 @@ impl PublisherCore {
             let sketch = self.sketches.version(spec, version, model.signature(), baseline.as_ref())?;
             let metrics = self.shared.metrics.version(&spec.name, &version.name);
             let breaker = self.shared.limit_registry.breaker(spec, version);
+            let capture = self.shared.captures.version(spec, version, model.signature());
             let shadow = self.shared.shadows.shadow_of(spec, version, models);
-            VersionState::new(spec, version, VersionParts { model, metrics, sketch, breaker, shadow })
+            let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow };
+            VersionState::new(spec, version, parts)
         })?;
         endpoint.quota = self.shared.limit_registry.quota(spec);
         Ok(endpoint)

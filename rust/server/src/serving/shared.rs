@@ -10,6 +10,7 @@ use headgate_engine::{Engine, WorkerPool};
 use tokio::sync::watch;
 
 use crate::budget::{ByteBudget, SmallBudget};
+use crate::capture::registry::CaptureRegistry;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::serving::fetcher::Fetcher;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub metrics: Metrics,
     /// The rate limiters and breakers.
     pub limit_registry: LimitRegistry,
+    /// What is captured.
+    pub captures: Arc<CaptureRegistry>,
     /// The shadows.
     pub shadows: ShadowRegistry,
     /// The threads for long runs.
@@ -69,13 +72,19 @@ pub struct Shared {
 
 impl Shared {
     /// The state before the start: the snapshot is empty, and the gateway is not ready.
-    pub fn new(config: Config, engine: &Arc<Engine>, pool: WorkerPool) -> Shared {
+    pub fn new(
+        config: Config,
+        engine: &Arc<Engine>,
+        pool: WorkerPool,
+        captures: Arc<CaptureRegistry>,
+    ) -> Shared {
         let threads = config.io_threads;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
         Shared {
             snapshot: Arc::new(ArcSwap::from_pointee(Snapshot::default())),
             metrics: Metrics::new(threads),
             limit_registry: LimitRegistry::default(),
+            captures,
             shadows: ShadowRegistry::new(config.shadow_cores(), config.shadow_memory_bytes),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),

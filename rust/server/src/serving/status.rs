@@ -5,6 +5,7 @@ use headgate_engine::Batcher;
 use headgate_engine::PlacementDecision;
 use serde_json::{Map, Value, json};
 
+use crate::capture::registry::CaptureRegistry;
 use crate::serving::probes;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
@@ -19,7 +20,7 @@ pub fn families(snapshot: &Snapshot<VersionState>) -> [Value; 1] {
 }
 
 /// The status of an endpoint.
-pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
+pub fn endpoint_status(endpoint: &LiveEndpoint, captures: &CaptureRegistry) -> Value {
     let champion = &endpoint.versions[endpoint.champion as usize].name;
     // The version that answers for a challenger whose breaker is open.
     let instead = endpoint.fallback.champion.then_some(champion);
@@ -64,6 +65,7 @@ pub fn endpoint_status(endpoint: &LiveEndpoint) -> Value {
         "revision": endpoint.revision,
         "champion": champion,
         "versions": versions,
+        "capture": captures.status(&endpoint.name, endpoint.capture.as_ref()),
     })
 }
 

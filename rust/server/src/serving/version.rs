@@ -9,6 +9,7 @@ use headgate_engine::MemoryPin;
 use headgate_engine::Model;
 use http::{HeaderName, HeaderValue};
 
+use crate::capture::registry::VersionCapture;
 use crate::metrics::VersionMetrics;
 use crate::serving::recent_success::RecentSuccess;
 use crate::serving::sketch_registry::VersionSketch;
@@ -25,6 +26,8 @@ pub struct VersionState {
     pub metrics: Arc<VersionMetrics>,
     /// The sketches, unless they are off.
     pub sketch: Option<Arc<VersionSketch>>,
+    /// What its requests need to be captured; `None` if they are not.
+    pub capture: Option<VersionCapture>,
     /// The shadow that it is, if it gets copies of requests.
     pub shadow: Option<Arc<LiveShadow>>,
     /// Whether it is a constant, which answers every request that fits its signature.
@@ -51,6 +54,8 @@ pub struct VersionParts {
     pub sketch: Option<Arc<VersionSketch>>,
     /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
+    /// What its requests need to be captured; `None` if they are not.
+    pub capture: Option<VersionCapture>,
     /// The shadow that it is, if it gets copies of requests.
     pub shadow: Option<Arc<LiveShadow>>,
 }
@@ -61,7 +66,7 @@ impl VersionState {
     /// # Errors
     /// `internal` if a name cannot be a header value, which the grammar of names rules out.
     pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
-        let VersionParts { model, metrics, sketch, breaker, shadow } = parts;
+        let VersionParts { model, metrics, sketch, breaker, capture, shadow } = parts;
         let header = |text: &str| {
             HeaderValue::from_str(text)
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
@@ -73,6 +78,7 @@ impl VersionState {
             model,
             metrics,
             sketch,
+            capture,
             breaker,
             shadow,
             version_header: header(&version.name)?,

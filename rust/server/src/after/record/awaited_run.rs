@@ -8,6 +8,7 @@ use headgate_core::error::{Code, Result};
 use headgate_engine::{PendingRun, RunOutcome, RunResult};
 
 use super::routed_version::RoutedVersion;
+use crate::after::capturing::CapturedEnd;
 use crate::after::copies::{self, DrawnCopies, FinishedRun};
 use crate::copied_run::Answer;
 
@@ -63,7 +64,8 @@ impl Drop for AwaitedRun {
             if let Some(drawn) = copies {
                 let (run, answer) =
                     (RunResult::Single(outcome.lease), Answer::Failed(Code::DeadlineExceeded));
-                copies::hand_over(&routed.endpoint, *drawn, FinishedRun { run: Some(run), answer });
+                let end = CapturedEnd { code: Some(Code::DeadlineExceeded), run_ns: Some(outcome.run_ns) };
+                copies::hand_over(&routed.endpoint, *drawn, FinishedRun { run: Some(run), answer, end });
             }
         });
     }

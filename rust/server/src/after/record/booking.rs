@@ -9,6 +9,7 @@ use headgate_engine::RunResult;
 use super::timing::nanos;
 use super::{LogSample, RequestRecord};
 use crate::after::access_log::LogEntry;
+use crate::after::capturing::CapturedEnd;
 use crate::after::copies::{self, DrawnCopies, FinishedRun};
 use crate::after::sketching::SampledRun;
 use crate::after::thread_state;
@@ -50,7 +51,8 @@ impl RequestRecord {
     #[cold]
     fn hand_over(&mut self, drawn: DrawnCopies, code: Option<Code>) {
         let run = self.sample.run.take();
-        if let Some(finished) = FinishedRun::new(run, self.sample.failed, code) {
+        let end = CapturedEnd { code, run_ns: self.timing.run_ns };
+        if let Some(finished) = FinishedRun::new(run, self.sample.failed, end) {
             copies::hand_over(self.endpoint(), drawn, finished);
         }
     }

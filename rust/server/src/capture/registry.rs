@@ -1,0 +1,101 @@
+//! Which versions are captured, and the counters of each endpoint's capture, which outlive the revisions.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use headgate_capture::counters::DropReason;
+use headgate_capture::layout::{FileLayout, VersionIdentity};
+use headgate_capture::row::RowFacts;
+use headgate_capture::store::{CaptureTarget, CountersByEndpoint, Retention};
+use headgate_core::shadow::{Capture, CaptureSpec};
+use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::tensor::Signature;
+use serde_json::{Map, Value, json};
+
+use crate::capture::queue::{CaptureDestination, CaptureQueue, CapturedRequest};
+use crate::config::Config;
+use crate::copied_run::CopiedRun;
+
+/// What the requests of one version need to be captured.
+pub struct VersionCapture {
+    destination: Arc<CaptureDestination>,
+    queue: Arc<CaptureQueue>,
+}
+
+impl VersionCapture {
+    /// Captures a request; `run` has its tensors, unless they were lost. Never waits.
+    pub fn capture(&self, facts: RowFacts, run: Option<Arc<CopiedRun>>) {
+        self.queue.offer(CapturedRequest { destination: self.destination.clone(), facts, run });
+    }
+}
+
+/// The capture of all endpoints.
+pub struct CaptureRegistry {
+    folder: Option<PathBuf>,
+    /// The most bytes of all files.
+    pub max_bytes: u64,
+    /// The counters.
+    pub counters: Arc<CountersByEndpoint>,
+    /// The queue to the writer.
+    pub queue: Arc<CaptureQueue>,
+}
+
+impl CaptureRegistry {
+    /// The registry of a gateway, whose requests go to this queue.
+    pub fn new(config: &Config, queue: CaptureQueue) -> CaptureRegistry {
+        let queue = Arc::new(queue);
+        let (folder, max_bytes) = (config.capture_folder.clone(), config.capture_bytes);
+        CaptureRegistry { folder, max_bytes, counters: Arc::default(), queue }
+    }
+
+    /// The folder of all files; none if the gateway has nowhere to put them.
+    pub fn folder(&self) -> Option<&PathBuf> {
+        self.folder.as_ref()
+    }
+
+    /// What the requests of a version need. `None` if the endpoint is not captured.
+    pub fn version(
+        &self,
+        spec: &EndpointSpec,
+        version: &VersionSpec,
+        signature: &Signature,
+    ) -> Option<VersionCapture> {
+        let capture: &CaptureSpec = spec.capture.as_ref().filter(|_| self.folder.is_some())?;
+        let identity = VersionIdentity {
+            endpoint: spec.name.clone(),
+            version: version.name.clone(),
+            digest: version.digest.clone(),
+        };
+        let layout = Arc::new(FileLayout::new(identity, signature, &spec.columns, &capture.redact));
+        let retention = Retention { keep_ms: capture.keep_ms, max_bytes: capture.max_bytes };
+        let target = CaptureTarget { layout, retention };
+        let destination = Arc::new(CaptureDestination { target, counters: self.counters.of(&spec.name) });
+        Some(VersionCapture { destination, queue: self.queue.clone() })
+    }
+
+    /// What is captured of an endpoint; `null` if nothing is and nothing was.
+    pub fn status(&self, endpoint: &str, capture: Option<&Capture>) -> Value {
+        let Some(counters) = self.counters.find(endpoint) else { return Value::Null };
+        let dropped: Map<String, Value> = DropReason::ALL
+            .iter()
+            .map(|&reason| (reason.as_str().to_owned(), json!(counters.dropped(reason))))
+            .collect();
+        let failure = counters.failure().map(|failure| {
+            let since = humantime::format_rfc3339_seconds(failure.since).to_string();
+            json!({"reason": failure.reason, "since": since})
+        });
+        let spec = capture.map(|capture| &capture.spec);
+        json!({
+            "share": spec.map(|spec| spec.share),
+            "keep_ms": spec.map(|spec| spec.keep_ms),
+            "max_bytes": spec.map(|spec| spec.max_bytes),
+            "rows": counters.rows.load(Relaxed),
+            "dropped": dropped,
+            "errors": counters.errors.load(Relaxed),
+            "failure": failure,
+            "disk_files": counters.disk_files.load(Relaxed),
+            "disk_bytes": counters.disk_bytes.load(Relaxed),
+        })
+    }
+}
