@@ -29,6 +29,7 @@ ROOMS: dict[str, list[set[str]]] = {
             "scheduling",
         },
         {"shadow", "capture"},
+        {"replay"},
         {"serving"},
         {"thread"},
         {"transport"},

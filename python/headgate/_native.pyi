@@ -68,6 +68,15 @@ class Gateway:
     def shadows(self, endpoint: str) -> bytes:
         """The report on the shadows of an endpoint (JSON); see ``docs/design/shadow.md``."""
 
+    def start_replay(self, endpoint: str, request: bytes) -> bytes:
+        """Begins a replay of captured requests (JSON of ``rust/server/src/replay/registry.rs``); its report so far (JSON). Reads files."""
+
+    def replays(self, endpoint: str) -> bytes:
+        """The reports of an endpoint's replays since the start, newest first (JSON)."""
+
+    def cancel_replay(self, endpoint: str, replay: int) -> bytes:
+        """Ends a replay; its report (JSON)."""
+
     def reopen_access_log(self) -> None:
         """Opens the path of the access log anew, for one that was moved away; nothing without one. What cannot be opened raises,
         and the file that was open is written on."""

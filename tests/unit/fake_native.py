@@ -15,7 +15,7 @@ import xxhash
 
 from headgate import _native
 from headgate.control.domain.shares import Run, Table
-from headgate.errors import PolicyInvalid
+from headgate.errors import NotFound, PolicyInvalid
 
 SLOTS = 10_000
 SIGNATURE = {
@@ -48,6 +48,7 @@ class FakeNative:
         self.given: list[dict[str, Any]] = []
         self.applied: list[dict[str, Any]] = []
         self.requests: dict[tuple[str, str], int] = {}
+        self.replayed: list[dict[str, Any]] = []
 
     def close(self) -> None:
         os.close(self._fd)
@@ -155,6 +156,31 @@ class FakeNative:
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         window = {"seconds": window_seconds, "from": 0, "to": window_seconds}
         return json.dumps({"endpoint": endpoint, "window": window, "baseline": None, "features": []}).encode()
+
+    def start_replay(self, endpoint: str, request: bytes) -> bytes:
+        asked = json.loads(request)
+        report = {
+            "id": len(self.replayed) + 1,
+            "endpoint": endpoint,
+            "version": asked["version"],
+            "against": {"version": asked.get("against", "v1"), "digest": "sha256:1"},
+            "state": "running",
+            "error": None,
+            "asked": asked,
+        }
+        self.replayed.append(report)
+        return json.dumps(report).encode()
+
+    def replays(self, endpoint: str) -> bytes:
+        found = [one for one in reversed(self.replayed) if one["endpoint"] == endpoint]
+        return json.dumps({"replays": found}).encode()
+
+    def cancel_replay(self, endpoint: str, replay: int) -> bytes:
+        for one in self.replayed:
+            if (one["endpoint"], one["id"]) == (endpoint, replay):
+                one["state"] = "cancelled"
+                return json.dumps(one).encode()
+        raise NotFound(f"endpoint {endpoint!r} has no replay {replay}")
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         asked = json.loads(table)

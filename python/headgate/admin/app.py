@@ -32,6 +32,7 @@ from headgate.admin.endpoints import Endpoints
 from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
 from headgate.admin.openapi import describe
 from headgate.admin.paths import Paths
+from headgate.admin.replays import ReplayCalls
 from headgate.admin.rest import Rest
 from headgate.admin.table import ApiCall, calls
 from headgate.admin.tokens import Tokens
@@ -70,7 +71,7 @@ _PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:revision}"}
 
 def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:
     """The app. ``hosts`` are the names beside loopback that callers may use."""
-    table = calls(Endpoints(control), Rest(control, tokens))
+    table = calls(Endpoints(control), ReplayCalls(control), Rest(control, tokens))
     described_calls = list(table)
     description = functools.cache(lambda: describe(described_calls))
 

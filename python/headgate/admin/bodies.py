@@ -5,7 +5,7 @@ Not here: documents (``documents``). Next: ``admin_request``.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -44,6 +44,26 @@ class RestoreTo(Body):
     """The revision to go back to."""
 
     revision: Annotated[int, Field(ge=1)]
+
+
+class NewReplay(Body):
+    """Captured requests that are put to a version; ``against`` is whose requests they are, the champion's when absent."""
+
+    version: VersionName
+    against: VersionName | None = None
+    since: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description='Requests from that time on, such as "2027-03-01T03:12:04Z".'
+    )
+    until: Annotated[str, Field(max_length=64)] | None = Field(None, description="Requests before that time.")
+    max_requests: Annotated[int, Field(ge=1, le=10**12)] | None = Field(
+        None, description="At most so many, the oldest first."
+    )
+    compare: Annotated[dict[str, Any], Field(max_length=1024)] | None = Field(
+        None, description="How outputs are compared, by name, as a shadow's in a document."
+    )
+    timeout: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description='How long a run may take, such as "200ms"; as long as a request when absent.'
+    )
 
 
 class ExplainRequest(BaseModel):

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from headgate.admin import bodies
 from headgate.admin.admin_request import AdminRequest
 from headgate.admin.endpoints import Endpoints
+from headgate.admin.replays import ReplayCalls
 from headgate.admin.rest import Rest
 from headgate.admin.tokens import Role, TokenView
 from headgate.control.domain import results
@@ -64,6 +65,8 @@ _ACTIONS = {
     ("PUT", _E): "apply",
     ("DELETE", _E): "remove",
     ("PATCH", f"{_E}/traffic"): "traffic",
+    ("POST", f"{_E}/replays"): "replay",
+    ("DELETE", f"{_E}/replays/{{id}}"): "replay_cancel",
     ("POST", "/v1/tokens"): "token_create",
     ("DELETE", "/v1/tokens/{id}"): "token_revoke",
 }
@@ -81,9 +84,10 @@ def _act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **mor
     )
 
 
-def calls(endpoints: Endpoints, rest: Rest) -> list[ApiCall]:
+def calls(endpoints: Endpoints, replays: ReplayCalls, rest: Rest) -> list[ApiCall]:
     """The table."""
-    return [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_other_calls(rest), *_caller_calls(rest)]
+    about_endpoints = [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_replay_calls(replays)]
+    return [*about_endpoints, *_other_calls(rest), *_caller_calls(rest)]
 
 
 def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
@@ -154,6 +158,28 @@ def _action_calls(e: Endpoints) -> list[ApiCall]:
         _act("unfreeze", e.unfreeze, "Lifts a freeze.", bodies.ReasonBody, matches=True),
         _act("restore", e.restore, "Goes to an old revision.", bodies.RestoreTo, matches=True, later=True),
         explain,
+    ]
+
+
+def _replay_calls(r: ReplayCalls) -> list[ApiCall]:
+    path, report = f"{_E}/replays", dict[str, Any]
+    return [
+        ApiCall(
+            "POST",
+            path,
+            "operator",
+            r.start,
+            results.OperationView,
+            "Puts captured requests to a version, and compares its answers with those that were given.",
+            bodies.NewReplay,
+            "json",
+            status=202,
+        ),
+        _read(path, r.list, {"replays": [report]}, "Replays since the start of the gateway, newest first."),
+        _read(f"{path}/{{id}}", r.get, report, "One replay."),
+        ApiCall(
+            "DELETE", f"{path}/{{id}}", "operator", r.cancel, report, "Ends a replay.", query=("reason",)
+        ),
     ]
 
 

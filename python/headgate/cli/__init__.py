@@ -34,6 +34,9 @@ COMMANDS: dict[str, Entry] = {
     ),
     "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
     "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
+    "replay": Entry(
+        "replay", "Put captured requests to a version, and compare its answers with those that were given."
+    ),
     "models": Entry("models", "List models, and what was refused or did not load."),
     "events": Entry("events", "Show what happened, or follow what happens."),
     "audit": Entry("journal", "Show who changed what, and how it ended."),

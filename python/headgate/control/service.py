@@ -34,6 +34,7 @@ from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.refused_documents import RefusedDocuments
+from headgate.control.writes.replays import Replays
 from headgate.control.writes.resolve import ArtifactUse, Resolver
 from headgate.control.writes.runner import Runner
 from headgate.control.writes.start_recovery import StartRecovery
@@ -78,6 +79,7 @@ class Control(Queries):
         self._files = DocumentFiles(self._context, self.apply)
         self._start_recovery = StartRecovery(self._context)
         self.operations = Operations(self._context)
+        self.replays = Replays(self._context, self.operations, self.audit_log)
         self._maintenance = Maintenance(self._context, self._endpoints)
         self._integrity = Integrity(self._context, self._endpoints)
         self._artifact_repair = ArtifactRepair(self._context, artifacts, self._endpoints)

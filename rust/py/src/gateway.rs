@@ -152,6 +152,18 @@ impl Gateway {
         detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.shadows(endpoint)?)))
     }
 
+    fn start_replay(&self, py: Python<'_>, endpoint: &str, request: &[u8]) -> PyResult<Vec<u8>> {
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.start_replay(endpoint, request)?)))
+    }
+
+    fn replays(&self, py: Python<'_>, endpoint: &str) -> PyResult<Vec<u8>> {
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.replays(endpoint))))
+    }
+
+    fn cancel_replay(&self, py: Python<'_>, endpoint: &str, replay: u64) -> PyResult<Vec<u8>> {
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.cancel_replay(endpoint, replay)?)))
+    }
+
     fn reopen_access_log(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.data_plane()?.reopen_access_log())
     }

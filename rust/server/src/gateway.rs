@@ -1,6 +1,7 @@
 //! The data plane as a whole: created idle, started once, stopped once.
 
 mod families;
+mod replays;
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{OwnedFd, RawFd};
@@ -370,6 +371,7 @@ impl Gateway {
         self.shared.notify_changed();
         // First, so that the requests that are left have the cores.
         self.shared.shadows.stop();
+        self.shared.replays.stop();
         let mut lifecycle = self.lifecycle();
         let clean = match std::mem::replace(&mut *lifecycle, Lifecycle::Stopped { clean: true }) {
             Lifecycle::Running(running) => {

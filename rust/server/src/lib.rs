@@ -1,8 +1,8 @@
 //! The server of the data plane: connections, calls, the phases of a request, work after it, the endpoints that are served, threads.
 //!
 //! Each folder is a room, and its `mod.rs` says what lives there. An import never goes up. From the top: [`gateway`] (start and stop),
-//! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], [`shadow`] and
-//! [`capture`], and files without a folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, `headgate_core::route`,
+//! [`io_thread`] (the loop of a thread), [`call`], [`request`], [`after`], [`transport`], [`thread`], [`serving`], [`replay`],
+//! [`shadow`] and [`capture`], and files without a folder. The hot path in order: `transport::http1`, `call::http`, `request::infer`, `headgate_core::route`,
 //! `request::attempt`, the engine's `models/placement`, `headgate_runtime::session`, `after::record`.
 
 pub mod after;
@@ -17,6 +17,7 @@ pub mod headers;
 pub mod inspect;
 pub mod io_thread;
 pub mod metrics;
+pub mod replay;
 pub mod request;
 pub mod request_context;
 pub mod scheduling;

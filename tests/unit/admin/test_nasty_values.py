@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from headgate.admin.endpoints import Endpoints
+from headgate.admin.replays import ReplayCalls
 from headgate.admin.rest import Rest
 from headgate.admin.table import ApiCall, calls
 from unit.admin_harness import Port, port
@@ -123,7 +124,7 @@ def test_no_value_is_a_fault_of_the_gateway(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
             count = 0
-            table = calls(Endpoints(p.gate.control), Rest(p.gate.control, p.tokens))
+            table = calls(Endpoints(p.gate.control), ReplayCalls(p.gate.control), Rest(p.gate.control, p.tokens))
             for turn, call in enumerate(table):
                 for path, sent in requests(call, turn):
                     found = await answer(p, call, path, sent)

@@ -41,6 +41,10 @@ class Context:
         self._stopping = asyncio.Event()
         self._set_weights = slot_arithmetic(plane)
 
+    def is_stopping(self) -> bool:
+        """Whether nothing that may take long is begun any more."""
+        return self._stopping.is_set()
+
     async def io(self, work: Callable[[], T]) -> T:
         """Runs short blocking work in a thread: reads of the store, the data plane, small files."""
         return await self._threads.run(Work.READ, work)

@@ -53,6 +53,15 @@ class DataPlane(Protocol):
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         """The drift report."""
 
+    def start_replay(self, endpoint: str, request: bytes) -> bytes:
+        """Begins a replay of captured requests; its report so far. Reads files."""
+
+    def replays(self, endpoint: str) -> bytes:
+        """The reports of an endpoint's replays, newest first."""
+
+    def cancel_replay(self, endpoint: str, replay: int) -> bytes:
+        """Ends a replay."""
+
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
 
@@ -85,6 +94,9 @@ class Native:
         self.status = gateway.status
         self.drift = gateway.drift
         self.totals = gateway.totals
+        self.start_replay = gateway.start_replay
+        self.replays = gateway.replays
+        self.cancel_replay = gateway.cancel_replay
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""

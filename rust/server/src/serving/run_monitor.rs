@@ -71,6 +71,7 @@ impl RunMonitor {
         shared.pool.check_threads(Instant::now());
         // If the system gives no more threads, the next check tries again; the metrics show how many there are.
         let _ = shared.shadows.check_threads(Instant::now());
+        shared.replays.check(Instant::now());
         let now_ns = shared.now_ns();
         let stalls = self.watchdog.check(&shared.heartbeats, now_ns);
         let freed = |thread: &usize, model: &mut Arc<Model>| {

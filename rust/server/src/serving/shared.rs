@@ -13,6 +13,7 @@ use crate::budget::{ByteBudget, SmallBudget};
 use crate::capture::registry::CaptureRegistry;
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::replay::registry::ReplayRegistry;
 use crate::serving::fetcher::Fetcher;
 use crate::serving::limit_registry::LimitRegistry;
 use crate::serving::residency::ModelRepository;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub captures: Arc<CaptureRegistry>,
     /// The shadows.
     pub shadows: ShadowRegistry,
+    /// The replays.
+    pub replays: ReplayRegistry,
     /// The threads for long runs.
     pub pool: WorkerPool,
     /// Loads models that are out of memory, for requests.
@@ -85,6 +88,7 @@ impl Shared {
             metrics: Metrics::new(threads),
             limit_registry: LimitRegistry::default(),
             captures,
+            replays: ReplayRegistry::default(),
             shadows: ShadowRegistry::new(config.shadow_cores(), config.shadow_memory_bytes),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),

@@ -30,6 +30,8 @@ pub struct VersionState {
     pub capture: Option<VersionCapture>,
     /// The shadow that it is, if it gets copies of requests.
     pub shadow: Option<Arc<LiveShadow>>,
+    /// The cores that one run of it may take.
+    pub run_threads: u64,
     /// Whether it is a constant, which answers every request that fits its signature.
     pub is_constant: bool,
     /// Whether it has answered lately. This stands in for a probe if no input is known that the version takes.
@@ -72,6 +74,10 @@ impl VersionState {
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
         };
         Ok(VersionState {
+            run_threads: match version.run.threads {
+                0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+                threads => u64::from(threads),
+            },
             is_constant: version.constant.is_some(),
             recent_success: RecentSuccess::default(),
             pin: version.pinned.then(|| model.resident().pin()),

@@ -20,5 +20,6 @@ pub mod queue;
 pub mod registry;
 pub mod report;
 pub mod tally;
+pub mod tally_report;
 pub mod threads;
 pub mod values;

@@ -70,7 +70,7 @@ impl ShadowRegistry {
     }
 
     /// The CPU budget.
-    pub fn budget(&self) -> &CpuBudget {
+    pub fn budget(&self) -> &Arc<CpuBudget> {
         &self.budget
     }
 

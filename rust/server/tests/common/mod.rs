@@ -145,7 +145,7 @@ pub fn written(short: &Value) -> Value {
     let artifact = |version: &Value| Some((name(version), version.get("artifact")?.clone()));
     let mut limits = part(&short["limits"], &["rate", "breaker", "priority"]);
     limits.insert("timeout".to_owned(), short["timeout_ms"].clone());
-    let mut spec = part(short, &["columns", "labels"]);
+    let mut spec = part(short, &["columns", "labels", "capture"]);
     let versions: Map<_, _> = listed
         .iter()
         .map(|version| (name(version), part(version, &["digest", "constant", "run", "compatible"]).into()))
@@ -153,7 +153,7 @@ pub fn written(short: &Value) -> Value {
     spec.insert("versions".to_owned(), versions.into());
     spec.insert("traffic".to_owned(), part(short, &["champion", "fallback", "rules", "shadow"]).into());
     spec.insert("limits".to_owned(), limits.into());
-    let mut traffic = part(short, &["champion", "table", "shadows_off"]);
+    let mut traffic = part(short, &["champion", "table", "shadows_off", "capture_off"]);
     traffic.insert("last_good".to_owned(), short["champion"].clone());
     let mut load = part(short, &["urgent", "fresh"]);
     load.insert("versions".to_owned(), listed.iter().map(name).collect());

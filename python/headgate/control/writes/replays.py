@@ -1,0 +1,111 @@
+"""Replays: captured requests that are put to a version. The data plane runs them; here they are begun, followed and recorded.
+
+Not here: what is compared and how (``rust/server/src/replay``), HTTP (``admin``). Next: ``operations``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from headgate.control.domain.calls import Call
+from headgate.control.domain.results import OperationView, Result
+from headgate.control.writes.audit import Recorder, audit_record
+from headgate.control.writes.context import Context
+from headgate.control.writes.operations import Operations
+from headgate.errors import Draining, NotFound, StorageFailed
+
+_POLL_SECONDS = 0.25
+"""How often the end of a replay is looked for."""
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReplayRequest:
+    """What is replayed; ``compare`` is as a document's spec has it, times are in microseconds since 1970."""
+
+    version: str
+    against: str | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+    max_requests: int | None = None
+    compare: Mapping[str, Any] | None = None
+    timeout_ms: int | None = None
+
+    def encoded(self) -> bytes:
+        """As the data plane reads it."""
+        span = {"since_us": self.since_us, "until_us": self.until_us}
+        written = {
+            "version": self.version,
+            "against": self.against,
+            "span": {name: at for name, at in span.items() if at is not None},
+            "max_requests": self.max_requests,
+            "compare": dict(self.compare or {}),
+            "timeout": self.timeout_ms,
+        }
+        return json.dumps({name: value for name, value in written.items() if value is not None}).encode()
+
+
+class Replays:
+    """The replays of a gateway since its start."""
+
+    def __init__(self, context: Context, operations: Operations, audit: Recorder) -> None:
+        """The context holds the data plane."""
+        self._context = context
+        self._operations = operations
+        self._audit = audit
+
+    async def start(self, endpoint: str, request: ReplayRequest, call: Call) -> OperationView:
+        """Begins one; the operation ends with it and has its report. :class:`PolicyInvalid` without captured requests that fit."""
+        plane = self._context.plane
+        begun = _read(await self._context.long(lambda: plane.start_replay(endpoint, request.encoded())))
+        detail = {"replay": begun["id"], "version": request.version, "against": begun["against"]["version"]}
+        record = audit_record(call, self._context.now(), "replay", (endpoint, None), ("applied", detail))
+        await self._audit.leave(record)
+        follow = asyncio.create_task(self._followed(endpoint, begun["id"]))
+        return await self._operations.adopt(follow, endpoint, "replay")
+
+    async def list(self, endpoint: str) -> list[Report]:
+        """The newest first."""
+        plane = self._context.plane
+        found = _read(await self._context.io(lambda: plane.replays(endpoint)))
+        return cast(list[Report], found["replays"])
+
+    async def get(self, endpoint: str, replay: int) -> Report:
+        """One; :class:`NotFound`."""
+        found = next((one for one in await self.list(endpoint) if one["id"] == replay), None)
+        if found is None:
+            raise NotFound(
+                f"endpoint {endpoint!r} has no replay {replay} since the start of the gateway; operations keep the reports of earlier ones"
+            )
+        return found
+
+    async def cancel(self, endpoint: str, replay: int, call: Call) -> Report:
+        """Ends one; nothing happens if it has ended."""
+        plane = self._context.plane
+        report = _read(await self._context.io(lambda: plane.cancel_replay(endpoint, replay)))
+        record = audit_record(
+            call, self._context.now(), "replay_cancel", (endpoint, None), ("applied", {"replay": replay})
+        )
+        await self._audit.leave(record)
+        return report
+
+    async def _followed(self, endpoint: str, replay: int) -> Result:
+        """The report at the end. It is an operation's result, which is kept as it is."""
+        while (report := await self.get(endpoint, replay))["state"] == "running":
+            await self._pause()
+        if report["state"] == "failed":
+            raise StorageFailed(f"the replay ended: {report['error']}")
+        return cast(Result, report)
+
+    async def _pause(self) -> None:
+        if self._context.is_stopping():
+            raise Draining("the gateway stopped before the replay ended")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _read(answer: bytes) -> Report:
+    return cast(Report, json.loads(answer))
