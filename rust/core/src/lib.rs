@@ -1,8 +1,8 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`]; [`histogram`], [`reuse`] and
-//! [`stats`] are for all crates.
+//! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`], [`trial`]; [`histogram`],
+//! [`fine_histogram`], [`reuse`] and [`stats`] are for all crates.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
@@ -10,6 +10,7 @@ pub mod comparison;
 mod endpoint_state;
 pub mod error;
 pub mod explain;
+pub mod fine_histogram;
 pub mod histogram;
 pub mod id;
 pub mod limits;
@@ -23,3 +24,4 @@ pub mod snapshot;
 pub mod spec;
 pub mod stats;
 pub mod tensor;
+pub mod trial;

@@ -6,8 +6,9 @@
 
 use crate::error::{Code, Error, Result};
 use crate::rules::RequestFields;
-use crate::slots::{slot_of, slot_of_hash};
+use crate::slots::{key_hash, slot_of_hash};
 use crate::snapshot::Endpoint;
+use crate::trial::units::unit_of_hash;
 
 /// How the version of a request was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct RouteDecision {
     pub reason: RouteReason,
     /// The slot, where a slot decided.
     pub slot: Option<u16>,
+    /// The unit of the sticky key, where one decided.
+    pub unit: Option<u32>,
 }
 
 /// Chooses by the first rule that matches, else by the sticky key, else by `draw`.
@@ -41,13 +44,15 @@ pub fn choose_version<V>(
     draw: impl FnOnce() -> u64,
 ) -> RouteDecision {
     if let Some((rule, version)) = endpoint.rules.first_match(request) {
-        return RouteDecision { version, reason: RouteReason::Rule(rule), slot: None };
+        return RouteDecision { version, reason: RouteReason::Rule(rule), slot: None, unit: None };
     }
-    let (slot, reason) = match sticky_key(endpoint, request) {
-        Some(key) => (slot_of(&endpoint.salt, key), RouteReason::Sticky),
-        None => (slot_of_hash(draw()), RouteReason::Drawn),
+    let (hash, reason) = match sticky_key(endpoint, request) {
+        Some(key) => (key_hash(&endpoint.salt, key), RouteReason::Sticky),
+        None => (draw(), RouteReason::Drawn),
     };
-    RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot) }
+    let slot = slot_of_hash(hash);
+    let unit = (reason == RouteReason::Sticky).then(|| unit_of_hash(hash));
+    RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot), unit }
 }
 
 /// The sticky key of a request; an empty one is none.
@@ -64,7 +69,9 @@ pub fn sticky_key<'a, V>(endpoint: &Endpoint<V>, request: &'a impl RequestFields
 /// the reason.
 pub fn choose_named_version<V>(endpoint: &Endpoint<V>, version: &str) -> Result<RouteDecision> {
     match endpoint.version(version) {
-        Some((version, _)) => Ok(RouteDecision { version, reason: RouteReason::Direct, slot: None }),
+        Some((version, _)) => {
+            Ok(RouteDecision { version, reason: RouteReason::Direct, slot: None, unit: None })
+        }
         None => Err(unknown_version(endpoint, version)),
     }
 }
@@ -126,7 +133,7 @@ mod tests {
         let spec = fixtures::TWO.replace(r#""champion":"v1","sticky":"#, rules);
         let endpoint = compile(&fixtures::spec(&spec), |_| Ok(())).unwrap();
         let choose = |key| choose_version(&endpoint, &Caller(key), || u64::MAX);
-        let ruled = RouteDecision { version: 1, reason: RouteReason::Rule(0), slot: None };
+        let ruled = RouteDecision { version: 1, reason: RouteReason::Rule(0), slot: None, unit: None };
         assert_eq!(choose(Some("test-7")), ruled);
         assert_eq!(choose(Some("user-7")).reason, RouteReason::Sticky);
         assert_eq!(choose(None).reason, RouteReason::Drawn);

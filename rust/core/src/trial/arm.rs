@@ -1,0 +1,427 @@
+//! The counters of an arm on the IO threads: one version, in one split of the slots, in one trial.
+//!
+//! Each thread has a shard of its own that only it writes. What threads share is the trial's [`UnitTable`], whose bytes they exchange,
+//! and the thresholds, which they read. [`TrialArm::begin`] and [`TrialArm::end`] stand around a request; time is handed in.
+//!
+//! Not here: what the shards add up to (`ledger`), how a request ended (`outcome`).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::{Arc, OnceLock};
+
+use super::counts::{ArmCounts, COUNTS, Exceedances, TrialCount};
+use super::event_ring::{EventRing, RawEvent};
+use super::outcome::{RequestEnd, RunStage, TrialError, TrialOutcome};
+use super::pending::PendingRequests;
+use super::units::{MAX_LEVELS, Side, UnitError, UnitTable};
+use crate::fine_histogram::{FineCounts, FineHistogram};
+
+/// The most arms of a trial.
+pub const MAX_ARMS: usize = 16;
+/// Outputs that are looked at one by one. The last bit stands for all further ones.
+pub const OUTPUT_BITS: usize = 64;
+
+/// What all arms of a trial share on the IO threads.
+pub struct TrialShared {
+    /// The bytes of the units; `None` if the endpoint has no sticky key, so that the unit is the request.
+    pub units: Option<UnitTable>,
+    /// The slots of all challengers at each split.
+    pub challengers_slots: [AtomicU32; MAX_LEVELS],
+    /// The number of the window of the thresholds; 0 while there are none.
+    window: AtomicU32,
+    thresholds: [ArmThresholds; MAX_ARMS],
+}
+
+/// The thresholds of an arm, in nanoseconds; 0 is none.
+#[derive(Default)]
+struct ArmThresholds {
+    run_ns: AtomicU64,
+    reply_ns: AtomicU64,
+}
+
+impl TrialShared {
+    /// Without thresholds.
+    pub fn new(units: Option<UnitTable>) -> TrialShared {
+        TrialShared {
+            units,
+            challengers_slots: std::array::from_fn(|_| AtomicU32::new(0)),
+            window: AtomicU32::new(0),
+            thresholds: std::array::from_fn(|_| ArmThresholds::default()),
+        }
+    }
+
+    /// Takes no more requests into the present window.
+    pub fn close_window(&self) {
+        self.window.store(0, Release);
+    }
+
+    /// Opens a window with the thresholds of each arm for run time and for admission to reply, in nanoseconds. The one before must have
+    /// been closed. Each unit has a first request again.
+    pub fn open_window(&self, window: u32, thresholds: &[(u64, u64)]) {
+        if let Some(units) = &self.units {
+            units.clear_taken();
+        }
+        let none = std::iter::repeat(&(0, 0));
+        for (arm, &(run_ns, reply_ns)) in self.thresholds.iter().zip(thresholds.iter().chain(none)) {
+            arm.run_ns.store(run_ns, Relaxed);
+            arm.reply_ns.store(reply_ns, Relaxed);
+        }
+        self.window.store(window, Release);
+    }
+}
+
+/// The counters of one IO thread.
+#[derive(Default)]
+struct ArmShard {
+    counts: Counters<COUNTS>,
+    /// The exceedances of a window and of the one before, by the lowest bit of its number.
+    exceedances: [Counters<3>; 2],
+    /// Answers with a NaN by output.
+    nan: OnceLock<Box<[AtomicU64; OUTPUT_BITS]>>,
+    run: FineHistogram,
+    reply: FineHistogram,
+    events: EventRing,
+    pending: PendingRequests,
+}
+
+/// Counters with one writer.
+struct Counters<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> Counters<N> {
+    fn add(&self, index: usize) {
+        add(&self.0[index]);
+    }
+
+    fn get(&self, index: usize) -> u64 {
+        self.0[index].load(Relaxed)
+    }
+}
+
+/// Counts one on the only thread that writes the counter.
+fn add(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// What the threads have counted of an arm at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ArmReading {
+    /// The counters.
+    pub counts: ArmCounts,
+    /// The exceedances of windows by the lowest bit of their number.
+    pub exceedances: [Exceedances; 2],
+    /// Answers with a NaN, by output.
+    pub nan: BTreeMap<u8, u64>,
+    /// The run times of answers.
+    pub run: FineCounts,
+    /// The times of answers from admission to reply.
+    pub reply: FineCounts,
+    /// First errors since the last reading.
+    pub events: Vec<RawEvent>,
+    /// First errors that no reading took in time.
+    pub events_dropped: u64,
+}
+
+impl ArmReading {
+    /// What was counted since an earlier reading of the same arm.
+    pub fn since(&self, earlier: &ArmReading) -> ArmReading {
+        let then = |output: &u8| earlier.nan.get(output).copied().unwrap_or(0);
+        ArmReading {
+            counts: self.counts.since(&earlier.counts),
+            exceedances: std::array::from_fn(|bit| self.exceedances[bit].since(earlier.exceedances[bit])),
+            nan: self.nan.iter().map(|(output, count)| (*output, count - then(output))).collect(),
+            run: self.run.since(&earlier.run),
+            reply: self.reply.since(&earlier.reply),
+            events: self.events.clone(),
+            events_dropped: self.events_dropped - earlier.events_dropped,
+        }
+    }
+}
+
+impl ArmShard {
+    fn add_to(&self, reading: &mut ArmReading) {
+        for &count in TrialCount::ALL {
+            reading.counts.add_one(count, self.counts.get(count as usize));
+        }
+        for (sum, counters) in reading.exceedances.iter_mut().zip(&self.exceedances) {
+            let [compared, slower_run, slower_reply] = std::array::from_fn(|index| counters.get(index));
+            sum.add(Exceedances { compared, slower_run, slower_reply });
+        }
+        for (output, count) in self.nan.get().into_iter().flat_map(|nan| nan.iter()).enumerate() {
+            let count = count.load(Relaxed);
+            if count > 0 {
+                *reading.nan.entry(output as u8).or_insert(0) += count;
+            }
+        }
+        self.run.add_to(&mut reading.run);
+        self.reply.add_to(&mut reading.reply);
+        self.events.drain(|event| reading.events.push(event));
+        reading.events_dropped += self.events.dropped();
+    }
+}
+
+/// One version in one split.
+pub struct TrialArm {
+    shared: Arc<TrialShared>,
+    /// The number of the version among the trial's.
+    pub arm: u8,
+    /// Champion or challenger.
+    pub side: Side,
+    /// The number of the split; `None` beyond [`MAX_LEVELS`].
+    pub level: Option<u8>,
+    shards: Box<[OnceLock<Box<ArmShard>>]>,
+}
+
+/// A slot-routed request in progress.
+#[derive(Clone, Copy, Debug)]
+pub struct TrialRequest {
+    unit: Option<u32>,
+    begun_ns: u64,
+    /// The window whose thresholds it is compared with; 0 for none.
+    window: u32,
+    watched: Option<u8>,
+}
+
+/// What is known of a request at its end.
+#[derive(Clone, Copy, Debug)]
+pub struct TrialEnd {
+    /// How it ended.
+    pub end: RequestEnd,
+    /// The present time, on the gateway's clock.
+    pub now_ns: u64,
+    /// How long its run took.
+    pub run_ns: Option<u64>,
+    /// Whether its times say something about the version.
+    pub is_settled: bool,
+    /// What is in its outputs; `None` if they were freed before.
+    pub outputs: Option<NonFiniteOutputs>,
+}
+
+/// The outputs that have a NaN or an infinity. Bit `i` is that of output `i`; the last one is that of all further outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NonFiniteOutputs {
+    /// Outputs with a NaN.
+    pub nan: u64,
+    /// Outputs with an infinity.
+    pub infinite: u64,
+}
+
+/// Why a request is no evidence though the version answered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCompared {
+    /// A rule sent it.
+    ByRule,
+    /// It named the version.
+    Direct,
+    /// The version answered in another one's place.
+    Fallback,
+}
+
+impl TrialArm {
+    /// An arm without counts, for a number of IO threads.
+    pub fn new(shared: Arc<TrialShared>, arm: u8, side: Side, level: Option<u8>, threads: usize) -> TrialArm {
+        let shards = (0..threads).map(|_| OnceLock::new()).collect();
+        TrialArm { shared, arm, side, level, shards }
+    }
+
+    fn shard(&self, thread: usize) -> &ArmShard {
+        self.shards[thread].get_or_init(Box::default)
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &ArmShard> {
+        self.shards.iter().filter_map(|shard| shard.get().map(|shard| &**shard))
+    }
+
+    /// A request of that unit (`None`: the request is its own) was routed to the arm.
+    pub fn begin(&self, thread: usize, unit: Option<u32>, now_ns: u64) -> TrialRequest {
+        let shard = self.shard(thread);
+        shard.counts.add(TrialCount::Begun as usize);
+        let unit = unit.filter(|_| self.shared.units.is_some());
+        let window = self.shared.window.load(Acquire);
+        let mut request = TrialRequest { unit, begun_ns: now_ns, window: 0, watched: None };
+        if window != 0 && self.has_thresholds() && self.take(unit) {
+            request.window = window;
+            request.watched = shard.pending.begin(now_ns);
+        }
+        request
+    }
+
+    fn thresholds(&self) -> &ArmThresholds {
+        &self.shared.thresholds[usize::from(self.arm)]
+    }
+
+    fn has_thresholds(&self) -> bool {
+        let ArmThresholds { run_ns, reply_ns } = self.thresholds();
+        run_ns.load(Relaxed) | reply_ns.load(Relaxed) != 0
+    }
+
+    fn take(&self, unit: Option<u32>) -> bool {
+        unit.zip(self.shared.units.as_ref()).is_none_or(|(unit, units)| units.take(unit))
+    }
+
+    /// Counts a request that is no evidence.
+    pub fn count_apart(&self, thread: usize, why: NotCompared) {
+        let count = match why {
+            NotCompared::ByRule => TrialCount::ByRule,
+            NotCompared::Direct => TrialCount::Direct,
+            NotCompared::Fallback => TrialCount::Fallback,
+        };
+        self.shard(thread).counts.add(count as usize);
+    }
+
+    /// The request has ended.
+    pub fn end(&self, thread: usize, request: TrialRequest, ended: &TrialEnd) {
+        let shard = self.shard(thread);
+        if let Some(place) = request.watched {
+            shard.pending.end(place);
+        }
+        let outcome = TrialOutcome::of(&ended.end);
+        self.compare(shard, &request, outcome, ended);
+        let count = match outcome {
+            TrialOutcome::ClientMistake => {
+                shard.counts.add(TrialCount::ClientMistakes as usize);
+                return;
+            }
+            TrialOutcome::Ran(error) => {
+                self.count_run(shard, &request, error, ended);
+                TrialCount::Ran
+            }
+            TrialOutcome::Shed => TrialCount::Shed,
+            TrialOutcome::NotReady => TrialCount::NotReady,
+            TrialOutcome::FellBack => TrialCount::FellBack,
+            TrialOutcome::Cancelled => TrialCount::Cancelled,
+            TrialOutcome::Lost => TrialCount::Lost,
+        };
+        shard.counts.add(count as usize);
+        let sighting =
+            request.unit.zip(self.shared.units.as_ref()).map(|(unit, units)| units.see(unit, self.side));
+        if sighting.is_none_or(|sighting| sighting.is_first) {
+            shard.counts.add(TrialCount::FirstRequests as usize);
+        }
+        if sighting.is_none_or(|sighting| sighting.is_first_on_side) {
+            shard.counts.add(TrialCount::Units as usize);
+        }
+    }
+
+    /// Counts what a run shows: its error, its outputs, its times.
+    fn count_run(
+        &self,
+        shard: &ArmShard,
+        request: &TrialRequest,
+        error: Option<TrialError>,
+        ended: &TrialEnd,
+    ) {
+        if ended.end.passed_on.is_some() {
+            shard.counts.add(TrialCount::PassedOn as usize);
+        }
+        if ended.end.stage == RunStage::Succeeded {
+            count_outputs(shard, ended.outputs);
+        }
+        if !ended.is_settled {
+            shard.counts.add(TrialCount::Unsettled as usize);
+        }
+        match error {
+            Some(error) => self.count_error(shard, request, error, ended.now_ns),
+            None if ended.is_settled && ended.end.passed_on.is_none() => {
+                if let Some(run_ns) = ended.run_ns {
+                    shard.run.record(run_ns);
+                }
+                shard.reply.record(ended.now_ns.saturating_sub(request.begun_ns));
+            }
+            None => {}
+        }
+    }
+
+    fn count_error(&self, shard: &ArmShard, request: &TrialRequest, error: TrialError, now_ns: u64) {
+        let count = match error {
+            TrialError::BackendFailed => TrialCount::BackendFailed,
+            TrialError::Internal => TrialCount::Internal,
+            TrialError::DeadlineExceeded => TrialCount::DeadlineExceeded,
+        };
+        shard.counts.add(count as usize);
+        let Some(level) = self.level else {
+            shard.counts.add(TrialCount::UnplacedErrors as usize);
+            return;
+        };
+        let slots = |level: u8| self.shared.challengers_slots[usize::from(level)].load(Relaxed) as u16;
+        let units = request.unit.zip(self.shared.units.as_ref());
+        let first = units.map_or(UnitError::First, |(unit, units)| units.err(unit, self.side, level, slots));
+        let Some(event) = RawEvent::of(now_ns, error, first) else { return };
+        let count =
+            if event.after.is_none() { TrialCount::FirstErrors } else { TrialCount::FirstErrorsAfter };
+        shard.counts.add(count as usize);
+        shard.events.push(event);
+    }
+
+    /// Compares the first request of a unit with the thresholds.
+    fn compare(&self, shard: &ArmShard, request: &TrialRequest, outcome: TrialOutcome, ended: &TrialEnd) {
+        if request.window == 0 || request.window != self.shared.window.load(Acquire) {
+            return;
+        }
+        let ArmThresholds { run_ns, reply_ns } = self.thresholds();
+        let slower = |ns: u64, threshold: &AtomicU64| (1..ns).contains(&threshold.load(Relaxed));
+        let took_ns = ended.now_ns.saturating_sub(request.begun_ns);
+        let (slower_run, slower_reply) = match outcome {
+            TrialOutcome::Ran(Some(_)) => (run_ns.load(Relaxed) > 0, reply_ns.load(Relaxed) > 0),
+            TrialOutcome::Ran(None) if ended.is_settled => {
+                (slower(ended.run_ns.unwrap_or(0), run_ns), slower(took_ns, reply_ns))
+            }
+            // It ran beyond the threshold before its client left.
+            TrialOutcome::Cancelled if slower(took_ns, reply_ns) => (false, true),
+            _ => {
+                // The unit's next request is compared in its place.
+                if let (Some(unit), Some(units)) = (request.unit, &self.shared.units) {
+                    units.give_back(unit);
+                }
+                return;
+            }
+        };
+        let exceedances = &shard.exceedances[(request.window & 1) as usize];
+        exceedances.add(0);
+        if slower_run {
+            exceedances.add(1);
+        }
+        if slower_reply {
+            exceedances.add(2);
+        }
+    }
+
+    /// What the threads have counted so far. One thread at a time may call this: first errors come once.
+    pub fn read(&self) -> ArmReading {
+        let mut reading = ArmReading::default();
+        self.shards().for_each(|shard| shard.add_to(&mut reading));
+        reading
+    }
+
+    /// Watched requests in progress that have taken longer than the threshold from admission to reply, and those not watched so far.
+    pub fn running_slower(&self, now_ns: u64) -> (u64, u64) {
+        let threshold = self.thresholds().reply_ns.load(Relaxed);
+        let before = if threshold == 0 { 0 } else { now_ns.saturating_sub(threshold) };
+        let slower = self.shards().map(|shard| shard.pending.begun_before(before)).sum();
+        (slower, self.shards().map(|shard| shard.pending.unwatched()).sum())
+    }
+}
+
+fn count_outputs(shard: &ArmShard, outputs: Option<NonFiniteOutputs>) {
+    let Some(outputs) = outputs else {
+        shard.counts.add(TrialCount::UnseenAnswers as usize);
+        return;
+    };
+    shard.counts.add(TrialCount::Answers as usize);
+    if outputs.infinite != 0 {
+        shard.counts.add(TrialCount::InfiniteAnswers as usize);
+    }
+    if outputs.nan != 0 {
+        shard.counts.add(TrialCount::NanAnswers as usize);
+        let nan = shard.nan.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
+        (0..OUTPUT_BITS).filter(|bit| outputs.nan >> bit & 1 == 1).for_each(|bit| add(&nan[bit]));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! What is known of a unit: one byte for each of a million, and no key.
+//!
+//! ```text
+//! unit = (xxh64(salt || 0x00 || key) * 1 000 000) >> 64
+//! byte: bit 0 the champion ran or refused a request of it, bit 1 a challenger did, bit 2 its first request of the window was taken,
+//!       bits 3 to 7 its error: 0 none, 1 to 30 on the champion at that split, 31 on a challenger
+//! ```
+//! Many keys may share a unit, and then count as one. Several threads write one table; each change of a byte is one atomic exchange, so
+//! that two requests of a unit cannot both be its first.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+/// The number of units.
+pub const UNITS: u32 = 1_000_000;
+/// The most splits that a unit can have erred at.
+pub const MAX_LEVELS: usize = 30;
+
+const CHUNK_BITS: u32 = 12;
+const CHUNK: usize = 1 << CHUNK_BITS;
+const CHUNKS: usize = (UNITS as usize).div_ceil(CHUNK);
+
+const SEEN_BY_CHAMPION: u8 = 1;
+const SEEN_BY_CHALLENGER: u8 = 2;
+const TAKEN: u8 = 4;
+const ERROR_SHIFT: u32 = 3;
+const ON_CHALLENGER: u8 = 31;
+
+/// The unit of a hash of a key: `(hash * 1 000 000) >> 64`.
+#[inline]
+pub fn unit_of_hash(hash: u64) -> u32 {
+    ((u128::from(hash) * u128::from(UNITS)) >> 64) as u32
+}
+
+/// Whose side an arm is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The version that has every slot that is not given away.
+    Champion,
+    /// A version with slots of its own.
+    Challenger,
+}
+
+/// What a request is for its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// No request of the unit was seen before.
+    pub is_first: bool,
+    /// No request of the unit was seen before on this side.
+    pub is_first_on_side: bool,
+}
+
+/// What an error is for its unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitError {
+    /// The unit has erred before, so that this one does not count.
+    Repeated,
+    /// Its first one.
+    First,
+    /// It erred on the champion at an earlier split, in which the challengers had fewer slots.
+    After(u8),
+}
+
+/// The bytes of all units. Chunks of 4 096 are allocated when one of their units is first seen.
+pub struct UnitTable(Box<[OnceLock<Box<[AtomicU8]>>]>);
+
+impl Default for UnitTable {
+    fn default() -> Self {
+        Self((0..CHUNKS).map(|_| OnceLock::new()).collect())
+    }
+}
+
+impl UnitTable {
+    fn byte(&self, unit: u32) -> &AtomicU8 {
+        let chunk = self.0[(unit >> CHUNK_BITS) as usize]
+            .get_or_init(|| (0..CHUNK).map(|_| AtomicU8::new(0)).collect());
+        &chunk[unit as usize & (CHUNK - 1)]
+    }
+
+    /// Notes that a request of the unit ended on that side.
+    pub fn see(&self, unit: u32, side: Side) -> Sighting {
+        let bit = match side {
+            Side::Champion => SEEN_BY_CHAMPION,
+            Side::Challenger => SEEN_BY_CHALLENGER,
+        };
+        let before = self.byte(unit).fetch_or(bit, Relaxed);
+        Sighting {
+            is_first: before & (SEEN_BY_CHAMPION | SEEN_BY_CHALLENGER) == 0,
+            is_first_on_side: before & bit == 0,
+        }
+    }
+
+    /// Takes the unit's first request of the window. False if another one was taken.
+    pub fn take(&self, unit: u32) -> bool {
+        self.byte(unit).fetch_or(TAKEN, Relaxed) & TAKEN == 0
+    }
+
+    /// Gives back what [`UnitTable::take`] took, for a request that says nothing.
+    pub fn give_back(&self, unit: u32) {
+        self.byte(unit).fetch_and(!TAKEN, Relaxed);
+    }
+
+    /// Begins another window, in which each unit has a first request again.
+    pub fn clear_taken(&self) {
+        for byte in self.0.iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter()) {
+            if byte.load(Relaxed) & TAKEN != 0 {
+                byte.fetch_and(!TAKEN, Relaxed);
+            }
+        }
+    }
+
+    /// Notes that a request of the unit erred on that side at the split `level`. `challengers_slots` gives the slots of all challengers
+    /// at a split: a unit that erred on the champion counts again only if they have more slots now.
+    pub fn err(&self, unit: u32, side: Side, level: u8, challengers_slots: impl Fn(u8) -> u16) -> UnitError {
+        debug_assert!(usize::from(level) < MAX_LEVELS);
+        let byte = self.byte(unit);
+        let mut before = byte.load(Relaxed);
+        loop {
+            let found = match before >> ERROR_SHIFT {
+                0 => UnitError::First,
+                ON_CHALLENGER => return UnitError::Repeated,
+                erred => {
+                    let earlier = erred - 1;
+                    if challengers_slots(level) <= challengers_slots(earlier) {
+                        return UnitError::Repeated;
+                    }
+                    UnitError::After(earlier)
+                }
+            };
+            let error = if side == Side::Challenger { ON_CHALLENGER } else { level + 1 };
+            let after = before & ((1 << ERROR_SHIFT) - 1) | error << ERROR_SHIFT;
+            match byte.compare_exchange_weak(before, after, Relaxed, Relaxed) {
+                Ok(_) => return found,
+                Err(other) => before = other,
+            }
+        }
+    }
+
+    /// The bytes in use.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().filter(|chunk| chunk.get().is_some()).count() * CHUNK
+    }
+
+    /// All bytes, for a store: each chunk that is there as its number in two bytes (little-endian) and its 4 096 bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(self.bytes() + 2 * CHUNKS);
+        for (number, chunk) in self.0.iter().enumerate() {
+            let Some(chunk) = chunk.get() else { continue };
+            all.extend_from_slice(&(number as u16).to_le_bytes());
+            all.extend(chunk.iter().map(|byte| byte.load(Relaxed)));
+        }
+        all
+    }
+
+    /// The table that was stored; `None` if the bytes are not such.
+    pub fn from_bytes(bytes: &[u8]) -> Option<UnitTable> {
+        let table = UnitTable::default();
+        let chunks = bytes.chunks_exact(2 + CHUNK);
+        if !chunks.remainder().is_empty() {
+            return None;
+        }
+        for chunk in chunks {
+            let (number, units) = chunk.split_at(2);
+            let place = table.0.get(usize::from(u16::from_le_bytes([number[0], number[1]])))?;
+            place.set(units.iter().map(|&byte| AtomicU8::new(byte)).collect()).ok()?;
+        }
+        Some(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::slots::{key_hash, slot_of_hash};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_unit_is_a_hundredth_of_a_slot() {
+        let hash = key_hash("fraud/r7", b"user-0");
+        assert_eq!(unit_of_hash(hash), 328_801);
+        assert_eq!(u32::from(slot_of_hash(hash)), unit_of_hash(hash) / 100);
+        assert_eq!(unit_of_hash(u64::MAX), UNITS - 1);
+    }
+
+    #[test]
+    fn a_chunk_is_allocated_with_its_first_unit() {
+        let table = UnitTable::default();
+        assert_eq!(table.bytes(), 0);
+        table.see(0, Side::Champion);
+        table.see(4_095, Side::Champion);
+        assert_eq!(table.bytes(), 4_096);
+        table.see(UNITS - 1, Side::Champion);
+        assert_eq!(table.bytes(), 2 * 4_096);
+    }
+
+    #[test]
+    fn what_is_stored_comes_back_and_other_bytes_do_not() {
+        let table = UnitTable::default();
+        table.see(7, Side::Champion);
+        table.err(7, Side::Champion, 0, |_| 100);
+        table.see(900_000, Side::Challenger);
+        let stored = table.to_bytes();
+        let back = UnitTable::from_bytes(&stored).unwrap();
+        assert_eq!(back.to_bytes(), stored);
+        assert_eq!(back.err(7, Side::Champion, 0, |_| 100), UnitError::Repeated);
+        assert!(!back.see(900_000, Side::Challenger).is_first);
+        assert!(UnitTable::from_bytes(&stored[1..]).is_none());
+        let mut foreign = stored.clone();
+        foreign[1] = 0xff;
+        assert!(UnitTable::from_bytes(&foreign).is_none());
+        assert!(UnitTable::from_bytes(&[stored.clone(), stored].concat()).is_none());
+    }
+
+    /// What a test does to the units.
+    #[derive(Clone, Debug)]
+    enum Step {
+        See(u32, Side),
+        Take(u32),
+        GiveBack(u32),
+        ClearTaken,
+        Err(u32, Side, u8),
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let side = || prop_oneof![Just(Side::Champion), Just(Side::Challenger)];
+        let unit = || prop_oneof![0u32..4, Just(UNITS - 1)];
+        prop_oneof![
+            (unit(), side()).prop_map(|(unit, side)| Step::See(unit, side)),
+            unit().prop_map(Step::Take),
+            unit().prop_map(Step::GiveBack),
+            Just(Step::ClearTaken),
+            (unit(), side(), 0u8..4).prop_map(|(unit, side, level)| Step::Err(unit, side, level)),
+        ]
+    }
+
+    /// The same in plain words.
+    #[derive(Clone, Default)]
+    struct PlainUnit {
+        seen: Vec<Side>,
+        taken: bool,
+        erred_on_challenger: bool,
+        /// The split of its last error on the champion.
+        erred_at: Option<u8>,
+    }
+
+    proptest! {
+        #[test]
+        fn the_bytes_say_what_a_plain_model_says(
+            steps in proptest::collection::vec(any_step(), 0..80),
+            slots in proptest::array::uniform4(1u16..10_000),
+        ) {
+            let table = UnitTable::default();
+            let mut model: HashMap<u32, PlainUnit> = HashMap::new();
+            let at = |level: u8| slots[usize::from(level)];
+            for step in steps {
+                match step {
+                    Step::See(unit, side) => {
+                        let plain = model.entry(unit).or_default();
+                        let expected = Sighting {
+                            is_first: plain.seen.is_empty(), is_first_on_side: !plain.seen.contains(&side),
+                        };
+                        plain.seen.push(side);
+                        prop_assert_eq!(table.see(unit, side), expected);
+                    }
+                    Step::Take(unit) => {
+                        let plain = model.entry(unit).or_default();
+                        prop_assert_eq!(table.take(unit), !plain.taken);
+                        plain.taken = true;
+                    }
+                    Step::GiveBack(unit) => {
+                        model.entry(unit).or_default().taken = false;
+                        table.give_back(unit);
+                    }
+                    Step::ClearTaken => {
+                        model.values_mut().for_each(|plain| plain.taken = false);
+                        table.clear_taken();
+                    }
+                    Step::Err(unit, side, level) => {
+                        let plain = model.entry(unit).or_default();
+                        let expected = match (plain.erred_on_challenger, plain.erred_at) {
+                            (true, _) => UnitError::Repeated,
+                            (false, None) => UnitError::First,
+                            (false, Some(earlier)) if at(level) > at(earlier) => UnitError::After(earlier),
+                            (false, Some(_)) => UnitError::Repeated,
+                        };
+                        if expected != UnitError::Repeated {
+                            match side {
+                                Side::Challenger => plain.erred_on_challenger = true,
+                                Side::Champion => plain.erred_at = Some(level),
+                            }
+                        }
+                        prop_assert_eq!(table.err(unit, side, level, at), expected);
+                    }
+                }
+            }
+        }
+    }
+}
