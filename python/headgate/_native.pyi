@@ -77,6 +77,23 @@ class Gateway:
     def cancel_replay(self, endpoint: str, replay: int) -> bytes:
         """Ends a replay; its report (JSON)."""
 
+    def trial(self, endpoint: str, whole: bool) -> bytes:
+        """The newest trial of an endpoint and in short those before it (JSON ``{"trial": ... or null, "earlier": [...]}``); with
+        ``whole``, its splits, minutes and first errors as well. See ``docs/design/evidence.md``."""
+
+    def set_trial_thresholds(self, endpoint: str, thresholds: bytes) -> int:
+        """Sets what the first requests of units are compared with (JSON ``{"attempt", "arms": {version: {"run_ns", "reply_ns"}}}``, 0
+        for none) and begins another window; returns its number."""
+
+    def trials(self) -> bytes:
+        """Every trial in memory (JSON array of ``{"endpoint", "begun_ms", "ended_ms", "changes"}``); ``changes`` grows with each."""
+
+    def stored_trial(self, endpoint: str, begun_ms: int) -> tuple[bytes, bytes] | None:
+        """The state of a trial for a store: its ledger (JSON) and the bytes of its units; None if it is not in memory any more."""
+
+    def restore_trial(self, endpoint: str, ledger: bytes, units: bytes) -> None:
+        """Gives a stored trial back, before the endpoint is applied: it goes on, after a gap, if it is served again."""
+
     def reopen_access_log(self) -> None:
         """Opens the path of the access log anew, for one that was moved away; nothing without one. What cannot be opened raises,
         and the file that was open is written on."""

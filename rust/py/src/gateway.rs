@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::EndpointSpec;
+use headgate_core::trial::report::Detail;
 use headgate_server::after::exposition::ExpositionFormat;
 use headgate_server::config::Config;
 use headgate_server::gateway::{BoundSockets, Gateway as DataPlane};
+use headgate_server::serving::trial_registry::StoredTrial;
 use pyo3::prelude::*;
 use serde_json::{Value, json};
 
@@ -162,6 +164,34 @@ impl Gateway {
 
     fn cancel_replay(&self, py: Python<'_>, endpoint: &str, replay: u64) -> PyResult<Vec<u8>> {
         detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.cancel_replay(endpoint, replay)?)))
+    }
+
+    fn trial(&self, py: Python<'_>, endpoint: &str, whole: bool) -> PyResult<Vec<u8>> {
+        let detail = if whole { Detail::Whole } else { Detail::Summary };
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.trial(endpoint, detail)?)))
+    }
+
+    fn set_trial_thresholds(&self, py: Python<'_>, endpoint: &str, thresholds: &[u8]) -> PyResult<u32> {
+        detached(py, || self.data_plane()?.set_trial_thresholds(endpoint, thresholds))
+    }
+
+    fn trials(&self, py: Python<'_>) -> PyResult<Vec<u8>> {
+        detached(py, || Ok(interpreter::to_bytes(&self.data_plane()?.trials())))
+    }
+
+    fn stored_trial(
+        &self,
+        py: Python<'_>,
+        endpoint: &str,
+        begun_ms: u64,
+    ) -> PyResult<Option<(Vec<u8>, Vec<u8>)>> {
+        let stored = detached(py, || Ok(self.data_plane()?.stored_trial(endpoint, begun_ms)))?;
+        Ok(stored.map(|stored| (stored.ledger, stored.units)))
+    }
+
+    fn restore_trial(&self, py: Python<'_>, endpoint: &str, ledger: &[u8], units: &[u8]) -> PyResult<()> {
+        let stored = StoredTrial { ledger: ledger.to_vec(), units: units.to_vec() };
+        detached(py, || self.data_plane()?.restore_trial(endpoint, &stored))
     }
 
     fn reopen_access_log(&self, py: Python<'_>) -> PyResult<()> {

@@ -436,5 +436,7 @@ impl Drop for Gateway {
     }
 }
 
+mod trials;
+
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use common::{answer, connect, free, gateway_with, request, signature};
 use headgate_core::error::Result;
 use headgate_core::tensor::Signature;
+use headgate_core::trial::report::Detail;
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
 use serde_json::json;
@@ -84,6 +85,29 @@ fn per_request(address: SocketAddr, told: &Receiver<u64>) -> Vec<u64> {
     counts.windows(2).skip(20).map(|pair| pair[1] - pair[0]).collect()
 }
 
+/// The allocations of each warm request of an endpoint that shares its traffic between two versions of one model.
+fn warm_requests_of_a_trial() -> Vec<u64> {
+    let (tell, told) = channel();
+    let (gateway, address) = gateway_with(&json!({"sketches": false}));
+    let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
+    let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
+    model.placement_policy.pin_inline();
+    let version = |name: &str| json!({"name": name, "digest": "telling", "artifact": "adopted"});
+    let shared = json!({
+        "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 60000, "sticky": "header.host",
+        "versions": [version("v1"), version("v2")],
+        "table": {"salt": "model/telling/1", "given": [["v2", 0, 4999]]},
+    });
+    gateway.apply(common::spec(&shared)).unwrap();
+    let thresholds = json!({"attempt": "model/telling/1", "arms": {"v1": {"run_ns": 1, "reply_ns": 1}}});
+    gateway.set_trial_thresholds("model", thresholds.to_string().as_bytes()).unwrap();
+    let counts = per_request(address, &told);
+    let trial = gateway.trial("model", Detail::Summary).unwrap();
+    let routed = |arm: usize| trial["trial"]["arms"][arm]["routed"].as_u64().unwrap();
+    assert_eq!(routed(0) + routed(1), 60, "{trial}");
+    counts
+}
+
 /// The allocations of each warm request on a gateway with these settings.
 fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
     let (tell, told) = channel();
@@ -118,6 +142,14 @@ fn shadowed_requests(settings: &serde_json::Value) -> Vec<u64> {
 fn a_warm_plain_request_on_the_inline_path_allocates_nothing() {
     let counts = warm_requests(&json!({"sketches": false}));
     assert_eq!(counts, vec![0; counts.len()]);
+}
+
+#[test]
+fn a_trial_allocates_only_for_durations_that_it_has_not_seen_yet() {
+    let counts = warm_requests_of_a_trial();
+    // A power of two that a duration falls into for the first time, of the run or of the whole.
+    let allocating = counts.iter().filter(|&&count| count > 0).count();
+    assert!(allocating <= 8 && counts.iter().all(|&count| count <= 2), "{counts:?}");
 }
 
 #[test]

@@ -61,6 +61,11 @@ impl TrialShared {
         if let Some(units) = &self.units {
             units.clear_taken();
         }
+        self.resume_window(window, thresholds);
+    }
+
+    /// Goes on with a window that was open before. The units whose first request was taken stay so.
+    pub fn resume_window(&self, window: u32, thresholds: &[(u64, u64)]) {
         let none = std::iter::repeat(&(0, 0));
         for (arm, &(run_ns, reply_ns)) in self.thresholds.iter().zip(thresholds.iter().chain(none)) {
             arm.run_ns.store(run_ns, Relaxed);
@@ -128,6 +133,12 @@ pub struct ArmReading {
 }
 
 impl ArmReading {
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        let compared = self.exceedances.iter().any(|of| *of != Exceedances::default());
+        self.counts.is_zero() && !compared && self.events.is_empty() && self.events_dropped == 0
+    }
+
     /// What was counted since an earlier reading of the same arm.
     pub fn since(&self, earlier: &ArmReading) -> ArmReading {
         let then = |output: &u8| earlier.nan.get(output).copied().unwrap_or(0);
@@ -327,7 +338,8 @@ impl TrialArm {
         }
         match error {
             Some(error) => self.count_error(shard, request, error, ended.now_ns),
-            None if ended.is_settled && ended.end.passed_on.is_none() => {
+            None if ended.end.code.is_some() => shard.counts.add(TrialCount::Unwritable as usize),
+            None if ended.is_settled => {
                 if let Some(run_ns) = ended.run_ns {
                     shard.run.record(run_ns);
                 }

@@ -58,6 +58,8 @@ counts! {
     InfiniteAnswers = "infinite_answers";
     /// Runs that gave outputs which were freed before they could be looked at.
     UnseenAnswers = "unseen_answers";
+    /// Runs whose outputs could not be written as the request wanted them: NaN in JSON, say.
+    Unwritable = "unwritable";
     /// Requests that were the first of their unit in the trial.
     FirstRequests = "first_requests";
     /// Units with a request on this side: the champion, or the challengers.

@@ -28,6 +28,8 @@ pub enum PassedOn {
     Answered,
     /// Other versions were asked, and none answered.
     Unanswered,
+    /// Other versions were asked, and one found that the client is at fault.
+    Mistaken,
 }
 
 /// The end of a request on the version that its slot chose.
@@ -87,7 +89,7 @@ impl TrialError {
 }
 
 /// Whether a code says that the client is at fault.
-fn is_client_mistake(code: Code) -> bool {
+pub fn is_client_mistake(code: Code) -> bool {
     matches!(
         code,
         Code::InvalidArgument
@@ -114,15 +116,15 @@ impl TrialOutcome {
         }
         match (code, end.stage) {
             (Code::Cancelled, _) => TrialOutcome::Cancelled,
-            // The outputs are there, and cannot be written as the request wants them: that shows in the counters of NaN.
-            (Code::InvalidArgument | Code::BackendFailed, RunStage::Succeeded) if end.is_non_finite => {
-                TrialOutcome::Ran(None)
-            }
+            // The outputs are there, and cannot be written as the request wants them. For NaN in JSON, only a challenger has a champion
+            // that answers in its place, which must make no difference.
+            (code, RunStage::Succeeded) if is_client_mistake(code) => TrialOutcome::Ran(None),
+            (Code::BackendFailed, RunStage::Succeeded) if end.is_non_finite => TrialOutcome::Ran(None),
             (_, RunStage::NotBegun) => without_run(code, end.passed_on),
             (Code::BackendFailed, _) => TrialOutcome::Ran(Some(TrialError::BackendFailed)),
             (Code::Internal, _) => TrialOutcome::Ran(Some(TrialError::Internal)),
             (Code::DeadlineExceeded, _) => TrialOutcome::Ran(Some(TrialError::DeadlineExceeded)),
-            // After a run, a client's mistake is a fault that was attributed to the request, or a form that no output fits.
+            // The fault of a run was attributed to the request, or its response found no room.
             (code, _) => without_run(code, end.passed_on),
         }
     }
@@ -133,6 +135,7 @@ fn without_run(code: Code, passed_on: Option<PassedOn>) -> TrialOutcome {
     match (passed_on, code) {
         // No version takes it.
         (None | Some(PassedOn::Unanswered), code) if is_client_mistake(code) => TrialOutcome::ClientMistake,
+        (Some(PassedOn::Mistaken), _) => TrialOutcome::ClientMistake,
         (Some(_), _) => TrialOutcome::FellBack,
         (None, Code::Overloaded | Code::DeadlineExceeded) => TrialOutcome::Shed,
         (None, Code::ModelNotReady | Code::ModelLoadFailed) => TrialOutcome::NotReady,
@@ -166,7 +169,7 @@ mod tests {
     #[test]
     fn a_mistake_of_the_client_is_no_evidence_wherever_it_is_found() {
         for code in Code::ALL.iter().copied().filter(|&code| is_client_mistake(code)) {
-            for stage in STAGES {
+            for stage in [RunStage::NotBegun, RunStage::Begun] {
                 assert_eq!(
                     TrialOutcome::of(&end(code, stage)),
                     TrialOutcome::ClientMistake,
@@ -174,10 +177,21 @@ mod tests {
                 );
                 let unanswered = RequestEnd { passed_on: Some(PassedOn::Unanswered), ..end(code, stage) };
                 assert_eq!(TrialOutcome::of(&unanswered), TrialOutcome::ClientMistake);
+                let mistaken = RequestEnd { passed_on: Some(PassedOn::Mistaken), ..end(code, stage) };
+                assert_eq!(TrialOutcome::of(&mistaken), TrialOutcome::ClientMistake);
                 // What the champion took was no mistake: the challenger takes other inputs.
                 let answered = RequestEnd { passed_on: Some(PassedOn::Answered), ..end(code, stage) };
                 assert_eq!(TrialOutcome::of(&answered), TrialOutcome::FellBack);
             }
+        }
+    }
+
+    #[test]
+    fn a_mistake_that_another_version_finds_is_no_evidence_against_one_that_did_not_run() {
+        for code in [Code::ModelNotReady, Code::Overloaded, Code::DeadlineExceeded] {
+            let mistaken =
+                RequestEnd { passed_on: Some(PassedOn::Mistaken), ..end(code, RunStage::NotBegun) };
+            assert_eq!(TrialOutcome::of(&mistaken), TrialOutcome::ClientMistake);
         }
     }
 

@@ -158,7 +158,7 @@ fn counts_report(arm: &ArmLedger) -> Value {
     let mut report = group(&OUTCOMES);
     report.extend(group(&units));
     report.extend(group(&nan));
-    report.extend(group(&[TrialCount::PassedOn, TrialCount::Unsettled]));
+    report.extend(group(&[TrialCount::PassedOn, TrialCount::Unwritable, TrialCount::Unsettled]));
     report.insert("routed".to_owned(), json!(counts.routed()));
     report.insert("in_flight".to_owned(), json!(counts.in_flight()));
     report.insert("errors".to_owned(), json!(counts.errors()));

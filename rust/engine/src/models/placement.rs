@@ -9,7 +9,7 @@
 //!
 //! Not here: the measuring (`batching/cost_curve`, core's `histogram`) and the runs. Next: `model`.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use headgate_core::spec::PlacementRule;
@@ -104,6 +104,8 @@ pub struct PlacementPolicy {
     /// The placement that its configuration asks for.
     home: Placement,
     decided: Mutex<Option<PlacementDecision>>,
+    /// Whether there was a decision.
+    is_decided: AtomicBool,
     /// Why nothing is decided: the placement is configured, or follows from the configuration.
     fixed_reason: Option<&'static str>,
     /// Until when it may not run inline, and until when batches are not tried.
@@ -169,7 +171,13 @@ impl PlacementPolicy {
             batch_rows,
         };
         *self.lock_decision() = Some(decided);
+        self.is_decided.store(true, Relaxed);
         placement
+    }
+
+    /// Whether its runs happen where they belong: the placement is configured, or was decided from enough runs.
+    pub fn is_settled(&self) -> bool {
+        self.fixed_reason.is_some() || self.is_decided.load(Relaxed)
     }
 
     /// The last decision; `None` before there were enough runs.
@@ -248,6 +256,7 @@ impl PlacementPolicy {
     /// Puts a version inline without measuring. Its runs must do no work.
     pub fn pin_inline(&self) {
         self.placement.store(Placement::Inline as u8, Relaxed);
+        self.is_decided.store(true, Relaxed);
     }
 }
 

@@ -10,8 +10,10 @@
 pub mod awaited_run;
 mod booking;
 mod breaker_report;
+mod non_finite;
 pub mod routed_version;
 pub mod timing;
+mod trial;
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -21,6 +23,7 @@ use std::time::Instant;
 use headgate_core::breaker::BreakerPermit;
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
+use headgate_core::trial::outcome::{PassedOn, RunStage};
 use headgate_engine::RunResult;
 use http::{HeaderName, HeaderValue};
 
@@ -28,6 +31,7 @@ use crate::after::access_log::{AccessLog, Protocol};
 use crate::after::copies::DrawnCopies;
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
+use crate::after::record::trial::TrialPart;
 use crate::after::thread_state;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
@@ -56,8 +60,10 @@ pub struct RequestRecord {
     pub fallback_header: Option<HeaderValue>,
     /// The permit of the version's breaker, until the outcome is reported to it.
     breaker_pass: Option<BreakerPermit>,
-    /// Whether another version answers in this one's place.
-    is_passed_on: bool,
+    /// Whether other versions were asked in this one's place.
+    passed_on: Option<PassedOn>,
+    /// Its part in the trial of its version, if it is evidence there.
+    trial: Option<TrialPart>,
     outcome: Option<RequestOutcome>,
     is_booked: bool,
 }
@@ -121,6 +127,7 @@ impl RequestRecord {
     /// The run, on this thread, is over.
     pub fn ran_inline(&mut self, now: Instant) {
         let run_ns = timing::nanos(self.timing.phase_end, now);
+        self.timing.stage = RunStage::Begun;
         self.version().payload.model.record_run(run_ns);
         self.timing.run_ns = Some(run_ns);
         self.timing.phase_end = now;
@@ -132,6 +139,7 @@ impl RequestRecord {
         self.timing.queue_ns = Some(queue_ns);
         self.timing.run_ns = (run_ns > 0).then_some(run_ns);
         if let Some(run_ns) = self.timing.run_ns {
+            self.timing.stage = RunStage::Begun;
             self.version().payload.model.record_run(run_ns);
         }
         self.timing.phase_end = now;
@@ -206,7 +214,8 @@ impl RecordHandle {
             log: None,
             fallback_header: None,
             breaker_pass: None,
-            is_passed_on: false,
+            passed_on: None,
+            trial: None,
             outcome: None,
             is_booked: false,
         });
@@ -214,8 +223,8 @@ impl RecordHandle {
     }
 
     /// Books a failed attempt after which another version was asked.
-    pub fn pass_on(mut self, io: &Io, code: Code) {
-        self.is_passed_on = true;
+    pub fn pass_on(mut self, io: &Io, code: Code, passed_on: PassedOn) {
+        self.passed_on = Some(passed_on);
         self.answered(io, Some(code));
     }
 

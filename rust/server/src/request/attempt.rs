@@ -10,6 +10,7 @@
 use std::time::{Duration, Instant};
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::trial::outcome::RunStage;
 use headgate_engine::runtime::cancel::CancelScope;
 use headgate_engine::{BatchedRun, BufferLease, LoadedModel, Placement, RunResult, Waiter};
 use headgate_protocol::response::ResponseHead;
@@ -65,6 +66,7 @@ impl Attempt {
             Some(loaded) => loaded,
             None => {
                 let loaded = Box::pin(self.fetch()).await?;
+                self.record.timing.was_disturbed = true;
                 begun = io::with(|io| self.check_remaining_time(io))?;
                 loaded
             }
@@ -81,6 +83,7 @@ impl Attempt {
             };
         self.record.timing.decoded(begun, Instant::now());
         let ran = self.run(buffers).await?;
+        self.record.timing.stage = RunStage::Succeeded;
         let written = self.write(request, &ran, out);
         if let Ok(None) = written {
             let until = self.deadlines.version;
@@ -144,7 +147,7 @@ impl Attempt {
         let batch = batched.batch().clone();
         let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), batched.outcome()).await else {
             if batch.has_begun() {
-                self.deadlines.overrun();
+                self.overrun();
             }
             return Err(late_error());
         };
@@ -161,6 +164,7 @@ impl Attempt {
                 let result = io::with(|io| self.run_inline(io, &mut lease));
                 if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
                     // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
+                    self.record.timing.was_disturbed = true;
                     return self.run_in_pool(lease).await;
                 }
                 self.record.ran_inline(Instant::now());
@@ -185,7 +189,7 @@ impl Attempt {
         let mut run = AwaitedRun::new(run, self.record.routed.clone());
         let Ok(outcome) = tokio::time::timeout_at(self.deadlines.version.into(), &mut run).await else {
             if run.has_begun() {
-                self.deadlines.overrun();
+                self.overrun();
                 run.hand_over_later(self.record.copies.take());
             }
             return Err(late_error());
@@ -212,8 +216,14 @@ impl Attempt {
         if error.code != Code::Cancelled {
             return error;
         }
-        self.deadlines.overrun();
+        self.overrun();
         late_error()
+    }
+
+    /// The run went on when the deadline passed.
+    fn overrun(&mut self) {
+        self.deadlines.overrun();
+        self.record.timing.stage = RunStage::Begun;
     }
 
     /// Writes the response. `None` for a large one, whose outputs are selected and which must be written elsewhere.

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Signature;
+use headgate_core::trial::outcome::PassedOn;
 use http::HeaderValue;
 
 use crate::after::record::RecordHandle;
@@ -119,7 +120,7 @@ impl FailedAttempt {
         record.log = old.log.take();
         record.fallback_header = old.fallback_header.take().or_else(|| HeaderValue::from_str(&said).ok());
         // Its tensors are of no use any more.
-        old.sample.run = None;
+        old.drop_run();
         let deadlines = self.attempt.deadlines.for_fallback();
         Attempt { record, deadlines, fallbacks, class: self.attempt.class }
     }
@@ -163,11 +164,11 @@ impl FailedAttempt {
             }
             _ => {}
         }
-        self.pass_on(io);
+        self.pass_on(io, PassedOn::Answered);
     }
 
-    fn pass_on(self, io: &Io) {
-        self.attempt.record.pass_on(io, self.error.code);
+    fn pass_on(self, io: &Io, passed_on: PassedOn) {
+        self.attempt.record.pass_on(io, self.error.code, passed_on);
     }
 }
 
@@ -227,16 +228,16 @@ async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>
     }
     // The breaker hears of the version's own failure, whatever the client reads.
     io::with(|io| last.attempt.record.report(io, Some(last.error.code)));
-    let error = {
-        let last = &*last;
-        let first = earlier.first().unwrap_or(last);
-        // A version with another signature refuses what was right for the first one.
-        let misfit = last.kind == FailureKind::ClientError
-            && first.kind != FailureKind::ClientError
-            && !accepts_same_inputs(first.signature(), last.signature());
-        let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_request_fault());
-        requests.unwrap_or(if misfit { first } else { last }).error.clone()
-    };
-    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io)));
+    let last = &*last;
+    let first = earlier.first().unwrap_or(last);
+    // A version with another signature refuses what was right for the first one.
+    let misfit = last.kind == FailureKind::ClientError
+        && first.kind != FailureKind::ClientError
+        && !accepts_same_inputs(first.signature(), last.signature());
+    let requests = earlier.iter().chain([last]).find(|attempt| attempt.is_request_fault());
+    let error = requests.unwrap_or(if misfit { first } else { last }).error.clone();
+    let is_mistake = last.kind == FailureKind::ClientError && !misfit;
+    let passed_on = if is_mistake { PassedOn::Mistaken } else { PassedOn::Unanswered };
+    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io, passed_on)));
     error
 }

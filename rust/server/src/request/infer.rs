@@ -189,7 +189,7 @@ fn route(
         Some(version) => choose_named_version(&endpoint, version)?,
         None => choose_version(&endpoint, fields, || io.draw()),
     };
-    let RouteDecision { version, reason, .. } = decision;
+    let RouteDecision { version, reason, unit, .. } = decision;
     let class =
         endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
     let after = endpoint.fallback.after.filter(|_| reason != RouteReason::Direct);
@@ -206,6 +206,9 @@ fn route(
     let routed = RoutedVersion { endpoint, index: version, thread: io.thread, reason };
     let mut record = RecordHandle::begin(routed, call.received, number);
     record.copies = copies;
+    if record.version().payload.trial.is_some() {
+        record.begin_trial(io, unit);
+    }
     record.log = LogSample::draw(io, call.protocol, call.context);
     Ok(Attempt { record, deadlines, fallbacks: FallbackState::new(version), class })
 }

@@ -1,4 +1,4 @@
-//! The thread for periodic work: placement, sketch merges, freeing retired endpoints, loads that take too long.
+//! The thread for periodic work: placement, sketch merges, the counters of trials, freeing retired endpoints, loads that take too long.
 //!
 //! Not here: runs that stall a thread (`serving::run_monitor`).
 
@@ -123,6 +123,7 @@ impl BackgroundTasks {
         self.update_placements();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
+        self.shared.trial_registry.collect(self.shared.trial_clock());
         self.publisher.free_retired();
         self.publisher.check_loads(Instant::now());
         self.shared.fetcher.check_loads(Instant::now());

@@ -1,7 +1,7 @@
 //! The endpoints and versions that are served, and the threads that maintain them.
 //!
-//! Lives here: updates of endpoints up to the snapshot (`publisher`), versions, rate limiters and breakers, loads in progress, memory,
-//! drift, the threads that monitor runs. May come in: start and stop (`gateway`). Never known here: requests in progress, sockets.
+//! Lives here: updates of endpoints up to the snapshot (`publisher`), versions, rate limiters and breakers, trials, loads in progress,
+//! memory, drift, the threads that monitor runs. May come in: start and stop (`gateway`). Never known here: requests in progress, sockets.
 
 pub mod background;
 pub mod compatibility;
@@ -21,6 +21,8 @@ pub mod shared;
 pub mod sketch_cost;
 pub mod sketch_registry;
 pub mod status;
+pub mod trial_families;
+pub mod trial_registry;
 pub mod update_outcome;
 pub mod updates;
 pub mod version;

@@ -380,6 +380,11 @@ impl PublisherCore {
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
         let baseline = self.sketches.baseline(spec)?;
+        let outputs = |index: usize| {
+            let outputs = &models[index].signature().outputs;
+            outputs.iter().map(|output| output.name.clone()).collect()
+        };
+        let mut arms = self.shared.trial_registry.arms(spec, outputs, self.shared.trial_clock())?.into_iter();
         let mut next = models.iter();
         let mut endpoint = compile(spec, |version| {
             let model = next.next().cloned();
@@ -389,7 +394,8 @@ impl PublisherCore {
             let breaker = self.shared.limit_registry.breaker(spec, version);
             let capture = self.shared.captures.version(spec, version, model.signature());
             let shadow = self.shared.shadows.shadow_of(spec, version, models);
-            let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow };
+            let trial = arms.next().flatten();
+            let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow, trial };
             VersionState::new(spec, version, parts)
         })?;
         endpoint.quota = self.shared.limit_registry.quota(spec);

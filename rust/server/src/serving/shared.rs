@@ -17,6 +17,7 @@ use crate::replay::registry::ReplayRegistry;
 use crate::serving::fetcher::Fetcher;
 use crate::serving::limit_registry::LimitRegistry;
 use crate::serving::residency::ModelRepository;
+use crate::serving::trial_registry::{TrialClock, TrialRegistry};
 use crate::serving::version::VersionState;
 use crate::serving::watchdog::Heartbeat;
 use crate::shadow::registry::ShadowRegistry;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub shadows: ShadowRegistry,
     /// The replays.
     pub replays: ReplayRegistry,
+    /// The trials of endpoints that share their traffic among versions.
+    pub trial_registry: TrialRegistry,
     /// The threads for long runs.
     pub pool: WorkerPool,
     /// Loads models that are out of memory, for requests.
@@ -90,6 +93,7 @@ impl Shared {
             captures,
             replays: ReplayRegistry::default(),
             shadows: ShadowRegistry::new(config.shadow_cores(), config.shadow_memory_bytes),
+            trial_registry: TrialRegistry::new(threads),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
             large_requests: ByteBudget::new(config.large_request_bytes),
@@ -121,6 +125,11 @@ impl Shared {
     /// A time of the clock of [`Shared::now_ns`] in milliseconds since 1970.
     pub fn unix_ms_at(&self, ns: u64) -> u64 {
         self.epoch_unix_ms + ns / 1_000_000
+    }
+
+    /// The present time, for trials.
+    pub fn trial_clock(&self) -> TrialClock {
+        TrialClock { now_ns: self.now_ns(), epoch_unix_ms: self.epoch_unix_ms }
     }
 
     /// Serves another snapshot.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use headgate_core::breaker::Breaker;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{EndpointSpec, VersionSpec};
+use headgate_core::trial::arm::TrialArm;
 use headgate_engine::MemoryPin;
 use headgate_engine::Model;
 use http::{HeaderName, HeaderValue};
@@ -40,6 +41,8 @@ pub struct VersionState {
     pin: Option<MemoryPin>,
     /// The breaker, if the endpoint has a rule for one.
     pub breaker: Option<Arc<Breaker>>,
+    /// The counters of the trial that it is part of, while one is on.
+    pub trial: Option<Arc<TrialArm>>,
     /// The value of `x-headgate-version`.
     pub version_header: HeaderValue,
     /// The value of `x-headgate-revision`.
@@ -60,6 +63,8 @@ pub struct VersionParts {
     pub capture: Option<VersionCapture>,
     /// The shadow that it is, if it gets copies of requests.
     pub shadow: Option<Arc<LiveShadow>>,
+    /// The counters of the trial that it is part of.
+    pub trial: Option<Arc<TrialArm>>,
 }
 
 impl VersionState {
@@ -68,7 +73,7 @@ impl VersionState {
     /// # Errors
     /// `internal` if a name cannot be a header value, which the grammar of names rules out.
     pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
-        let VersionParts { model, metrics, sketch, breaker, capture, shadow } = parts;
+        let VersionParts { model, metrics, sketch, breaker, capture, shadow, trial } = parts;
         let header = |text: &str| {
             HeaderValue::from_str(text)
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
@@ -87,6 +92,7 @@ impl VersionState {
             capture,
             breaker,
             shadow,
+            trial,
             version_header: header(&version.name)?,
             revision_header: header(&spec.revision.to_string())?,
         })

@@ -151,7 +151,10 @@ pub fn written(short: &Value) -> Value {
         .map(|version| (name(version), part(version, &["digest", "constant", "run", "compatible"]).into()))
         .collect();
     spec.insert("versions".to_owned(), versions.into());
-    spec.insert("traffic".to_owned(), part(short, &["champion", "fallback", "rules", "shadow"]).into());
+    spec.insert(
+        "traffic".to_owned(),
+        part(short, &["champion", "fallback", "sticky", "rules", "shadow"]).into(),
+    );
     spec.insert("limits".to_owned(), limits.into());
     let mut traffic = part(short, &["champion", "table", "shadows_off", "capture_off"]);
     traffic.insert("last_good".to_owned(), short["champion"].clone());

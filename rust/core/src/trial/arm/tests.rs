@@ -9,7 +9,12 @@ use proptest::prelude::*;
 /// A way in which a request ends.
 fn any_end() -> impl Strategy<Value = RequestEnd> {
     let stage = prop_oneof![Just(RunStage::NotBegun), Just(RunStage::Begun), Just(RunStage::Succeeded)];
-    let passed_on = prop_oneof![Just(None), Just(Some(PassedOn::Answered)), Just(Some(PassedOn::Unanswered))];
+    let passed_on = prop_oneof![
+        Just(None),
+        Just(Some(PassedOn::Answered)),
+        Just(Some(PassedOn::Unanswered)),
+        Just(Some(PassedOn::Mistaken))
+    ];
     let code = proptest::option::weighted(0.6, proptest::sample::select(Code::ALL));
     (code, stage, passed_on, any::<bool>(), any::<bool>()).prop_map(
         |(code, stage, passed_on, is_cut_off, is_non_finite)| RequestEnd {

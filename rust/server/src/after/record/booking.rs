@@ -35,10 +35,13 @@ impl RequestRecord {
                 }
                 shard.total.record(total_ns);
             }
-            None if self.is_passed_on || matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
+            None if self.passed_on.is_some() || matches!(code, Some(Code::Cancelled | Code::Internal)) => {}
             None => shard.undelivered.add(1),
         }
         self.write_log(code, delivered.is_some());
+        if self.version().payload.trial.is_some() {
+            self.book_trial(io, code, delivered);
+        }
         if code.is_none() && !self.routed.is_direct() && self.fallback_header.is_none() {
             self.sketch(io, delivered.unwrap_or(self.timing.phase_end));
         }
@@ -66,7 +69,7 @@ impl RequestRecord {
             RouteReason::Rule(_) if self.fallback_header.is_none() => shard.by_rule.add(1),
             RouteReason::Rule(_) | RouteReason::Sticky | RouteReason::Drawn => {}
         }
-        if self.is_passed_on {
+        if self.passed_on.is_some() {
             shard.passed_on.add(1);
         }
         if code.is_none() && self.fallback_header.is_some() {

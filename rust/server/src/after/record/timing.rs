@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use headgate_core::trial::outcome::RunStage;
+
 /// The phases that a request has reached.
 pub struct PhaseTiming {
     /// When its first byte came.
@@ -16,6 +18,10 @@ pub struct PhaseTiming {
     pub run_ns: Option<u64>,
     /// Whether the run is counted for this request; false if another request of the same batch stands for it.
     pub counts_run: bool,
+    /// How far the run has come.
+    pub stage: RunStage,
+    /// Whether the model was fetched, or the run placed anew, while the request waited: its times say nothing about the version.
+    pub was_disturbed: bool,
 }
 
 impl PhaseTiming {
@@ -28,6 +34,8 @@ impl PhaseTiming {
             queue_ns: None,
             run_ns: None,
             counts_run: true,
+            stage: RunStage::NotBegun,
+            was_disturbed: false,
         }
     }
 

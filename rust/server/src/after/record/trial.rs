@@ -1,0 +1,89 @@
+//! What is booked of a request on the trial of its version, while one is on: as evidence if a slot chose the version, else apart.
+//!
+//! Not here: what is counted (`headgate_core::trial`), when a trial is on (`serving::trial_registry`).
+
+use std::time::Instant;
+
+use headgate_core::error::Code;
+use headgate_core::route::RouteReason;
+use headgate_core::trial::arm::{NonFiniteOutputs, NotCompared, TrialEnd, TrialRequest};
+use headgate_core::trial::outcome::{RequestEnd, RunStage};
+
+use super::RequestRecord;
+use super::non_finite;
+use crate::thread::io::Io;
+
+/// A request's part in a trial.
+#[derive(Clone, Copy)]
+pub(super) struct TrialPart {
+    request: TrialRequest,
+    /// What is in its outputs, if they were freed before it was booked.
+    outputs: Option<NonFiniteOutputs>,
+}
+
+impl RequestRecord {
+    /// Begins to count the request in the trial of its version, if its slot chose that. `unit` is that of its sticky key.
+    pub fn begin_trial(&mut self, io: &Io, unit: Option<u32>) {
+        if !matches!(self.routed.reason, RouteReason::Sticky | RouteReason::Drawn) {
+            return;
+        }
+        let Some(arm) = &self.version().payload.trial else { return };
+        let request = arm.begin(self.routed.thread, unit, io.shared.now_ns());
+        self.trial = Some(TrialPart { request, outputs: None });
+    }
+
+    /// Frees the tensors of a run before the request is booked.
+    pub fn drop_run(&mut self) {
+        let succeeded = self.timing.stage == RunStage::Succeeded;
+        let run = self.sample.run.take().filter(|_| succeeded);
+        if let (Some(part), Some(run)) = (&mut self.trial, &run) {
+            part.outputs = Some(non_finite::outputs(run));
+        }
+    }
+
+    /// Books the request on the trial. Its tensors must not have been sketched yet.
+    pub(super) fn book_trial(&mut self, io: &Io, code: Option<Code>, delivered: Option<Instant>) {
+        let part = self.trial.take();
+        let Some(arm) = &self.version().payload.trial else { return };
+        let thread = self.routed.thread;
+        let Some(TrialPart { request, outputs }) = part else {
+            return arm.count_apart(thread, self.not_compared());
+        };
+        let timing = &self.timing;
+        let succeeded = timing.stage == RunStage::Succeeded;
+        let outputs =
+            outputs.or_else(|| self.sample.run.as_ref().filter(|_| succeeded).map(non_finite::outputs));
+        let now = delivered.unwrap_or_else(Instant::now);
+        let end = RequestEnd {
+            code,
+            stage: timing.stage,
+            passed_on: self.passed_on,
+            is_cut_off: std::thread::panicking() || (delivered.is_none() && is_cut_off(io, now)),
+            is_non_finite: outputs.is_some_and(|outputs| outputs.nan | outputs.infinite != 0),
+        };
+        let ended = TrialEnd {
+            end,
+            now_ns: io.shared.ns_at(now),
+            run_ns: timing.run_ns,
+            is_settled: !timing.was_disturbed && self.version().payload.model.placement_policy.is_settled(),
+            outputs,
+        };
+        arm.end(thread, request, &ended);
+    }
+
+    /// Why the request is no evidence though its version is part of a trial.
+    fn not_compared(&self) -> NotCompared {
+        match self.routed.reason {
+            _ if self.fallback_header.is_some() => NotCompared::Fallback,
+            RouteReason::Direct => NotCompared::Direct,
+            RouteReason::Rule(_) => NotCompared::ByRule,
+            // Without the header, which names that cannot be header values would cause.
+            RouteReason::Sticky | RouteReason::Drawn => NotCompared::Fallback,
+        }
+    }
+}
+
+/// Whether the gateway is about to stop and ends what is in progress.
+fn is_cut_off(io: &Io, now: Instant) -> bool {
+    io.last_start_at().is_some_and(|last_start| last_start <= now)
+}

@@ -1,0 +1,453 @@
+//! The trials of all endpoints. A trial outlives the snapshots that serve it, so that a change of weights or a reload of a version
+//! counts on, and ends when no snapshot has it any more.
+//!
+//! Not here: the counters (`headgate_core::trial`), the booking of requests (`after::record`), the database.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use headgate_core::error::{Code, Error, Result};
+use headgate_core::slots::SLOTS;
+use headgate_core::spec::EndpointSpec;
+use headgate_core::trial::arm::{ArmReading, TrialArm, TrialShared};
+use headgate_core::trial::ledger::{ArmName, Ledger, TrialIdentity};
+use headgate_core::trial::report::{Detail, RunningTrial};
+use headgate_core::trial::units::UnitTable;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The most trials that have ended and stay in memory.
+const MAX_ENDED: usize = 256;
+/// The most trials of one endpoint that have ended and stay in memory.
+const MAX_ENDED_OF_ENDPOINT: usize = 2;
+
+/// The gateway's clock, as a trial needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct TrialClock {
+    /// The present time on the gateway's clock, in nanoseconds.
+    pub now_ns: u64,
+    /// The zero of that clock, in milliseconds since 1970.
+    pub epoch_unix_ms: u64,
+}
+
+impl TrialClock {
+    fn unix_ms(self, ns: u64) -> u64 {
+        self.epoch_unix_ms + ns / 1_000_000
+    }
+
+    fn now_ms(self) -> u64 {
+        self.unix_ms(self.now_ns)
+    }
+}
+
+/// The trials of all endpoints, by name.
+pub struct TrialRegistry {
+    threads: usize,
+    trials: Mutex<HashMap<String, Vec<Arc<Trial>>>>,
+}
+
+/// One trial.
+struct Trial {
+    shared: Arc<TrialShared>,
+    state: Mutex<TrialState>,
+}
+
+struct TrialState {
+    ledger: Ledger,
+    /// The arms that a snapshot or a request may hold.
+    live: Vec<LiveArm>,
+    /// Whether it comes from the store, and was not served since.
+    is_stored: bool,
+    /// Grows with every change of the ledger.
+    changes: u64,
+}
+
+struct LiveArm {
+    arm: Arc<TrialArm>,
+    split: u8,
+    /// What the ledger has of it.
+    last: ArmReading,
+}
+
+/// The thresholds that the control plane sets, in nanoseconds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Thresholds {
+    attempt: String,
+    arms: BTreeMap<String, ArmThresholds>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArmThresholds {
+    #[serde(default)]
+    run_ns: u64,
+    #[serde(default)]
+    reply_ns: u64,
+}
+
+/// The state of a trial as it is stored.
+pub struct StoredTrial {
+    /// The ledger, as JSON.
+    pub ledger: Vec<u8>,
+    /// The bytes of the units; empty for an endpoint without sticky key.
+    pub units: Vec<u8>,
+}
+
+impl TrialRegistry {
+    /// An empty registry for a number of IO threads.
+    pub fn new(threads: usize) -> TrialRegistry {
+        TrialRegistry { threads, trials: Mutex::default() }
+    }
+
+    /// The arms of the versions of a spec, in their order; `None` for each version without slots, and for all if only one has any.
+    /// `outputs` gives the names of a version's outputs.
+    ///
+    /// # Errors
+    /// `policy_invalid` for a table that is not sound.
+    pub fn arms(
+        &self,
+        spec: &EndpointSpec,
+        outputs: impl Fn(usize) -> Vec<String>,
+        clock: TrialClock,
+    ) -> Result<Vec<Option<Arc<TrialArm>>>> {
+        let slots = slots_of(spec)?;
+        if slots.iter().filter(|&&slots| slots > 0).count() < 2 {
+            return Ok(vec![None; slots.len()]);
+        }
+        let names: Vec<ArmName> = spec
+            .versions
+            .iter()
+            .enumerate()
+            .map(|(index, version)| ArmName {
+                version: version.name.clone(),
+                digest: version.digest.clone(),
+                outputs: outputs(index),
+            })
+            .collect();
+        let Some(champion) = names.iter().find(|name| name.version == spec.champion) else {
+            return Ok(vec![None; slots.len()]);
+        };
+        let mut trials = self.trials();
+        let trial = find_or_begin(trials.entry(spec.name.clone()).or_default(), spec, champion, clock);
+        Ok(trial.arms(&names, &slots, self.threads, clock))
+    }
+
+    /// Collects the counts of the IO threads, and ends trials that no snapshot has any more.
+    pub fn collect(&self, clock: TrialClock) {
+        let mut trials = self.trials();
+        for of_endpoint in trials.values_mut() {
+            of_endpoint.retain(|trial| trial.collect(clock));
+            let ended: Vec<u64> =
+                of_endpoint.iter().filter_map(|trial| trial.state().ledger.ended_ms).collect();
+            forget_ended(of_endpoint, ended, MAX_ENDED_OF_ENDPOINT);
+        }
+        let ended = trials.values().flatten().filter_map(|trial| trial.state().ledger.ended_ms).collect();
+        let least = oldest_that_stays(ended, MAX_ENDED);
+        trials.retain(|_, of_endpoint| {
+            of_endpoint.retain(|trial| trial.state().ledger.ended_ms.is_none_or(|ended| ended >= least));
+            !of_endpoint.is_empty()
+        });
+    }
+
+    /// What is known of the newest trial of an endpoint, and in short of those before it: `{"trial": ..., "earlier": [...]}`. `served` is
+    /// an arm of the snapshot that is served.
+    pub fn report(
+        &self,
+        endpoint: &str,
+        served: Option<&Arc<TrialArm>>,
+        clock: TrialClock,
+        detail: Detail,
+    ) -> Value {
+        let mut of_endpoint = self.trials().get(endpoint).cloned().unwrap_or_default();
+        of_endpoint.retain(|trial| trial.collect(clock) && !trial.state().is_stored);
+        of_endpoint.sort_by_key(|trial| {
+            let state = trial.state();
+            (state.serves(served), state.ledger.begun_ms)
+        });
+        let newest = of_endpoint.pop().map(|trial| trial.report(served, clock, detail));
+        let earlier = of_endpoint.iter().rev().map(|trial| trial.report(None, clock, Detail::Summary));
+        json!({"trial": newest, "earlier": earlier.collect::<Vec<_>>()})
+    }
+
+    /// Sets the thresholds of a trial's arms, and begins another window; its number.
+    ///
+    /// # Errors
+    /// `invalid_argument` for other JSON, or a version that is no arm; `not_found` if the endpoint has no such trial.
+    pub fn set_thresholds(&self, endpoint: &str, json: &[u8], clock: TrialClock) -> Result<u32> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let thresholds: Thresholds = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| Error::invalid(format!("thresholds: {}: {}", error.path(), error.inner())))?;
+        let of_endpoint = self.trials().get(endpoint).cloned().unwrap_or_default();
+        let running = of_endpoint.iter().find(|trial| {
+            let state = trial.state();
+            !state.live.is_empty() && state.ledger.identity.attempt == thresholds.attempt
+        });
+        let trial = running.ok_or_else(|| {
+            let words = format!("endpoint {endpoint:?} has no trial of attempt {:?} now", thresholds.attempt);
+            Error::new(Code::NotFound, words)
+        })?;
+        trial.set_thresholds(&thresholds.arms, clock)
+    }
+
+    /// Every trial with the number of its newest change: `[{"endpoint", "begun_ms", "ended_ms", "changes"}]`.
+    pub fn list(&self, clock: TrialClock) -> Value {
+        self.collect(clock);
+        let trials = self.trials();
+        let listed =
+            trials.iter().flat_map(|(name, of_endpoint)| of_endpoint.iter().map(move |trial| (name, trial)));
+        listed
+            .filter_map(|(name, trial)| {
+                let state = trial.state();
+                let Ledger { begun_ms, ended_ms, .. } = state.ledger;
+                (!state.is_stored).then(|| {
+                    json!({"endpoint": name, "begun_ms": begun_ms, "ended_ms": ended_ms, "changes": state.changes})
+                })
+            })
+            .collect()
+    }
+
+    /// The present state of the trial that began then, for a store.
+    pub fn stored(&self, endpoint: &str, begun_ms: u64, clock: TrialClock) -> Option<StoredTrial> {
+        let of_endpoint = self.trials().get(endpoint).cloned()?;
+        let trial = of_endpoint.iter().find(|trial| trial.state().ledger.begun_ms == begun_ms)?;
+        trial.collect(clock);
+        let ledger = {
+            let mut state = trial.state();
+            state.ledger.written_ms = clock.now_ms();
+            serde_json::to_vec(&state.ledger).ok()?
+        };
+        // After the ledger: a unit whose error is in the ledger must not count again after a restart.
+        let units = trial.shared.units.as_ref().map(UnitTable::to_bytes).unwrap_or_default();
+        Some(StoredTrial { ledger, units })
+    }
+
+    /// Takes in a trial that was stored. It goes on if the endpoint is served with it again.
+    ///
+    /// # Errors
+    /// `invalid_argument` for a state that cannot be read.
+    pub fn restore(&self, endpoint: &str, stored: &StoredTrial) -> Result<()> {
+        let ledger: Ledger = serde_json::from_slice(&stored.ledger)
+            .map_err(|error| Error::invalid(format!("the trial of endpoint {endpoint:?}: {error}")))?;
+        let units = match ledger.identity.sticky {
+            None => Some(None),
+            Some(_) => UnitTable::from_bytes(&stored.units).map(Some),
+        };
+        let Some(units) = units.filter(|_| ledger.is_sound()) else {
+            return Err(Error::invalid(format!("the trial of endpoint {endpoint:?} contradicts itself")));
+        };
+        let mut trials = self.trials();
+        let of_endpoint = trials.entry(endpoint.to_owned()).or_default();
+        let begun_ms = ledger.begun_ms;
+        let known = |trial: &Arc<Trial>| {
+            let state = trial.state();
+            state.ledger.begun_ms == begun_ms || state.ledger.identity == ledger.identity
+        };
+        if !of_endpoint.iter().any(known) {
+            of_endpoint.push(Arc::new(Trial::new(ledger, units, true)));
+        }
+        Ok(())
+    }
+
+    /// The arms that `served` has, by endpoint, with the totals of their trial: what metrics show.
+    pub fn summaries<'a>(
+        &self,
+        served: impl Iterator<Item = (&'a str, &'a Arc<TrialArm>)>,
+        clock: TrialClock,
+    ) -> Vec<(String, Value)> {
+        let reports = served.map(|(endpoint, arm)| {
+            let mut report = self.report(endpoint, Some(arm), clock, Detail::Summary);
+            (endpoint.to_owned(), report["trial"].take())
+        });
+        reports.collect()
+    }
+
+    fn trials(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Trial>>>> {
+        self.trials.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The slots of each version of a spec.
+fn slots_of(spec: &EndpointSpec) -> Result<Vec<u16>> {
+    let weights = spec.table.weights()?;
+    let given: u16 = weights.values().sum();
+    let slots = |name: &str| match weights.get(name) {
+        Some(&slots) => slots,
+        None if name == spec.champion => SLOTS as u16 - given,
+        None => 0,
+    };
+    Ok(spec.versions.iter().map(|version| slots(&version.name)).collect())
+}
+
+fn find_or_begin(
+    of_endpoint: &mut Vec<Arc<Trial>>,
+    spec: &EndpointSpec,
+    champion: &ArmName,
+    clock: TrialClock,
+) -> Arc<Trial> {
+    let identity = TrialIdentity {
+        attempt: spec.table.salt.clone(),
+        champion: champion.version.clone(),
+        digest: champion.digest.clone(),
+        sticky: spec.sticky.clone(),
+    };
+    if let Some(trial) = of_endpoint.iter().find(|trial| trial.state().ledger.identity == identity) {
+        return trial.clone();
+    }
+    // The number by which it is stored is its own.
+    let newest = of_endpoint.iter().map(|trial| trial.state().ledger.begun_ms).max();
+    let begun_ms = newest.map_or(clock.now_ms(), |newest| clock.now_ms().max(newest + 1));
+    let units = identity.sticky.is_some().then(UnitTable::default);
+    let trial = Arc::new(Trial::new(Ledger::new(identity, champion.clone(), begun_ms), units, false));
+    of_endpoint.push(trial.clone());
+    trial
+}
+
+/// Forgets the oldest trials that have ended, beyond `most`.
+fn forget_ended(of_endpoint: &mut Vec<Arc<Trial>>, ended: Vec<u64>, most: usize) {
+    let least = oldest_that_stays(ended, most);
+    of_endpoint.retain(|trial| trial.state().ledger.ended_ms.is_none_or(|ended| ended >= least));
+}
+
+/// The time before which nothing stays, so that the newest `most` do.
+fn oldest_that_stays(mut times: Vec<u64>, most: usize) -> u64 {
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times.get(most - 1).copied().unwrap_or(0)
+}
+
+impl TrialState {
+    /// The split of a served arm, if it is one of this trial.
+    fn served_split(&self, served: Option<&Arc<TrialArm>>) -> Option<u8> {
+        let served = served?;
+        self.live.iter().find(|live| Arc::ptr_eq(&live.arm, served)).map(|live| live.split)
+    }
+
+    fn serves(&self, served: Option<&Arc<TrialArm>>) -> bool {
+        self.served_split(served).is_some()
+    }
+}
+
+impl Trial {
+    fn new(ledger: Ledger, units: Option<UnitTable>, is_stored: bool) -> Trial {
+        let shared = Arc::new(TrialShared::new(units));
+        for (split, slots) in shared.challengers_slots.iter().zip(0..ledger.splits.len()) {
+            split.store(u32::from(ledger.challengers_slots(slots as u8)), Relaxed);
+        }
+        if let Some(window) = &ledger.window {
+            shared.resume_window(window.number, &window.thresholds);
+        }
+        let state = TrialState { ledger, live: Vec::new(), is_stored, changes: 1 };
+        Trial { shared, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, TrialState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The arms of the versions `names` that have slots.
+    fn arms(
+        &self,
+        names: &[ArmName],
+        slots: &[u16],
+        threads: usize,
+        clock: TrialClock,
+    ) -> Vec<Option<Arc<TrialArm>>> {
+        let mut state = self.state();
+        let TrialState { ledger, live, is_stored, changes } = &mut *state;
+        *changes += 1;
+        if std::mem::take(is_stored) {
+            ledger.resume(clock.now_ms());
+        }
+        ledger.ended_ms = None;
+        let with_slots = names.iter().zip(slots).map(|(name, &slots)| (slots > 0).then_some(name));
+        let numbers: Vec<Option<u8>> = with_slots.map(|name| ledger.arm(name?)).collect();
+        let split_slots = numbers.iter().zip(slots).filter_map(|(number, &slots)| Some(((*number)?, slots)));
+        let (split, level) = ledger.split(&split_slots.collect());
+        if let Some(level) = level {
+            self.shared.challengers_slots[usize::from(level)]
+                .store(u32::from(ledger.challengers_slots(level)), Relaxed);
+        }
+        let mut arm = |number: u8| {
+            let known = live.iter().find(|live| live.split == split && live.arm.arm == number);
+            known.map(|live| live.arm.clone()).unwrap_or_else(|| {
+                let side = Ledger::side(number);
+                let arm = Arc::new(TrialArm::new(self.shared.clone(), number, side, level, threads));
+                live.push(LiveArm { arm: arm.clone(), split, last: ArmReading::default() });
+                arm
+            })
+        };
+        numbers.into_iter().map(|number| number.map(&mut arm)).collect()
+    }
+
+    /// Collects the counts of the IO threads. False for a trial that has ended and counted nothing.
+    fn collect(&self, clock: TrialClock) -> bool {
+        let mut state = self.state();
+        let TrialState { ledger, live, is_stored, changes } = &mut *state;
+        let before = live.len();
+        live.retain_mut(|live| {
+            // Looked at first: if nobody holds it any more, this is the last reading.
+            let is_held = Arc::strong_count(&live.arm) > 1;
+            let reading = live.arm.read();
+            let delta = reading.since(&live.last);
+            if !delta.is_empty() {
+                ledger.add(clock.now_ms(), (live.split, live.arm.arm), &delta, |ns| clock.unix_ms(ns));
+                *changes += 1;
+            }
+            live.last = reading;
+            is_held
+        });
+        ledger.settle_events();
+        if live.is_empty() && before > 0 {
+            ledger.ended_ms = Some(clock.now_ms());
+            *changes += 1;
+        }
+        let has_counts = || ledger.totals().iter().any(|total| !total.counts.is_zero());
+        !live.is_empty() || *is_stored || ledger.ended_ms.is_none() || has_counts()
+    }
+
+    fn report(&self, served: Option<&Arc<TrialArm>>, clock: TrialClock, detail: Detail) -> Value {
+        let state = self.state();
+        let mut running = RunningTrial {
+            now_ms: clock.now_ms(),
+            split: state.served_split(served),
+            unit_bytes: self.shared.units.as_ref().map_or(0, UnitTable::bytes),
+            ..RunningTrial::default()
+        };
+        for live in &state.live {
+            let (slower, unwatched) = live.arm.running_slower(clock.now_ns);
+            let sum = running.running_slower.entry(live.arm.arm).or_default();
+            *sum = (sum.0 + slower, sum.1 + unwatched);
+        }
+        state.ledger.report(&running, detail)
+    }
+
+    fn set_thresholds(&self, of: &BTreeMap<String, ArmThresholds>, clock: TrialClock) -> Result<u32> {
+        self.shared.close_window();
+        // What was compared so far belongs to the window that is closed.
+        self.collect(clock);
+        let mut state = self.state();
+        let TrialState { ledger, changes, .. } = &mut *state;
+        let unknown = of.keys().find(|name| ledger.arms.iter().all(|arm| arm.version != **name));
+        let result = match unknown {
+            Some(name) => Err(Error::invalid(format!(
+                "thresholds: arms.{name}: the trial has no such version; it has {}",
+                ledger.arms.iter().map(|arm| arm.version.as_str()).collect::<Vec<_>>().join(", ")
+            ))),
+            None => {
+                let threshold =
+                    |arm: &ArmName| of.get(&arm.version).map_or((0, 0), |of| (of.run_ns, of.reply_ns));
+                let thresholds = ledger.arms.iter().map(threshold).collect();
+                *changes += 1;
+                Ok(ledger.open_window(clock.now_ms(), thresholds))
+            }
+        };
+        // With an error the window before goes on.
+        match (&ledger.window, result.is_ok()) {
+            (Some(window), true) => self.shared.open_window(window.number, &window.thresholds),
+            (Some(window), false) => self.shared.resume_window(window.number, &window.thresholds),
+            (None, _) => {}
+        }
+        result
+    }
+}
