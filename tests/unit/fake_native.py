@@ -15,7 +15,7 @@ import xxhash
 
 from headgate import _native
 from headgate.control.domain.shares import Run, Table
-from headgate.errors import NotFound, PolicyInvalid
+from headgate.errors import InvalidArgument, NotFound, PolicyInvalid
 
 SLOTS = 10_000
 SIGNATURE = {
@@ -49,6 +49,10 @@ class FakeNative:
         self.applied: list[dict[str, Any]] = []
         self.requests: dict[tuple[str, str], int] = {}
         self.replayed: list[dict[str, Any]] = []
+        self.running: dict[str, dict[str, Any]] = {}
+        self.trial_list: list[dict[str, Any]] = []
+        self.trial_states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
+        self.restored: list[tuple[str, bytes, bytes]] = []
 
     def close(self) -> None:
         os.close(self._fd)
@@ -152,6 +156,21 @@ class FakeNative:
             for (endpoint, version), count in self.requests.items()
         ]
         return json.dumps({"upper_ns": [None], "versions": versions}).encode()
+
+    def trial(self, endpoint: str, whole: bool) -> bytes:
+        earlier: list[dict[str, Any]] = []
+        return json.dumps({"trial": self.running.get(endpoint), "earlier": earlier, "whole": whole}).encode()
+
+    def trials(self) -> bytes:
+        return json.dumps(self.trial_list).encode()
+
+    def stored_trial(self, endpoint: str, begun_ms: int) -> tuple[bytes, bytes] | None:
+        return self.trial_states.get((endpoint, begun_ms))
+
+    def restore_trial(self, endpoint: str, ledger: bytes, units: bytes) -> None:
+        if ledger == b"damaged":
+            raise InvalidArgument("a ledger that contradicts itself")
+        self.restored.append((endpoint, ledger, units))
 
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         window = {"seconds": window_seconds, "from": 0, "to": window_seconds}

@@ -86,6 +86,10 @@ class Endpoints:
                 raise InvalidArgument(f"query window: {written!r} is not between 1s and 366d")
         return JSONResponse(await self._control.drift(request.endpoint, seconds))
 
+    async def trial(self, request: AdminRequest) -> Response:
+        """The evidence of the trial."""
+        return JSONResponse(await self._control.trial(request.endpoint))
+
     # === writes ===
 
     async def put(self, request: AdminRequest) -> Response:

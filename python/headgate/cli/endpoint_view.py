@@ -8,6 +8,7 @@ from headgate.cli.output import Lines, Table
 from headgate.cli.recent_view import recent_view
 from headgate.cli.text import size
 from headgate.cli.traffic_view import traffic_view, traffic_words
+from headgate.cli.trial_view import trial_view
 from headgate.cli.version_words import memory_words, optional_inputs, place, place_reason, run_times
 
 
@@ -37,7 +38,8 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
         )
     lines += [f"alarm: {alarm}" for alarm in one["alarms"]]
     versions = one["versions"]
-    lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *_versions(versions)]
+    lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *trial_view(one.get("trial"))]
+    lines += _versions(versions)
     lines += [line for name, version in versions.items() if (line := place_reason(name, version))]
     lines += [line for name, version in versions.items() if (line := optional_inputs(name, version))]
     lines += _capture(one["capture"])

@@ -39,6 +39,7 @@ from headgate.control.writes.resolve import ArtifactUse, Resolver
 from headgate.control.writes.runner import Runner
 from headgate.control.writes.start_recovery import StartRecovery
 from headgate.control.writes.transition import Decide
+from headgate.control.writes.trials import TrialWriter
 from headgate.control.writes.unpin import unpin
 from headgate.control.writes.write_behind import WriteBehind
 from headgate.control.writes.writer import Writer
@@ -81,6 +82,7 @@ class Control(Queries):
         self.operations = Operations(self._context)
         self.replays = Replays(self._context, self.operations, self.audit_log)
         self._maintenance = Maintenance(self._context, self._endpoints)
+        self._trials = TrialWriter(self._context)
         self._integrity = Integrity(self._context, self._endpoints)
         self._artifact_repair = ArtifactRepair(self._context, artifacts, self._endpoints)
         self.background = Background(lambda: self._context.store.now().timestamp())
@@ -97,6 +99,7 @@ class Control(Queries):
         Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
         :meth:`loading`, and do not count for readiness.
         """
+        await self._trials.restore()
         await self._start_recovery.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
         await self.operations.interrupted()
         self._started = True
@@ -105,6 +108,7 @@ class Control(Queries):
         await self._context.tell(event)
         self._maintenance.start(self.background)
         self._integrity.start(self.background)
+        self._trials.start(self.background)
         self.background.run("repair_artifacts", self._artifact_repair.turn, REPAIR_SECONDS)
         self.background.run("write_unsaved", self._behind.turn)
         self.background.run("write_audit", self.audit_log.turn)
@@ -148,6 +152,7 @@ class Control(Queries):
         with suppress(StorageFailed, TimeoutError, Draining):
             async with asyncio.timeout(left()):
                 await self._integrity.write()
+                await self._trials.write()
         self._is_hung = not await self._context.close(left())
         return revisions + rows
 

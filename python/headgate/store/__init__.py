@@ -24,6 +24,7 @@ from headgate.store.models import (
     RevisionRecord,
     RevisionStatus,
     TokenRecord,
+    TrialRecord,
 )
 from headgate.store.retention import RetentionLimits
 from headgate.store.revisions import StartRecord
@@ -52,6 +53,7 @@ __all__ = [
     "StartRecord",
     "Store",
     "TokenRecord",
+    "TrialRecord",
     "is_whole",
     "json_text",
     "keepable",

@@ -209,3 +209,17 @@ class OperationRecord(Base):
     finished: Mapped[When | None] = mapped_column(default=None)
     result: Mapped[JsonObject | None] = mapped_column(default=None)
     problem: Mapped[JsonObject | None] = mapped_column(default=None)
+
+
+class TrialRecord(Base):
+    """The counts of a trial as they were ``written``; ``begun`` and ``ended`` in milliseconds since 1970. Both bytes are compressed
+    (zlib), and only the data plane reads them.
+    """
+
+    __tablename__ = "trials"
+    endpoint: Mapped[Key]
+    begun: Mapped[NumberKey]
+    ended: Mapped[int | None]
+    written: Mapped[When]
+    ledger: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+    units: Mapped[bytes] = mapped_column(LargeBinary, repr=False)

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from headgate.errors import StorageFailed
-from headgate.store import applied_file, database, journal, revisions
+from headgate.store import applied_file, database, journal, revisions, trials
 from headgate.store.chain import Damage, damages, damages_in_force
 from headgate.store.checksums import damaged_applied, damaged_rows
 from headgate.store.clock import Clock, stamp
@@ -29,6 +29,7 @@ from headgate.store.models import (
     OperationRecord,
     RevisionRecord,
     RevisionStatus,
+    TrialRecord,
 )
 from headgate.store.pins import StorePins, add_pins, check_pins
 from headgate.store.references import digests_in, referenced_digests
@@ -364,6 +365,18 @@ class Store:
                 return
         with self.transactions.write() as write:
             journal.prune_operations(write.session, newest)
+
+    # === trials ===
+
+    def put_trials(self, records: Sequence[TrialRecord]) -> None:
+        """Replaces the states of these trials, and forgets the oldest of their endpoints."""
+        with self.transactions.write() as write:
+            trials.put(write, records)
+
+    def unfinished_trials(self) -> list[TrialRecord]:
+        """The trials that had not ended when they were last written."""
+        with self.transactions.read() as session:
+            return trials.unfinished(session)
 
     # === retention ===
 

@@ -368,6 +368,7 @@ impl Gateway {
     /// cancelled. A thread whose run does not end even then is not joined.
     pub fn stop(&self, delay: Duration, grace: Duration) -> bool {
         self.shared.draining.store(true, Relaxed);
+        self.shared.trial_registry.stop();
         self.shared.notify_changed();
         // First, so that the requests that are left have the cores.
         self.shared.shadows.stop();

@@ -574,11 +574,12 @@ fn a_stored_trial_goes_on_after_a_gap() {
     first.challenger.set(Mode::Fail);
     assert_eq!(first.ask(&key, &Request::default()), 200);
     first.report();
+    first.gateway.stop(Duration::ZERO, Duration::ZERO);
     let listed = first.gateway.trials();
     let begun_ms = listed[0]["begun_ms"].as_u64().unwrap();
     let stored = first.gateway.stored_trial("model", begun_ms).unwrap();
     assert!(first.gateway.stored_trial("model", 1).is_none());
-    first.gateway.stop(Duration::ZERO, Duration::ZERO);
+    assert!(listed[0]["ended_ms"].is_null(), "a stop ends no trial");
 
     let (gateway, address) = gateway_with(&json!({}));
     gateway.restore_trial("model", &stored).unwrap();

@@ -103,6 +103,7 @@ def endpoint(
         source=current.document.source,
         declared=_declared(spec.declared),
         traffic=traffic(state, recent),
+        trial=None,
         versions=_versions(state, current, status, recent),
         blocks=[_block(block) for block in live.blocked],
         frozen=None

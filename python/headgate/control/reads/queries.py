@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from headgate.control.domain.revision import Revision
-from headgate.control.reads import endpoints, explanation
+from headgate.control.reads import endpoints, explanation, trials
 from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.control.reads.recent import Recent
+from headgate.control.reads.trials import TrialsView, TrialView
 from headgate.control.reads.views import (
     AuditView,
     EndpointSummary,
@@ -31,7 +32,7 @@ from headgate.control.writes.data_plane import Status, status_of, statuses_of
 from headgate.control.writes.endpoint import Endpoints, EndpointState
 from headgate.control.writes.records import missing, stored
 from headgate.control.writes.refused_callers import RefusedCallers
-from headgate.errors import InvalidArgument, NotFound
+from headgate.errors import InvalidArgument, ModelNotFound, ModelNotReady, NotFound
 from headgate.registry import Registry
 from headgate.store import EventRecord
 
@@ -96,7 +97,9 @@ class Queries:
         state = self._endpoints.known(endpoint)
         recent = await self._recent.of(endpoint)
         why = self._endpoints.refused(endpoint)
-        return endpoints.endpoint(state, await self._status(endpoint), recent, why)
+        view = endpoints.endpoint(state, await self._status(endpoint), recent, why)
+        view["trial"] = await self._running_trial(endpoint)
+        return view
 
     async def traffic(self, endpoint: str) -> TrafficView:
         """Live traffic of one endpoint."""
@@ -135,6 +138,21 @@ class Queries:
         if state.no_drift is not None:
             report["fault"] = state.no_drift
         return report
+
+    async def trial(self, endpoint: str) -> TrialsView:
+        """The evidence of the endpoint's newest trial, and in short of those before it."""
+        self._endpoints.known(endpoint)
+        return trials.trials(endpoint, await self._context.io(lambda: self._told_trial(endpoint, whole=True)))
+
+    async def _running_trial(self, endpoint: str) -> TrialView | None:
+        return trials.running(await self._context.io(lambda: self._told_trial(endpoint, whole=False)))
+
+    def _told_trial(self, endpoint: str, *, whole: bool) -> bytes:
+        try:
+            return self._context.plane.trial(endpoint, whole)
+        except (ModelNotFound, ModelNotReady):
+            # The data plane does not serve it now, and knows no trial of it.
+            return b'{"trial": null, "earlier": []}'
 
     async def models(self) -> Models:
         """Every name and version with the digest it stands for, and what was refused."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from headgate.control.domain.results import Kind
+from headgate.control.reads.trials import TrialView
 
 State = Literal["ready", "loading", "failed", "unloaded"]
 Status = Literal["proposed", "applied", "failed", "superseded"]
@@ -192,7 +193,7 @@ class CaptureView(TypedDict):
 
 
 class EndpointView(TypedDict):
-    """Everything about one endpoint; ``document`` is the text as it was applied."""
+    """Everything about one endpoint; ``document`` is the text as it was applied, ``trial`` the totals of the trial that is on."""
 
     name: str
     revision: int
@@ -202,6 +203,7 @@ class EndpointView(TypedDict):
     source: str | None
     declared: DeclaredView
     traffic: TrafficView
+    trial: TrialView | None
     versions: dict[str, VersionView]
     blocks: list[BlockView]
     frozen: FrozenView | None

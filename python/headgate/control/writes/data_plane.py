@@ -62,6 +62,18 @@ class DataPlane(Protocol):
     def cancel_replay(self, endpoint: str, replay: int) -> bytes:
         """Ends a replay."""
 
+    def trial(self, endpoint: str, whole: bool) -> bytes:
+        """The newest trial of an endpoint, and in short those before it."""
+
+    def trials(self) -> bytes:
+        """Every trial in memory with the number of its newest change."""
+
+    def stored_trial(self, endpoint: str, begun_ms: int) -> tuple[bytes, bytes] | None:
+        """The state of a trial for the store: its ledger and its units."""
+
+    def restore_trial(self, endpoint: str, ledger: bytes, units: bytes) -> None:
+        """Gives a stored trial back, before the endpoint is applied."""
+
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
 
@@ -97,6 +109,10 @@ class Native:
         self.start_replay = gateway.start_replay
         self.replays = gateway.replays
         self.cancel_replay = gateway.cancel_replay
+        self.trial = gateway.trial
+        self.trials = gateway.trials
+        self.stored_trial = gateway.stored_trial
+        self.restore_trial = gateway.restore_trial
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""

@@ -14,6 +14,7 @@ mod non_finite;
 pub mod routed_version;
 pub mod timing;
 mod trial;
+mod trial_part;
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -31,7 +32,7 @@ use crate::after::access_log::{AccessLog, Protocol};
 use crate::after::copies::DrawnCopies;
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
-use crate::after::record::trial::TrialPart;
+use crate::after::record::trial_part::TrialPart;
 use crate::after::thread_state;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;

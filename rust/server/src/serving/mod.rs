@@ -21,6 +21,7 @@ pub mod shared;
 pub mod sketch_cost;
 pub mod sketch_registry;
 pub mod status;
+pub mod trial;
 pub mod trial_families;
 pub mod trial_registry;
 pub mod update_outcome;

@@ -1,73 +1,35 @@
 //! The trials of all endpoints. A trial outlives the snapshots that serve it, so that a change of weights or a reload of a version
 //! counts on, and ends when no snapshot has it any more.
 //!
-//! Not here: the counters (`headgate_core::trial`), the booking of requests (`after::record`), the database.
+//! Not here: one trial (`trial`), the counters (`headgate_core::trial`), the booking of requests (`after::record`), the database.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::slots::SLOTS;
 use headgate_core::spec::EndpointSpec;
-use headgate_core::trial::arm::{ArmReading, TrialArm, TrialShared};
+use headgate_core::trial::arm::TrialArm;
 use headgate_core::trial::ledger::{ArmName, Ledger, TrialIdentity};
-use headgate_core::trial::report::{Detail, RunningTrial};
+use headgate_core::trial::report::Detail;
 use headgate_core::trial::units::UnitTable;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::serving::trial::{ArmThresholds, Trial, TrialClock};
 
 /// The most trials that have ended and stay in memory.
 const MAX_ENDED: usize = 256;
 /// The most trials of one endpoint that have ended and stay in memory.
 const MAX_ENDED_OF_ENDPOINT: usize = 2;
 
-/// The gateway's clock, as a trial needs it.
-#[derive(Clone, Copy, Debug)]
-pub struct TrialClock {
-    /// The present time on the gateway's clock, in nanoseconds.
-    pub now_ns: u64,
-    /// The zero of that clock, in milliseconds since 1970.
-    pub epoch_unix_ms: u64,
-}
-
-impl TrialClock {
-    fn unix_ms(self, ns: u64) -> u64 {
-        self.epoch_unix_ms + ns / 1_000_000
-    }
-
-    fn now_ms(self) -> u64 {
-        self.unix_ms(self.now_ns)
-    }
-}
-
 /// The trials of all endpoints, by name.
 pub struct TrialRegistry {
     threads: usize,
     trials: Mutex<HashMap<String, Vec<Arc<Trial>>>>,
-}
-
-/// One trial.
-struct Trial {
-    shared: Arc<TrialShared>,
-    state: Mutex<TrialState>,
-}
-
-struct TrialState {
-    ledger: Ledger,
-    /// The arms that a snapshot or a request may hold.
-    live: Vec<LiveArm>,
-    /// Whether it comes from the store, and was not served since.
-    is_stored: bool,
-    /// Grows with every change of the ledger.
-    changes: u64,
-}
-
-struct LiveArm {
-    arm: Arc<TrialArm>,
-    split: u8,
-    /// What the ledger has of it.
-    last: ArmReading,
+    /// Set when the gateway stops: what no snapshot has any more goes on with the next start.
+    stopping: AtomicBool,
 }
 
 /// The thresholds that the control plane sets, in nanoseconds.
@@ -76,15 +38,6 @@ struct LiveArm {
 struct Thresholds {
     attempt: String,
     arms: BTreeMap<String, ArmThresholds>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ArmThresholds {
-    #[serde(default)]
-    run_ns: u64,
-    #[serde(default)]
-    reply_ns: u64,
 }
 
 /// The state of a trial as it is stored.
@@ -98,7 +51,7 @@ pub struct StoredTrial {
 impl TrialRegistry {
     /// An empty registry for a number of IO threads.
     pub fn new(threads: usize) -> TrialRegistry {
-        TrialRegistry { threads, trials: Mutex::default() }
+        TrialRegistry { threads, trials: Mutex::default(), stopping: AtomicBool::new(false) }
     }
 
     /// The arms of the versions of a spec, in their order; `None` for each version without slots, and for all if only one has any.
@@ -114,6 +67,7 @@ impl TrialRegistry {
     ) -> Result<Vec<Option<Arc<TrialArm>>>> {
         let slots = slots_of(spec)?;
         if slots.iter().filter(|&&slots| slots > 0).count() < 2 {
+            self.forget_stored(&spec.name);
             return Ok(vec![None; slots.len()]);
         }
         let names: Vec<ArmName> = spec
@@ -131,14 +85,22 @@ impl TrialRegistry {
         };
         let mut trials = self.trials();
         let trial = find_or_begin(trials.entry(spec.name.clone()).or_default(), spec, champion, clock);
+        if let Some(of_endpoint) = trials.get_mut(&spec.name) {
+            of_endpoint.retain(|other| Arc::ptr_eq(other, &trial) || !other.state().is_stored);
+        }
         Ok(trial.arms(&names, &slots, self.threads, clock))
+    }
+
+    /// No trial ends from now on, because the gateway stops.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
     }
 
     /// Collects the counts of the IO threads, and ends trials that no snapshot has any more.
     pub fn collect(&self, clock: TrialClock) {
         let mut trials = self.trials();
         for of_endpoint in trials.values_mut() {
-            of_endpoint.retain(|trial| trial.collect(clock));
+            of_endpoint.retain(|trial| self.collect_one(trial, clock));
             let ended: Vec<u64> =
                 of_endpoint.iter().filter_map(|trial| trial.state().ledger.ended_ms).collect();
             forget_ended(of_endpoint, ended, MAX_ENDED_OF_ENDPOINT);
@@ -161,7 +123,7 @@ impl TrialRegistry {
         detail: Detail,
     ) -> Value {
         let mut of_endpoint = self.trials().get(endpoint).cloned().unwrap_or_default();
-        of_endpoint.retain(|trial| trial.collect(clock) && !trial.state().is_stored);
+        of_endpoint.retain(|trial| self.collect_one(trial, clock) && !trial.state().is_stored);
         of_endpoint.sort_by_key(|trial| {
             let state = trial.state();
             (state.serves(served), state.ledger.begun_ms)
@@ -212,7 +174,7 @@ impl TrialRegistry {
     pub fn stored(&self, endpoint: &str, begun_ms: u64, clock: TrialClock) -> Option<StoredTrial> {
         let of_endpoint = self.trials().get(endpoint).cloned()?;
         let trial = of_endpoint.iter().find(|trial| trial.state().ledger.begun_ms == begun_ms)?;
-        trial.collect(clock);
+        self.collect_one(trial, clock);
         let ledger = {
             let mut state = trial.state();
             state.ledger.written_ms = clock.now_ms();
@@ -261,6 +223,19 @@ impl TrialRegistry {
             (endpoint.to_owned(), report["trial"].take())
         });
         reports.collect()
+    }
+
+    /// Collects the counts of one trial. False if it is to be forgotten.
+    fn collect_one(&self, trial: &Trial, clock: TrialClock) -> bool {
+        trial.collect(clock);
+        self.stopping.load(Relaxed) || trial.end_if_unserved(clock)
+    }
+
+    /// Forgets what was stored of an endpoint that is served without a trial.
+    fn forget_stored(&self, endpoint: &str) {
+        if let Some(of_endpoint) = self.trials().get_mut(endpoint) {
+            of_endpoint.retain(|trial| !trial.state().is_stored);
+        }
     }
 
     fn trials(&self) -> MutexGuard<'_, HashMap<String, Vec<Arc<Trial>>>> {
@@ -314,140 +289,4 @@ fn forget_ended(of_endpoint: &mut Vec<Arc<Trial>>, ended: Vec<u64>, most: usize)
 fn oldest_that_stays(mut times: Vec<u64>, most: usize) -> u64 {
     times.sort_unstable_by(|a, b| b.cmp(a));
     times.get(most - 1).copied().unwrap_or(0)
-}
-
-impl TrialState {
-    /// The split of a served arm, if it is one of this trial.
-    fn served_split(&self, served: Option<&Arc<TrialArm>>) -> Option<u8> {
-        let served = served?;
-        self.live.iter().find(|live| Arc::ptr_eq(&live.arm, served)).map(|live| live.split)
-    }
-
-    fn serves(&self, served: Option<&Arc<TrialArm>>) -> bool {
-        self.served_split(served).is_some()
-    }
-}
-
-impl Trial {
-    fn new(ledger: Ledger, units: Option<UnitTable>, is_stored: bool) -> Trial {
-        let shared = Arc::new(TrialShared::new(units));
-        for (split, slots) in shared.challengers_slots.iter().zip(0..ledger.splits.len()) {
-            split.store(u32::from(ledger.challengers_slots(slots as u8)), Relaxed);
-        }
-        if let Some(window) = &ledger.window {
-            shared.resume_window(window.number, &window.thresholds);
-        }
-        let state = TrialState { ledger, live: Vec::new(), is_stored, changes: 1 };
-        Trial { shared, state: Mutex::new(state) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, TrialState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The arms of the versions `names` that have slots.
-    fn arms(
-        &self,
-        names: &[ArmName],
-        slots: &[u16],
-        threads: usize,
-        clock: TrialClock,
-    ) -> Vec<Option<Arc<TrialArm>>> {
-        let mut state = self.state();
-        let TrialState { ledger, live, is_stored, changes } = &mut *state;
-        *changes += 1;
-        if std::mem::take(is_stored) {
-            ledger.resume(clock.now_ms());
-        }
-        ledger.ended_ms = None;
-        let with_slots = names.iter().zip(slots).map(|(name, &slots)| (slots > 0).then_some(name));
-        let numbers: Vec<Option<u8>> = with_slots.map(|name| ledger.arm(name?)).collect();
-        let split_slots = numbers.iter().zip(slots).filter_map(|(number, &slots)| Some(((*number)?, slots)));
-        let (split, level) = ledger.split(&split_slots.collect());
-        if let Some(level) = level {
-            self.shared.challengers_slots[usize::from(level)]
-                .store(u32::from(ledger.challengers_slots(level)), Relaxed);
-        }
-        let mut arm = |number: u8| {
-            let known = live.iter().find(|live| live.split == split && live.arm.arm == number);
-            known.map(|live| live.arm.clone()).unwrap_or_else(|| {
-                let side = Ledger::side(number);
-                let arm = Arc::new(TrialArm::new(self.shared.clone(), number, side, level, threads));
-                live.push(LiveArm { arm: arm.clone(), split, last: ArmReading::default() });
-                arm
-            })
-        };
-        numbers.into_iter().map(|number| number.map(&mut arm)).collect()
-    }
-
-    /// Collects the counts of the IO threads. False for a trial that has ended and counted nothing.
-    fn collect(&self, clock: TrialClock) -> bool {
-        let mut state = self.state();
-        let TrialState { ledger, live, is_stored, changes } = &mut *state;
-        let before = live.len();
-        live.retain_mut(|live| {
-            // Looked at first: if nobody holds it any more, this is the last reading.
-            let is_held = Arc::strong_count(&live.arm) > 1;
-            let reading = live.arm.read();
-            let delta = reading.since(&live.last);
-            if !delta.is_empty() {
-                ledger.add(clock.now_ms(), (live.split, live.arm.arm), &delta, |ns| clock.unix_ms(ns));
-                *changes += 1;
-            }
-            live.last = reading;
-            is_held
-        });
-        ledger.settle_events();
-        if live.is_empty() && before > 0 {
-            ledger.ended_ms = Some(clock.now_ms());
-            *changes += 1;
-        }
-        let has_counts = || ledger.totals().iter().any(|total| !total.counts.is_zero());
-        !live.is_empty() || *is_stored || ledger.ended_ms.is_none() || has_counts()
-    }
-
-    fn report(&self, served: Option<&Arc<TrialArm>>, clock: TrialClock, detail: Detail) -> Value {
-        let state = self.state();
-        let mut running = RunningTrial {
-            now_ms: clock.now_ms(),
-            split: state.served_split(served),
-            unit_bytes: self.shared.units.as_ref().map_or(0, UnitTable::bytes),
-            ..RunningTrial::default()
-        };
-        for live in &state.live {
-            let (slower, unwatched) = live.arm.running_slower(clock.now_ns);
-            let sum = running.running_slower.entry(live.arm.arm).or_default();
-            *sum = (sum.0 + slower, sum.1 + unwatched);
-        }
-        state.ledger.report(&running, detail)
-    }
-
-    fn set_thresholds(&self, of: &BTreeMap<String, ArmThresholds>, clock: TrialClock) -> Result<u32> {
-        self.shared.close_window();
-        // What was compared so far belongs to the window that is closed.
-        self.collect(clock);
-        let mut state = self.state();
-        let TrialState { ledger, changes, .. } = &mut *state;
-        let unknown = of.keys().find(|name| ledger.arms.iter().all(|arm| arm.version != **name));
-        let result = match unknown {
-            Some(name) => Err(Error::invalid(format!(
-                "thresholds: arms.{name}: the trial has no such version; it has {}",
-                ledger.arms.iter().map(|arm| arm.version.as_str()).collect::<Vec<_>>().join(", ")
-            ))),
-            None => {
-                let threshold =
-                    |arm: &ArmName| of.get(&arm.version).map_or((0, 0), |of| (of.run_ns, of.reply_ns));
-                let thresholds = ledger.arms.iter().map(threshold).collect();
-                *changes += 1;
-                Ok(ledger.open_window(clock.now_ms(), thresholds))
-            }
-        };
-        // With an error the window before goes on.
-        match (&ledger.window, result.is_ok()) {
-            (Some(window), true) => self.shared.open_window(window.number, &window.thresholds),
-            (Some(window), false) => self.shared.resume_window(window.number, &window.thresholds),
-            (None, _) => {}
-        }
-        result
-    }
 }

@@ -6,20 +6,13 @@ use std::time::Instant;
 
 use headgate_core::error::Code;
 use headgate_core::route::RouteReason;
-use headgate_core::trial::arm::{NonFiniteOutputs, NotCompared, TrialEnd, TrialRequest};
+use headgate_core::trial::arm::{NotCompared, TrialEnd};
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
 
 use super::RequestRecord;
 use super::non_finite;
+use super::trial_part::TrialPart;
 use crate::thread::io::Io;
-
-/// A request's part in a trial.
-#[derive(Clone, Copy)]
-pub(super) struct TrialPart {
-    request: TrialRequest,
-    /// What is in its outputs, if they were freed before it was booked.
-    outputs: Option<NonFiniteOutputs>,
-}
 
 impl RequestRecord {
     /// Begins to count the request in the trial of its version, if its slot chose that. `unit` is that of its sticky key.

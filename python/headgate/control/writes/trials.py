@@ -1,0 +1,87 @@
+"""The counts of trials between the data plane and the store: written while they grow, and given back at the start.
+
+What was counted after the last write is lost with the process. The data plane notes that as a gap, and never as zero.
+Not here: what is counted (``docs/design/evidence.md``), the table (``store.trials``). Next: ``maintenance``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from headgate.background import Background
+from headgate.control.writes.context import Context
+from headgate.errors import HeadgateError
+from headgate.store import TrialRecord, stamp
+
+_log = logging.getLogger(__name__)
+_WRITE_SECONDS = 10.0
+_LEVEL = 1
+"""Of zlib: a million units take 10 ms."""
+_QUIET_SECONDS = 60.0
+"""A trial without a change is written as often, so that a gap begins when it really did."""
+
+_Key = tuple[str, int]
+"""Endpoint, and when the trial began in milliseconds."""
+
+
+class TrialWriter:
+    """Writes the trials that changed. Belongs to one event loop."""
+
+    def __init__(self, context: Context) -> None:
+        """The context holds store and data plane."""
+        self._context = context
+        self._written: dict[_Key, tuple[int, float]] = {}
+        """For each trial the change that was written last, and when."""
+
+    def start(self, background: Background) -> None:
+        """Begins the loop."""
+        background.run("write_trials", self.write, _WRITE_SECONDS)
+
+    async def restore(self) -> None:
+        """Gives the trials back that were not over. Call it before endpoints are served. What cannot be read begins anew."""
+        try:
+            await self._context.io(self._restore)
+        except HeadgateError as error:
+            await self._context.alarm(None, None, f"no trial is known any more: {error.message}")
+
+    def _restore(self) -> None:
+        for record in self._context.store.unfinished_trials():
+            try:
+                ledger, units = zlib.decompress(record.ledger), zlib.decompress(record.units)
+                self._context.plane.restore_trial(record.endpoint, ledger, units)
+            except (HeadgateError, zlib.error) as error:
+                _log.error(
+                    "%s: its trial begins anew, what was counted cannot be read: %s", record.endpoint, error
+                )
+
+    async def write(self) -> None:
+        """Writes the trials that changed since the last time, in one transaction."""
+        await self._context.write(self._write)
+
+    def _write(self) -> None:
+        now = self._context.store.now()
+        listed = {(one["endpoint"], one["begun_ms"]): one for one in json.loads(self._context.plane.trials())}
+        changed = {key: one for key, one in listed.items() if self._is_due(key, one, now.timestamp())}
+        records = [record for key, one in changed.items() if (record := self._record(key, one)) is not None]
+        if records:
+            self._context.store.put_trials(records)
+        # Only once it is on disk: a failed write is made again.
+        self._written = {key: was for key, was in self._written.items() if key in listed}
+        self._written |= {key: (one["changes"], now.timestamp()) for key, one in changed.items()}
+
+    def _is_due(self, key: _Key, one: Mapping[str, Any], now: float) -> bool:
+        changes, when = self._written.get(key, (0, 0.0))
+        return one["changes"] != changes or (one["ended_ms"] is None and now - when >= _QUIET_SECONDS)
+
+    def _record(self, key: _Key, one: Mapping[str, Any]) -> TrialRecord | None:
+        endpoint, begun = key
+        stored = self._context.plane.stored_trial(endpoint, begun)
+        if stored is None:
+            return None
+        ledger, units = (zlib.compress(part, _LEVEL) for part in stored)
+        written = stamp(self._context.store.now())
+        return TrialRecord(endpoint, begun, one["ended_ms"], written, ledger, units)

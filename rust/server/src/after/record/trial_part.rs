@@ -1,0 +1,14 @@
+//! A request's part in the trial of its version, from its route to its booking.
+//!
+//! Next: `trial`.
+
+use headgate_core::trial::arm::{NonFiniteOutputs, TrialRequest};
+
+/// A request's part in a trial.
+#[derive(Clone, Copy)]
+pub(super) struct TrialPart {
+    /// The request, as the arm has begun to count it.
+    pub(super) request: TrialRequest,
+    /// What is in its outputs, if they were freed before it was booked.
+    pub(super) outputs: Option<NonFiniteOutputs>,
+}

@@ -1,0 +1,43 @@
+"""Trials are replaced as they grow, and the oldest of an endpoint go; on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from headgate.store import Store, TrialRecord, stamp
+from headgate.store.models import TrialRecord as Row
+from headgate.store.trials import KEPT
+from unit.control_harness import START
+
+
+def record(
+    begun: int, ended: int | None = None, endpoint: str = "digits", units: bytes = b"units"
+) -> TrialRecord:
+    return TrialRecord(endpoint, begun, ended, stamp(START), f"ledger {begun}".encode(), units)
+
+
+def rows(store: Store) -> dict[tuple[str, int], Row]:
+    with store.transactions.read() as session:
+        found = session.query(Row).all()
+        return {(row.endpoint, row.begun): row for row in found}
+
+
+def test_a_trial_is_replaced_and_given_back_until_it_ends(store: Store) -> None:
+    store.put_trials([record(1), record(1, endpoint="other")])
+    store.put_trials([TrialRecord("digits", 1, None, stamp(START), b"\x00newer\xff", b"\x00\xff")])
+    found = store.unfinished_trials()
+    assert [(one.endpoint, one.ledger, one.units) for one in found] == [
+        ("digits", b"\x00newer\xff", b"\x00\xff"),
+        ("other", b"ledger 1", b"units"),
+    ]
+    store.put_trials([record(1, ended=9)])
+    assert [one.endpoint for one in store.unfinished_trials()] == ["other"]
+
+
+def test_the_newest_trials_of_an_endpoint_stay_and_only_one_has_units(store: Store) -> None:
+    for begun in range(1, KEPT + 4):
+        store.put_trials([record(begun), record(begun, ended=begun + 1, endpoint="other")])
+    found = rows(store)
+    newest = range(4, KEPT + 4)
+    assert sorted(found) == [(name, begun) for name in ("digits", "other") for begun in newest]
+    # Each ended when the next one began, for what a stop left unfinished.
+    assert [found["digits", begun].ended for begun in newest] == [*range(5, KEPT + 4), None]
+    assert [found["digits", begun].units for begun in newest] == [b""] * (KEPT - 1) + [b"units"]
