@@ -6,11 +6,13 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The upper bound of the first bucket, in nanoseconds, as a power of two.
-const FIRST: u32 = 8;
+pub const FIRST: u32 = 8;
 /// Buckets per power of two, as a power of two.
 const SPLIT: u32 = 2;
 /// The powers of two after the first bucket.
 const OCTAVES: usize = 28;
+/// The highest bound of a bucket, as a power of two.
+pub const LAST: u32 = FIRST + OCTAVES as u32;
 /// The number of buckets. The last one takes all longer durations.
 pub const BUCKETS: usize = 1 + (OCTAVES << SPLIT) + 1;
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::Code;
+use headgate_core::fine_histogram::{FineCounts, FineHistogram};
 use headgate_core::histogram::{Counts, Histogram};
 
 use self::close_reason::CloseReason;
@@ -74,7 +75,7 @@ pub struct Shard {
     /// Responses whose client left before the bytes were with the socket.
     pub undelivered: Counter,
     /// From the first byte of the request to the last of the response.
-    pub total: Histogram,
+    pub total: FineHistogram,
     /// From the bytes of the body to typed values.
     pub decode: Histogram,
     /// The wait for a pool thread.
@@ -135,6 +136,13 @@ impl VersionMetrics {
     pub fn counts(&self, read: impl Fn(&Shard) -> &Histogram) -> Counts {
         let mut counts = Counts::default();
         self.shards().for_each(|shard| read(shard).add_to(&mut counts));
+        counts
+    }
+
+    /// The time of requests from the first byte to the last, over all threads.
+    pub fn total_counts(&self) -> FineCounts {
+        let mut counts = FineCounts::default();
+        self.shards().for_each(|shard| shard.total.add_to(&mut counts));
         counts
     }
 

@@ -1,4 +1,5 @@
-//! A warm plain request on the inline path allocates nothing, from its first byte to the work after its response.
+//! A warm plain request on the inline path allocates nothing, from its first byte to the work after its response, but for a power of two
+//! that its time is the first to fall into.
 #![allow(
     missing_docs,
     unsafe_code,
@@ -11,6 +12,7 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -22,6 +24,7 @@ use headgate_core::tensor::Signature;
 use headgate_core::trial::report::Detail;
 use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
+use headgate_server::gateway::Gateway;
 use serde_json::json;
 
 thread_local! {
@@ -73,20 +76,58 @@ impl Executable for Telling {
     }
 }
 
-/// Allocations from one request to the next, over many warm ones.
-fn per_request(address: SocketAddr, told: &Receiver<u64>) -> Vec<u64> {
+/// Requests after which a thread is warm.
+const WARM_UP: usize = 20;
+
+/// The allocations of warm requests.
+struct WarmRequests {
+    /// Allocations from one request to the next.
+    counts: Vec<u64>,
+    /// Powers of two that the time of a request fell into for the first time meanwhile, at most: each is allocated then.
+    new_powers: u64,
+}
+
+impl WarmRequests {
+    /// Asserts that no more was allocated than that and `others`.
+    fn assert_few(&self, others: u64) {
+        let WarmRequests { counts, new_powers } = self;
+        assert!(
+            counts.iter().sum::<u64>() <= new_powers + others,
+            "{new_powers} new powers of two: {counts:?}"
+        );
+    }
+}
+
+/// The powers of two that the times of requests fell into so far.
+fn powers(gateway: &Gateway) -> u64 {
+    let totals = gateway.totals();
+    let versions = totals["versions"].as_array().unwrap().iter();
+    let buckets = versions.flat_map(|version| version["durations"].as_array().unwrap());
+    buckets.map(|bucket| bucket[0].as_u64().unwrap() / 64).collect::<HashSet<_>>().len() as u64
+}
+
+/// 40 requests that come after so many others.
+fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>, warm_up: usize) -> WarmRequests {
     let mut stream = connect(address);
-    let mut counts = Vec::new();
-    for _ in 0..60 {
+    let (mut counts, mut before) = (Vec::new(), 0);
+    for number in 0..warm_up + 40 {
+        if number == warm_up {
+            before = powers(gateway);
+        }
         stream.write_all(request("model", 2.0).as_bytes()).unwrap();
         assert_eq!(answer(&mut stream).0, 200);
         counts.push(told.recv_timeout(common::PATIENCE).unwrap());
     }
-    counts.windows(2).skip(20).map(|pair| pair[1] - pair[0]).collect()
+    // What the last request allocates after its reply is not among the counts, and may be among the powers.
+    let new_powers = powers(gateway) - before;
+    WarmRequests {
+        counts: counts.windows(2).skip(warm_up).map(|pair| pair[1] - pair[0]).collect(),
+        new_powers,
+    }
 }
 
 /// The allocations of each warm request of an endpoint that shares its traffic between two versions of one model.
-fn warm_requests_of_a_trial() -> Vec<u64> {
+fn warm_requests_of_a_trial() -> WarmRequests {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(&json!({"sketches": false}));
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
@@ -101,26 +142,26 @@ fn warm_requests_of_a_trial() -> Vec<u64> {
     gateway.apply(common::spec(&shared)).unwrap();
     let thresholds = json!({"attempt": "model/telling/1", "arms": {"v1": {"run_ns": 1, "reply_ns": 1}}});
     gateway.set_trial_thresholds("model", thresholds.to_string().as_bytes()).unwrap();
-    let counts = per_request(address, &told);
+    let requests = per_request(&gateway, address, &told, WARM_UP);
     let trial = gateway.trial("model", Detail::Summary).unwrap();
     let routed = |arm: usize| trial["trial"]["arms"][arm]["routed"].as_u64().unwrap();
     assert_eq!(routed(0) + routed(1), 60, "{trial}");
-    counts
+    requests
 }
 
 /// The allocations of each warm request on a gateway with these settings.
-fn warm_requests(settings: &serde_json::Value) -> Vec<u64> {
+fn warm_requests(settings: &serde_json::Value) -> WarmRequests {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
     let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
     model.placement_policy.pin_inline();
     common::serve_adopted(&gateway, "model", "telling");
-    per_request(address, &told)
+    per_request(&gateway, address, &told, WARM_UP)
 }
 
 /// The same, with a shadow that gets every request.
-fn shadowed_requests(settings: &serde_json::Value) -> Vec<u64> {
+fn shadowed_requests(settings: &serde_json::Value, warm_up: usize) -> WarmRequests {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
@@ -135,39 +176,37 @@ fn shadowed_requests(settings: &serde_json::Value) -> Vec<u64> {
         "shadow": [{"to": "v2", "share": 10_000}],
     });
     gateway.apply(common::spec(&state)).unwrap();
-    per_request(address, &told)
+    per_request(&gateway, address, &told, warm_up)
 }
 
 #[test]
 fn a_warm_plain_request_on_the_inline_path_allocates_nothing() {
-    let counts = warm_requests(&json!({"sketches": false}));
-    assert_eq!(counts, vec![0; counts.len()]);
+    warm_requests(&json!({"sketches": false})).assert_few(0);
 }
 
 #[test]
 fn a_trial_allocates_only_for_durations_that_it_has_not_seen_yet() {
-    let counts = warm_requests_of_a_trial();
-    // A power of two that a duration falls into for the first time, of the run or of the whole.
-    let allocating = counts.iter().filter(|&&count| count > 0).count();
-    assert!(allocating <= 8 && counts.iter().all(|&count| count <= 2), "{counts:?}");
+    // Those of the run and of the time from admission to reply are powers of two as well.
+    warm_requests_of_a_trial().assert_few(8);
 }
 
 #[test]
 fn sketching_allocates_only_for_buckets_that_are_not_there_yet() {
-    let counts = warm_requests(&json!({"sketches": true}));
+    let WarmRequests { counts, new_powers } = warm_requests(&json!({"sketches": true}));
     // The first values after a collection find an empty second buffer, once.
-    let allocating = counts.iter().filter(|&&count| count > 0).count();
-    assert!(allocating <= 1, "{counts:?}");
+    let allocating = counts.iter().filter(|&&count| count > 0).count() as u64;
+    assert!(allocating <= 1 + new_powers, "{new_powers} new powers of two: {counts:?}");
 }
 
 #[test]
 fn a_copy_allocates_its_two_owners_and_a_list_even_if_it_finds_no_room() {
-    let counts = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}));
-    assert_eq!(counts, vec![3; counts.len()]);
+    let requests = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}), WARM_UP);
+    assert!(requests.counts.iter().all(|&count| count >= 3), "{:?}", requests.counts);
+    requests.assert_few(3 * requests.counts.len() as u64);
 }
 
 #[test]
 fn a_copy_that_is_run_costs_its_request_no_more_than_buffers_for_the_next_one() {
-    let counts = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}));
+    let WarmRequests { counts, .. } = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}), WARM_UP);
     assert!(counts.iter().all(|count| (3..=24).contains(count)), "{counts:?}");
 }

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from array import array
 from collections.abc import Mapping
 
 import pytest
 
-from headgate.control.reads.recent import PAUSE_SECONDS, WINDOW_SECONDS, Recent, quantile, read_counters
+from headgate.control.reads.recent import (
+    PAUSE_SECONDS,
+    WINDOW_SECONDS,
+    Durations,
+    Recent,
+    quantile,
+    read_counters,
+)
 
 BOUNDS = (1_000_000, 2_000_000, 4_000_000, None)
 
@@ -44,6 +52,10 @@ class Plane:
         for (endpoint, version, _), count in self.counts.items():
             found[endpoint, version] = found.get((endpoint, version), 0) + count
         return found
+
+
+def durations(counts: Mapping[int, int]) -> Durations:
+    return Durations(array("H", counts.keys()), array("Q", counts.values()))
 
 
 @pytest.fixture
@@ -140,12 +152,27 @@ def test_a_gateway_whose_page_takes_long_samples_less_often(plane: Plane) -> Non
 
 def test_quantiles_stay_within_their_bucket() -> None:
     bounds = [1, 2, 4, None]
-    assert quantile(0.5, bounds, {0: 10, 1: 10}) == 1.0
-    assert quantile(0.75, bounds, {0: 10, 1: 10}) == 1.5
-    assert quantile(0.95, bounds, {3: 5}) == 4.0
-    assert quantile(0.95, bounds, {0: 0, 3: 5}) == 4.0
-    assert quantile(0.5, bounds, {}) is None
+    assert quantile(0.5, bounds, durations({0: 10, 1: 10})) == 1.0
+    assert quantile(0.75, bounds, durations({0: 10, 1: 10})) == 1.5
+    assert quantile(0.95, bounds, durations({3: 5})) == 4.0
+    assert quantile(0.95, bounds, durations({0: 0, 3: 5})) == 4.0
+    assert quantile(0.5, bounds, durations({})) is None
 
 
 def test_a_gateway_without_versions_has_no_counters() -> None:
     assert read_counters(b'{"upper_ns": [], "versions": []}', 1.0).versions == {}
+
+
+def test_durations_are_told_since_an_earlier_sample() -> None:
+    newer = durations({1: 5, 3: 2, 9: 4}).since(durations({1: 5, 9: 1}))
+    assert newer == durations({3: 2, 9: 3})
+
+
+def test_what_did_not_change_is_shared_with_the_last_sample(plane: Plane) -> None:
+    plane.counts = {("a", "v1", "ok"): 10, ("a", "v2", "ok"): 10}
+    first = read_counters(plane.page(), 1.0)
+    plane.counts[("a", "v2", "ok")] += 1
+    second = read_counters(plane.page(), 2.0, first)
+    assert second.bounds is first.bounds
+    assert second.versions["a", "v1"] is first.versions["a", "v1"]
+    assert second.versions["a", "v2"].codes["ok"] == 11

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,27 @@ Version = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Durations:
+    """The buckets that are not empty: their places and their counts. Ten bytes each, because a gateway keeps some twenty samples of each
+    of its versions, with up to a hundred buckets.
+    """
+
+    places: array[int] = field(default_factory=lambda: array("H"))
+    counts: array[int] = field(default_factory=lambda: array("Q"))
+
+    def since(self, before: Durations) -> Durations:
+        """What came to be counted since ``before``."""
+        difference = Counter(dict(zip(self.places, self.counts, strict=True)))
+        difference.subtract(dict(zip(before.places, before.counts, strict=True)))
+        return _durations(sorted((place, count) for place, count in difference.items() if count > 0))
+
+
+@dataclass(frozen=True)
 class Counters:
     """The counters of one version: requests by code, durations by the place of their bucket, rows."""
 
     codes: Counter[str] = field(default_factory=Counter)
-    durations: Counter[int] = field(default_factory=Counter)
+    durations: Durations = field(default_factory=Durations)
     seen: int = 0
     sketched: int = 0
 
@@ -43,7 +60,7 @@ class Counters:
             return self
         return Counters(
             self.codes - before.codes,
-            self.durations - before.durations,
+            self.durations.since(before.durations),
             self.seen - before.seen,
             self.sketched - before.sketched,
         )
@@ -58,22 +75,27 @@ class Sample:
     versions: Mapping[Version, Counters]
 
 
-def read_counters(totals: bytes, when: float) -> Sample:
-    """The counters in what the data plane tells (``_native.Gateway.totals``)."""
+def _durations(pairs: Sequence[Sequence[int]]) -> Durations:
+    return Durations(array("H", [place for place, _ in pairs]), array("Q", [count for _, count in pairs]))
+
+
+def read_counters(totals: bytes, when: float, last: Sample | None = None) -> Sample:
+    """The counters in what the data plane tells (``_native.Gateway.totals``). What did not change since ``last`` is shared with it."""
     told = json.loads(totals)
-    versions = {
-        (one["endpoint"], one["version"]): Counters(
-            Counter(one["codes"]), Counter(dict(one["durations"])), one["seen"], one["sketched"]
-        )
-        for one in told["versions"]
-    }
-    return Sample(when, told["upper_ns"], versions)
+    known = {} if last is None else last.versions
+    versions = {}
+    for one in told["versions"]:
+        version, durations = (one["endpoint"], one["version"]), _durations(one["durations"])
+        counters = Counters(Counter(one["codes"]), durations, one["seen"], one["sketched"])
+        versions[version] = known[version] if known.get(version) == counters else counters
+    bounds = told["upper_ns"]
+    return Sample(when, last.bounds if last is not None and last.bounds == bounds else bounds, versions)
 
 
-def quantile(share: float, bounds: Sequence[int | None], counts: Mapping[int, int]) -> float | None:
+def quantile(share: float, bounds: Sequence[int | None], durations: Durations) -> float | None:
     """The value that this share of all is at most, in nanoseconds: within its bucket as if all were spread evenly there."""
-    wanted, below = share * sum(counts.values()), 0
-    for place, count in sorted(counts.items()):
+    wanted, below = share * sum(durations.counts), 0
+    for place, count in zip(durations.places, durations.counts, strict=True):
         if below + count >= wanted and count:
             low, high = (bounds[place - 1] or 0 if place else 0), bounds[place]
             return float(low) if high is None else low + (high - low) * (wanted - below) / count
@@ -135,7 +157,7 @@ class Recent:
 
     async def _take(self) -> None:
         begun = self._clock()
-        sample = await asyncio.to_thread(lambda: read_counters(self._totals(), begun))
+        sample = await asyncio.to_thread(lambda: read_counters(self._totals(), begun, self._samples[-1]))
         self._took = self._clock() - begun
         if len(self._samples) > 1 and self._samples[-1].when - self._samples[-2].when < PAUSE_SECONDS:
             # Calls come at any rate; one sample for each pause is kept.

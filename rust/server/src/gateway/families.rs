@@ -29,6 +29,7 @@ impl Gateway {
         families.extend(status::families(&self.shared.snapshot.load()));
         let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
         families.extend(load_tracker::families(&loads));
+        families.extend(self.trial_families());
         families.extend(run_monitor::families(&self.shared, &self.shared.snapshot.load()));
         families.extend(shadow::families::families(&self.shared.shadows));
         families

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use headgate_core::error::Code;
-use headgate_core::histogram::{BUCKETS, Counts, Histogram, upper_ns};
+use headgate_core::fine_histogram::{FINE_BUCKETS, FineCounts, fine_upper_ns};
+use headgate_core::histogram::{Counts, FIRST, Histogram, LAST, upper_ns};
 use serde_json::{Map, Value, json};
 
 use super::close_reason::CloseReason;
@@ -26,7 +27,7 @@ pub struct Gauges {
 /// The totals of each version that is served, from which the control plane computes the figures of the last minutes:
 ///
 /// ```json
-/// {"upper_ns": [256, ..., null], "versions": [
+/// {"upper_ns": [1, ..., null], "versions": [
 ///     {"endpoint": "e", "version": "v", "codes": {"ok": 3}, "durations": [[12, 3]], "seen": 3, "sketched": 3}]}
 /// ```
 /// `durations` has the buckets that are not empty, by their index in `upper_ns`.
@@ -37,8 +38,7 @@ pub fn totals(metrics: &Metrics, now: Instant) -> Value {
             .filter(|&(_, count)| count > 0)
             .map(|(name, count)| (name.to_owned(), json!(count)))
             .collect();
-        let durations = version.counts(|shard| &shard.total).counts;
-        let durations: Vec<_> = durations.iter().enumerate().filter(|&(_, &count)| count > 0).collect();
+        let durations: Vec<_> = version.total_counts().counts.into_iter().collect();
         json!({
             "endpoint": version.endpoint,
             "version": version.version,
@@ -49,7 +49,7 @@ pub fn totals(metrics: &Metrics, now: Instant) -> Value {
         })
     });
     json!({
-        "upper_ns": (0..BUCKETS).map(upper_ns).collect::<Vec<_>>(),
+        "upper_ns": (0..FINE_BUCKETS).map(fine_upper_ns).collect::<Vec<_>>(),
         "versions": versions.collect::<Vec<_>>(),
     })
 }
@@ -102,8 +102,9 @@ fn durations(live: &[Arc<VersionMetrics>]) -> [Value; 5] {
     let histogram = |name: &str, help: &str, read: fn(&Shard) -> &Histogram| {
         family(name, help, "histogram", live.iter().map(|v| json!([labels(v), seconds(&v.counts(read))])))
     };
+    let total = live.iter().map(|v| json!([labels(v), fine_seconds(&v.total_counts())]));
     [
-        histogram("headgate_request_duration_seconds", "From the first byte of the request to the last of the response.", |s| &s.total),
+        family("headgate_request_duration_seconds", "From the first byte of the request to the last of the response.", "histogram", total),
         histogram("headgate_decode_duration_seconds", "From the bytes of the body to typed values.", |s| &s.decode),
         histogram("headgate_queue_duration_seconds", "The wait for a pool thread; inline runs do not wait.", |s| &s.queue),
         histogram("headgate_run_duration_seconds", "The run of the model, for each request that was part of it.", |s| &s.run),
@@ -167,6 +168,13 @@ fn refusals(metrics: &Metrics) -> Value {
 
 fn outcome_name(index: usize) -> &'static str {
     if index == 0 { "ok" } else { Code::ALL[index - 1].as_str() }
+}
+
+/// As [`seconds`], with the same bounds.
+fn fine_seconds(counts: &FineCounts) -> Value {
+    let below = counts.below_powers(FIRST, LAST).into_iter();
+    let buckets: Vec<_> = below.map(|(bound, below)| json!([bound as f64 / 1e9, below])).collect();
+    json!({"buckets": buckets, "sum": counts.sum_ns as f64 / 1e9, "count": counts.total()})
 }
 
 /// A histogram in the form of Prometheus: cumulative, with bounds in seconds, and a bucket for each power of two.
