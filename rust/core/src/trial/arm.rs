@@ -403,6 +403,15 @@ impl TrialArm {
         }
     }
 
+    /// The counters alone. They change last when a request ends, so that nothing else is new while they are the same.
+    pub fn counts(&self) -> ArmCounts {
+        let mut counts = ArmCounts::default();
+        for shard in self.shards() {
+            TrialCount::ALL.iter().for_each(|&count| counts.add_one(count, shard.counts.get(count as usize)));
+        }
+        counts
+    }
+
     /// What the threads have counted so far. One thread at a time may call this: first errors come once.
     pub fn read(&self) -> ArmReading {
         let mut reading = ArmReading::default();

@@ -213,6 +213,28 @@ mod tests {
         assert!(UnitTable::from_bytes(&[stored.clone(), stored].concat()).is_none());
     }
 
+    #[test]
+    fn of_several_threads_one_is_first() {
+        const THREADS: usize = 4;
+        let (table, units) = (UnitTable::default(), 0..2_000u32);
+        let firsts: Vec<[u64; 3]> = std::thread::scope(|scope| {
+            let count = || {
+                let mut firsts = [0; 3];
+                for unit in units.clone() {
+                    firsts[0] += u64::from(table.see(unit, Side::Champion).is_first);
+                    firsts[1] += u64::from(table.take(unit));
+                    firsts[2] += u64::from(table.err(unit, Side::Challenger, 0, |_| 1) == UnitError::First);
+                }
+                firsts
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(count)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for which in 0..3 {
+            assert_eq!(firsts.iter().map(|of_thread| of_thread[which]).sum::<u64>(), units.len() as u64);
+        }
+    }
+
     /// What a test does to the units.
     #[derive(Clone, Debug)]
     enum Step {
