@@ -22,7 +22,15 @@ PACKAGE = ROOT / "python" / "headgate"
 #: From the bottom to the top. Helpers without knowledge of the domain stand just above ``errors``.
 LAYERS: list[set[str]] = [
     {"errors", "_native", "__init__"},
-    {"runtime_library", "nvidia_libraries", "background", "leases", "private_files", "regular_files"},
+    {
+        "runtime_library",
+        "nvidia_libraries",
+        "background",
+        "leases",
+        "private_files",
+        "readable",
+        "regular_files",
+    },
     {"store", "documents"},
     {"registry", "drift"},
     {"control"},

@@ -137,7 +137,8 @@ def test_delete_asks_on_a_terminal_and_does_as_it_is_told(gateway: GatewayProces
     variables = environment(gateway)
     code, shown = on_terminal(variables, ["delete", "double"], b"n\n")
     assert code == 1
-    assert b"delete double (revision 1; 1)? [y/N]" in shown
+    assert b"Delete double; its history stays." in shown
+    assert b"Undo: restore revision 1.\r\nGo on? [y/N]" in shown
     assert headgate(gateway, "get", "-o", "name").stdout == "double\ntwice\n"
     assert on_terminal(variables, ["delete", "double"], b"y\n")[0] == 0
     assert headgate(gateway, "get", "-o", "name").stdout == "twice\n"

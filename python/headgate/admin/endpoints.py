@@ -162,9 +162,9 @@ class Endpoints:
         )
 
     async def restore(self, request: AdminRequest) -> Response:
-        """An old revision."""
+        """An old revision; of an endpoint that was removed too."""
         body = request.read(RestoreTo)
-        call = request.call(body.reason, request.precondition(creates=False))
+        call = request.call(body.reason, request.precondition(creates=True))
         work = self._control.restore(request.endpoint, body.revision, call=call)
         return await self._answer(request, call, "restore", work)
 
@@ -193,7 +193,7 @@ def written(result: Result) -> Response:
     body = {name: value for name, value in result.items() if name != "replayed"}
     if result["status"] == "planned":
         return JSONResponse(result["plan"])
-    created = result["kind"] == "apply" and result["plan"]["base_revision"] is None
+    created = result["kind"] in ("apply", "restore") and result["plan"]["base_revision"] is None
     revision = result["revision"]
     headers = {"cache-control": "no-store"} if revision is None else _etag(revision)
     if replayed:

@@ -158,7 +158,15 @@ def _action_calls(e: Endpoints) -> list[ApiCall]:
         _act("freeze", e.freeze, "Emergency: only emergency calls from now on.", bodies.ReasonBody),
         _act("unblock", e.unblock, "Lifts a block.", bodies.Subject, matches=True, later=True),
         _act("unfreeze", e.unfreeze, "Lifts a freeze.", bodies.ReasonBody, matches=True),
-        _act("restore", e.restore, "Goes to an old revision.", bodies.RestoreTo, matches=True, later=True),
+        _act(
+            "restore",
+            e.restore,
+            "Goes to an old revision, of a removed endpoint too.",
+            bodies.RestoreTo,
+            matches=True,
+            creates=True,
+            later=True,
+        ),
         explain,
     ]
 

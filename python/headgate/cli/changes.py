@@ -14,7 +14,7 @@ import click
 from headgate.cli import completion
 from headgate.cli import session as cli
 from headgate.cli.client import AdminClient, if_match, segment
-from headgate.cli.endpoints import revision_of
+from headgate.cli.endpoints import present_revision, revision_of
 from headgate.cli.output import words
 from headgate.cli.plan_view import plan_view, result_view
 from headgate.cli.session import Session
@@ -197,12 +197,19 @@ def unblock(session: Session, endpoint: str, subject: str, reason: str | None, d
 def restore(session: Session, endpoint: str, revision: int, reason: str | None, dry_run: bool) -> None:
     """Bring an old revision back, as a new one.
 
+    An endpoint that was deleted is there again with it.
+
     \b
     Example:
       headgate restore digits 38 --dry-run
       headgate restore digits 38
     """
-    _guarded(session, endpoint, "restore", {"revision": revision, "reason": reason}, dry_run)
+    body = {"revision": revision, "reason": reason}
+    with session.client() as client:
+        based_on = present_revision(client, endpoint)
+        path = f"/endpoints/{segment(endpoint)}:restore"
+        answer = client.post(path, body, based_on, dry(dry_run)).body
+    show_change(session, answer, dry_run)
 
 
 def _named_wrongly(

@@ -19,14 +19,14 @@ from headgate.cli import session as cli
 from headgate.cli.changes import change_options, dry, show_change
 from headgate.cli.client import AdminClient, if_match
 from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
-from headgate.cli.endpoints import revision_of
+from headgate.cli.endpoints import present_revision
 from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
 from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
 from headgate.cli.text import escape
 from headgate.documents import Document, json_schema, locate_files
-from headgate.errors import HeadgateError, ModelNotReady, NotFound, PolicyInvalid
+from headgate.errors import HeadgateError, PolicyInvalid
 
 _root = click.option(
     "--root",
@@ -175,12 +175,7 @@ def _show_results(session: Session, results: list[dict[str, Any]]) -> None:
 
 def _precondition(client: AdminClient, endpoint: str, revision: int | None) -> dict[str, str]:
     """What the write is based on: the revision that was named, the present one, or that there is none."""
-    if revision is not None:
-        return if_match(revision)
-    try:
-        return if_match(revision_of(client, endpoint))
-    except (NotFound, ModelNotReady):  # there is none, or nobody knows what it is
-        return {"if-none-match": "*"}
+    return present_revision(client, endpoint) if revision is None else if_match(revision)
 
 
 def _parameters(one: ReadDocument, options: Mapping[str, Any]) -> dict[str, str]:

@@ -6,9 +6,10 @@ import click
 
 from headgate.cli import completion, output
 from headgate.cli import session as cli
-from headgate.cli.client import AdminClient, segment
+from headgate.cli.client import AdminClient, if_match, segment
 from headgate.cli.endpoint_view import endpoint_view, endpoints_view
 from headgate.cli.session import Session
+from headgate.errors import ModelNotReady, NotFound
 
 
 @click.command()
@@ -45,3 +46,11 @@ def get(session: Session, endpoint: str | None, as_document: bool) -> None:
 def revision_of(client: AdminClient, endpoint: str) -> int | None:
     """The revision that a write is based on."""
     return client.get(f"/endpoints/{segment(endpoint)}/traffic").revision
+
+
+def present_revision(client: AdminClient, endpoint: str) -> dict[str, str]:
+    """The precondition of a write that may create: the revision that the endpoint is at, or that there is none."""
+    try:
+        return if_match(revision_of(client, endpoint))
+    except (NotFound, ModelNotReady):  # there is none, or nobody knows what it is
+        return {"if-none-match": "*"}

@@ -10,21 +10,8 @@ from headgate.cli.traffic_view import traffic_words
 
 
 def plan_view(plan: Mapping[str, Any]) -> Lines:
-    """What a change would do, in words."""
-    champion = plan["champion"]
-    if not plan["changes"]:
-        return [f"{plan['endpoint']}: no changes", *_indented(plan["notes"])]
-    base = (
-        "new" if plan["base_revision"] is None else f"revision {plan['base_revision']} -> {plan['revision']}"
-    )
-    lines = [f"{plan['endpoint']}: {base}"]
-    if champion["from"] != champion["to"]:
-        lines.append(f"  champion: {champion['from'] or 'none'} -> {champion['to']}")
-    lines += [f"  {pair}: {slots / 100:g}% of keys" for pair, slots in plan["moves"].items()]
-    lines += [f"  {verb}: {', '.join(plan[verb])}" for verb in ("load", "unload", "block") if plan[verb]]
-    if plan["rollback_to"] is not None:
-        lines.append(f"  a rollback then goes to {plan['rollback_to']}")
-    return [*lines, *_indented(plan["notes"]), *plan["diff"].splitlines()]
+    """What a change would do, in the words of the gateway; then the differences between the documents."""
+    return [plan["text"], *_indented(plan["notes"]), *plan["diff"].splitlines()]
 
 
 def result_view(answer: Mapping[str, Any]) -> Lines:

@@ -9,10 +9,9 @@ import click
 from headgate.cli import completion
 from headgate.cli import session as cli
 from headgate.cli.changes import change_options, dry, show_change
-from headgate.cli.client import Answer, if_match, segment
+from headgate.cli.client import if_match, segment
 from headgate.cli.session import Session
 from headgate.cli.text import escape
-from headgate.cli.traffic_view import traffic_words
 
 
 @click.command()
@@ -26,7 +25,8 @@ def delete(
 ) -> None:
     """Take an endpoint away; its history stays.
 
-    Refused while it has traffic, unless forced. On a terminal it asks first.
+    Refused while it has traffic, unless forced. On a terminal it says what that does, and asks first. `restore` brings
+    it back.
 
     \b
     Example:
@@ -36,16 +36,12 @@ def delete(
     path = f"/endpoints/{segment(endpoint)}"
     with session.client() as client:
         live = client.get(f"{path}/traffic")
+        params = ({"force": "true"} if force else {}) | ({"reason": reason} if reason else {})
         if not (yes or dry_run) and is_terminal():
-            click.confirm(_question(endpoint, live), abort=True, err=True)
-        params = dry(dry_run) | ({"force": "true"} if force else {}) | ({"reason": reason} if reason else {})
-        answer = client.delete(path, if_match(live.revision), params).body
+            plan = client.delete(path, if_match(live.revision), params | dry(dry_run=True)).body
+            click.confirm(f"{escape(plan['text'])}\nGo on?", abort=True, err=True)
+        answer = client.delete(path, if_match(live.revision), params | dry(dry_run)).body
     show_change(session, answer, dry_run)
-
-
-def _question(endpoint: str, live: Answer) -> str:
-    words = traffic_words(live.body["champion"], live.body["weights"])
-    return escape(f"delete {endpoint} (revision {live.revision}; {words})?")
 
 
 def is_terminal() -> bool:

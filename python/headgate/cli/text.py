@@ -9,6 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from headgate.readable import duration, durations, size
+
+__all__ = ["duration", "durations", "escape", "escape_json", "escape_lines", "is_plain", "printable", "size"]
+
 _CONTROL = "\x00-\x1f\x7f-\x9f"
 #: Marks that turn the direction of text around or break lines: with them a line can show what it does not say.
 _MARKS = "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
@@ -51,44 +55,6 @@ def printable(data: Any, field: str = "") -> Any:
     return data
 
 
-def duration(microseconds: float) -> str:
-    """``1.9 us``, ``12 ms``, ``0.2 s``, ``3.5 min``."""
-    value, unit = _in_unit(microseconds)
-    return f"{value} {unit}"
-
-
-def durations(*microseconds: float) -> str:
-    """Several of them, such as two quantiles: ``1.9/3.1 us``, and ``900 us/1.2 ms`` where the units differ."""
-    pairs = [_in_unit(one) for one in microseconds]
-    if len({unit for _, unit in pairs}) == 1:
-        return f"{'/'.join(value for value, _ in pairs)} {pairs[0][1]}"
-    return "/".join(f"{value} {unit}" for value, unit in pairs)
-
-
-def size(count: float) -> str:
-    """``900 B``, ``1.5 MiB``, ``12 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{_rounded(count)} {unit}"
-        count /= 1024
-    return f"{_rounded(count)} TiB"
-
-
 def _shown(found: re.Match[str]) -> str:
     point = ord(found[0])
     return f"\\x{point:02x}" if point < 0x100 else f"\\u{point:04x}"
-
-
-def _in_unit(microseconds: float) -> tuple[str, str]:
-    if microseconds < 1_000:
-        return ("<0.1" if 0 < microseconds < 0.05 else _rounded(microseconds)), "us"
-    if microseconds < 100_000:
-        return _rounded(microseconds / 1e3), "ms"
-    if microseconds < 120_000_000:
-        return _rounded(microseconds / 1e6), "s"
-    return _rounded(microseconds / 60e6), "min"
-
-
-def _rounded(value: float) -> str:
-    """Two digits or more, and no ``.0``."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")

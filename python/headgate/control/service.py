@@ -17,9 +17,9 @@ from typing import TypeVar
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.results import PinView, Readiness, Result
-from headgate.control.domain.revision import Revision
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads.queries import Queries
+from headgate.control.reads.recent import Recent
 from headgate.control.writes import sources
 from headgate.control.writes.artifact_repair import REPAIR_SECONDS, ArtifactRepair
 from headgate.control.writes.audit import Recorder
@@ -28,10 +28,11 @@ from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.document_files import DocumentFile, DocumentFiles
 from headgate.control.writes.emergency import Emergency
-from headgate.control.writes.endpoint import Endpoints, EndpointState, present
+from headgate.control.writes.endpoint import Endpoints, EndpointState
 from headgate.control.writes.handover import Paths
 from headgate.control.writes.integrity import Integrity
 from headgate.control.writes.maintenance import Maintenance
+from headgate.control.writes.model_checks import ModelChecks
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.refused_documents import RefusedDocuments
 from headgate.control.writes.replays import Replays
@@ -45,7 +46,7 @@ from headgate.control.writes.write_behind import WriteBehind
 from headgate.control.writes.writer import Writer
 from headgate.documents import Document, parse_weight
 from headgate.drift import BaselineStore
-from headgate.errors import Draining, HeadgateError, ModelNotFound, StorageFailed
+from headgate.errors import Draining, ModelNotFound, StorageFailed
 from headgate.leases import Lease
 from headgate.registry import ArtifactStore, Registry, by_name
 from headgate.store import EventRecord, Store
@@ -66,7 +67,9 @@ class Control(Queries):
         """Nothing is served before :meth:`start`."""
         paths = Paths(artifacts.model_path, artifacts.place, store.state, BaselineStore(store.state))
         registry = Registry(artifacts, store.pins)
-        super().__init__(Context(store, native, paths, settings), Endpoints(registry.refused.why), registry)
+        recent = Recent(native.totals)
+        context = Context(store, native, paths, settings, recent)
+        super().__init__(context, Endpoints(registry.refused.why), registry, recent)
         self.refused_documents = RefusedDocuments(registry.refused)
         registry.refused.tell(lambda refused: native.set_refusals(json.dumps(by_name(refused)).encode()))
         self.settings = settings
@@ -77,6 +80,7 @@ class Control(Queries):
         self._emergencies = Emergency(self._context, self._behind)
         self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
+        self._model_checks = ModelChecks(self._context, artifacts)
         self._files = DocumentFiles(self._context, self.apply)
         self._start_recovery = StartRecovery(self._context)
         self.operations = Operations(self._context)
@@ -285,7 +289,7 @@ class Control(Queries):
 
         async def work() -> Result:
             state, slots = self._endpoints.known(endpoint), _slots(weights)
-            await self._check_cold(state)
+            await self._model_checks.of_cold_versions(state)
             return await self._writer.write(state, call, self._decisions.patch(slots, champion))
 
         return await self._runner.run(call, ("traffic", endpoint), work)
@@ -319,12 +323,13 @@ class Control(Queries):
         return await self._ordinary(("unfreeze", endpoint), call, self._decisions.unfreeze())
 
     async def restore(self, endpoint: str, revision: int, *, call: Call = INTERNAL) -> Result:
-        """Document and traffic of an old revision that was applied."""
+        """Document and traffic of an old revision that was applied; an endpoint that was removed is back with it."""
 
         async def work() -> Result:
-            state = self._endpoints.known(endpoint)
+            state = self._endpoints.removed(endpoint) or self._endpoints.known(endpoint)
             with Lease() as lease:
-                then = await self._past(endpoint, revision, lease)
+                then = await self.served_once(endpoint, revision)
+                await self._model_checks.of_revision(state, then, lease)
                 return await self._writer.write(state, call, self._decisions.restore(then))
 
         return await self._runner.run(call, ("restore", endpoint), work)
@@ -336,7 +341,7 @@ class Control(Queries):
             await self._maintenance.sample()
             self._end_first_load(endpoint, call, force=force)
             state = self._endpoints.known(endpoint)
-            await self._check_cold(state)
+            await self._model_checks.of_cold_versions(state)
             decide = self._decisions.delete(lambda state: None if force else self._busy(state))
             return await self._writer.write(state, call, decide)
 
@@ -377,45 +382,10 @@ class Control(Queries):
     async def _ordinary(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:
             state = self._endpoints.known(about[1])
-            await self._check_cold(state)
+            await self._model_checks.of_cold_versions(state)
             return await self._writer.write(state, call, decide)
 
         return await self._runner.run(call, about, work)
-
-    async def _past(self, endpoint: str, n: int, lease: Lease) -> Revision:
-        """A revision that was served once, with the models checked that it gives traffic to. ``lease`` holds what it refers to."""
-        then = await self.served_once(endpoint, n)
-        needed, others = sources.artifacts_of(then)
-
-        def check() -> None:
-            self._context.paths.baselines.hold(then.spec.baseline, lease)
-            for digest in (*needed, *others):
-                self.registry.store.hold(digest, lease)
-            for digest in needed:
-                self._context.paths.model(digest)
-            for digest in others:
-                with suppress(HeadgateError):  # it is left out where it is to be loaded
-                    self._context.paths.model(digest)
-
-        await self._context.long(check)
-        return then
-
-    async def _check_cold(self, state: EndpointState) -> None:
-        """Hashes what is not loaded and may be now, before the write's turn: an emergency call does not wait for that."""
-        current = present(state)
-        cold = {
-            v.digest
-            for name, v in current.spec.versions.items()
-            if v.constant is None and name not in state.loaded
-        }
-
-        def check() -> None:
-            for digest in cold:
-                with suppress(HeadgateError):  # whoever loads it is told
-                    self._context.paths.model(digest)
-
-        if cold:
-            await self._context.long(check)
 
     async def _emergency(self, about: tuple[str, str], call: Call, decide: Decide) -> Result:
         async def work() -> Result:

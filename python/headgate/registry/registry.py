@@ -12,6 +12,7 @@ from typing import Protocol
 
 from headgate.errors import Conflict, StorageFailed
 from headgate.leases import Lease
+from headgate.registry.manifest import Manifest
 from headgate.registry.refusals import Refusal, Refusals
 from headgate.registry.store import ArtifactStore
 
@@ -84,11 +85,11 @@ class Registry:
                 raise self._refuse(endpoint, version, pinned, repaired)
         return pinned
 
-    def look(self, endpoint: str, version: str, path: Path) -> str:
-        """The digest that :meth:`admit` would return, and its errors; takes nothing in, and no refusal stands after it."""
-        pinned, found = self._pins.get(endpoint, version), self.store.fingerprint(path).digest
-        if pinned is not None and found != pinned:
-            raise Refused(endpoint, version, pinned, found)
+    def look(self, endpoint: str, version: str, path: Path) -> Manifest:
+        """The manifest of what :meth:`admit` would return, and its errors; takes nothing in, and no refusal stands after it."""
+        pinned, found = self._pins.get(endpoint, version), self.store.fingerprint(path)
+        if pinned is not None and found.digest != pinned:
+            raise Refused(endpoint, version, pinned, found.digest)
         return found
 
     def pinned(self, endpoint: str, version: str) -> str | None:

@@ -185,6 +185,27 @@ def test_emergency_calls_need_no_precondition_and_repeat(tmp_path: Path) -> None
     run(body)
 
 
+def test_a_deleted_endpoint_is_created_again_by_a_restore(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            absent = {"if-none-match": "*"}
+            await p.operator.put(E, content=document(SHARED), headers=NEW)
+            plan = await p.admin.delete(E, params={"dry_run": "true"})
+            [undo] = plan.json()["undo"]
+            assert (await p.admin.delete(E, headers=at(1))).status_code == 200
+            assert problem(await p.operator.post(undo["path"], json=undo["body"])) == (
+                428,
+                "precondition_required",
+            )
+            answer = await p.operator.request(undo["method"], undo["path"], json=undo["body"], headers=absent)
+            assert (answer.status_code, answer.headers["etag"]) == (201, '"3"')
+            assert (await p.viewer.get(f"{E}/traffic")).json()["weights"] == {"v2": "10%"}
+            again = await p.operator.post(undo["path"], json=undo["body"], headers=absent)
+            assert problem(again) == (412, "revision_conflict")
+
+    run(body)
+
+
 def test_an_emergency_call_with_a_full_disk(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:

@@ -41,13 +41,26 @@ PLAN: dict[str, Any] = {
     "base_revision": 41,
     "revision": 42,
     "changes": True,
+    "text": "Move the traffic of digits: champion v1, v2 14%. 400 of 10 000 slots (4 % of keys, 3.9 % of requests in 5 min) move from "
+    "v1 to v2. v2 is warm (1 MiB). Undo: restore revision 41.",
     "champion": {"from": "v1", "to": "v1"},
     "moves": {"v1→v2": 400},
     "share_of_keys": "4%",
+    "share_of_requests": "3.9%",
     "rollback_to": "v1",
     "load": ["v2"],
     "unload": [],
+    "needs": {"v2": {"state": "warm", "sessions": 1, "file_bytes": 26_112, "memory_bytes": 1 << 20}},
     "block": [],
+    "undo": [
+        {
+            "action": "restore",
+            "method": "POST",
+            "path": "/v1/endpoints/digits:restore",
+            "query": {},
+            "body": {"revision": 41},
+        }
+    ],
     "notes": ["live champion is v8, your document says v7: kept (--take-traffic to move)"],
     "diff": "-a\n+b\n",
 }

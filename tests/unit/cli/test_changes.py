@@ -66,10 +66,10 @@ def test_a_dry_run_prints_the_plan() -> None:
     result = call(fake, "traffic", "digits", "v2=14%", "--dry-run")
     assert result.exit_code == 0, result.output
     assert fake.last.url.params["dry_run"] == "true"
-    assert "revision 41 -> 42" in result.stdout
-    assert "v1→v2: 4% of keys" in result.stdout
-    assert "a rollback then goes to v1" in result.stdout
-    assert "kept (--take-traffic to move)" in result.stdout
+    first, note, *diff = result.stdout.splitlines()
+    assert first == PLAN["text"], "the wording is the gateway's"
+    assert note.endswith("kept (--take-traffic to move)")
+    assert diff == ["-a", "+b"]
 
 
 @pytest.mark.parametrize("verb", ["rollback", "abort", "freeze"])
@@ -104,6 +104,13 @@ def test_an_ordinary_change_sends_the_revision_it_read(arguments: list[str], bod
     assert result.exit_code == 0, result.output
     assert fake.last.headers["if-match"] == '"41"'
     assert fake.body == body
+
+
+def test_a_deleted_endpoint_is_restored_on_the_condition_that_there_is_none() -> None:
+    gone = problem(404, "model_not_found", "no endpoint is named 'digits'")
+    fake = FakeAdmin({f"GET {PATH}/traffic": gone, f"POST {PATH}:restore": (201, RESULT, {"etag": '"42"'})})
+    assert call(fake, "restore", "digits", "38").exit_code == 0
+    assert fake.last.headers["if-none-match"] == "*"
 
 
 def test_a_change_that_could_not_be_stored_is_said_on_stderr_and_is_done() -> None:

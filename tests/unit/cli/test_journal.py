@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from headgate.cli import main
 from headgate.cli.client import Timing
 from headgate.cli.session import CliEnvironment
-from unit.cli.fake_admin import RESULT, TRAFFIC, FakeAdmin, FakeTransport, call, ok, problem
+from unit.cli.fake_admin import PLAN, RESULT, TRAFFIC, FakeAdmin, FakeTransport, call, ok, problem
 
 ENTRY = {
     "id": 9, "when": "then", "who": "ci", "role": "operator", "action": "traffic", "endpoint": "digits", "revision": 41,
@@ -146,13 +146,15 @@ def test_delete_sends_the_revision_it_read_and_what_was_asked() -> None:
     assert call(fake, "delete", "digits", "-o", "name").stdout == "digits\n"
 
 
-@pytest.mark.parametrize(("answer", "code", "calls"), [("y\n", 0, 2), ("n\n", 1, 1)])
-def test_delete_asks_on_a_terminal(
-    answer: str, code: int, calls: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("answer", "code", "done"), [("y\n", 0, True), ("n\n", 1, False)])
+def test_delete_says_what_it_does_and_asks_on_a_terminal(
+    answer: str, code: int, done: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = "/v1/endpoints/digits"
-    fake = FakeAdmin({f"GET {path}/traffic": ok(TRAFFIC, 41), f"DELETE {path}": ok(RESULT, 42)})
+    fake = FakeAdmin({f"GET {path}/traffic": ok(TRAFFIC, 41), f"DELETE {path}": ok(RESULT | PLAN, 42)})
     monkeypatch.setattr("headgate.cli.removal.is_terminal", lambda: True)
     result = call(fake, "delete", "digits", stdin=answer.encode())
-    assert (result.exit_code, len(fake.requests)) == (code, calls)
-    assert "delete digits (revision 41; v1, 10% to v2)? [y/N]" in result.stderr
+    assert result.exit_code == code
+    assert f"{PLAN['text']}\nGo on? [y/N]" in result.stderr
+    deletions = [request for request in fake.requests if request.method == "DELETE"]
+    assert [request.url.params.get("dry_run") for request in deletions] == ["true", None][: 1 + done]

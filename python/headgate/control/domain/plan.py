@@ -1,35 +1,23 @@
 """The plan of a write: what moves, what loads, what the reader should know. Pure.
 
-Not here: computing the new state (``traffic``, ``merge``). Next: ``writes``.
+Not here: computing the new state (``traffic``, ``merge``), the words (``plan_text``), the undo (``undo``). Next: ``writes``.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-from headgate.control.domain.results import ChampionMove, LiveView, Plan
+from headgate.control.domain.plan_facts import VersionMemory
+from headgate.control.domain.plan_text import plan_text, share_of_requests
+from headgate.control.domain.results import ChampionMove, LiveView, Plan, VersionNeeds
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.shares import Table, format_shares, moves, owners
 from headgate.control.domain.spec import loadable
+from headgate.control.domain.step import Step
 from headgate.control.domain.traffic import KnownVersions, LiveTraffic, rollback_target
-from headgate.documents.values import format_weight
-
-
-@dataclass(frozen=True)
-class Step:
-    """From one state of an endpoint to the next; ``before`` is None at creation, ``after`` None at removal."""
-
-    endpoint: str
-    n: int
-    before: Revision | None
-    after: Revision | None
-    loaded: Collection[str] = ()
-    notes: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = field(default=())
-    unloadable: Mapping[str, str] = field(default_factory=dict)
-    """Versions that cannot be loaded, with the reason."""
+from headgate.control.domain.undo import undo_of
+from headgate.documents.values import SLOTS, format_weight
 
 
 def make_plan(step: Step) -> Plan:
@@ -37,21 +25,61 @@ def make_plan(step: Step) -> Plan:
     before, after = step.before, step.after
     moved = slots_moved(before, after)
     wanted = [] if after is None else loadable(after.spec, after.traffic)
-    return Plan(
+    undo = undo_of(step)
+    plan = Plan(
         endpoint=step.endpoint,
         base_revision=None if before is None else before.n,
         revision=step.n,
         changes=_differs(before, after),
+        text="",
         champion=_champion(before, after),
         moves=moved,
         share_of_keys=format_weight(sum(moved.values())),
+        share_of_requests=_share_of_requests(step, moved),
         rollback_to=None if after is None else rollback_to(after, step.unloadable),
         load=[version for version in wanted if version not in step.loaded],
         unload=sorted(version for version in step.loaded if version not in wanted),
+        needs={},
         block=list(step.blocks),
         notes=list(step.notes),
+        undo=list(undo.calls),
         diff=document_diff(before, after),
     )
+    plan["needs"] = _needs(step, plan)
+    target = None if before is None else rollback_to(before, step.unloadable)
+    plan["text"] = plan_text(step, plan, undo, target)
+    return plan
+
+
+def _share_of_requests(step: Step, moved: Mapping[str, int]) -> str | None:
+    """The share of the newest requests that these moves stand for."""
+    if step.before is None:
+        return None
+    shares = [
+        share_of_requests(step, step.before, pair.split("→")[0], slots) for pair, slots in moved.items()
+    ]
+    known = [share for share in shares if share is not None]
+    return format_weight(round(sum(known) * SLOTS)) if known else None
+
+
+def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:
+    """What the versions take that are loaded, or get requests that they had not."""
+    if step.after is None:
+        return {}
+    gains = {pair.split("→")[1] for pair in plan["moves"]}
+    if plan["champion"]["from"] != plan["champion"]["to"]:
+        gains.add(plan["champion"]["to"])
+    facts, versions = step.facts, step.after.spec.versions
+    found: dict[str, VersionNeeds] = {}
+    for name in sorted(gains | set(plan["load"])):
+        memory = facts.memory.get(name) if name in step.loaded else VersionMemory("unloaded", None)
+        found[name] = VersionNeeds(
+            state=None if memory is None else memory.state,
+            sessions=versions[name].sessions,
+            file_bytes=facts.file_bytes.get(versions[name].digest),
+            memory_bytes=None if memory is None else memory.bytes,
+        )
+    return found
 
 
 def rollback_to(revision: Revision, unloadable: Mapping[str, str]) -> str | None:

@@ -18,21 +18,49 @@ ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
 """The champion before and after, equal where it stays; ``from`` is null at creation."""
 
 
+class UndoCall(TypedDict):
+    """One call of the admin API, as ``POST /v1/endpoints/digits:restore`` with ``{"revision": 41}``."""
+
+    action: str
+    method: Literal["POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    query: dict[str, str]
+    body: dict[str, Any]
+
+
+class VersionNeeds(TypedDict):
+    """What a version takes that is loaded or gets requests that it had not. ``state`` is where it is now (``unloaded``, ``cold``,
+    ``loading``, ``warm``, ``draining``); what is null is not known.
+    """
+
+    state: str | None
+    sessions: int
+    file_bytes: int | None
+    memory_bytes: int | None
+
+
 class Plan(TypedDict):
-    """What a write would do, or did; ``rollback_to`` is where a rollback goes afterwards, null at removal."""
+    """What a write would do, or did; ``text`` says it in words. ``rollback_to`` is where a rollback goes afterwards, null at removal.
+
+    ``undo`` lists the calls that bring document, champion, slots, salt, blocks and freeze back; ``text`` says what they do not.
+    """
 
     endpoint: str
     base_revision: int | None
     revision: int
     changes: bool
+    text: str
     champion: ChampionMove
     moves: dict[str, int]
     share_of_keys: str
+    share_of_requests: str | None
     rollback_to: str | None
     load: list[str]
     unload: list[str]
+    needs: dict[str, VersionNeeds]
     block: list[str]
     notes: list[str]
+    undo: list[UndoCall]
     diff: str
 
 

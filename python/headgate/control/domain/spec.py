@@ -26,6 +26,15 @@ class VersionSpec(_Part):
     digest: str
     constant: dict[str, Any] | None = None
 
+    @property
+    def sessions(self) -> int:
+        """The sessions of ONNX Runtime that it takes: none for a constant, one on the processor, its instances on a device."""
+        if self.constant is not None:
+            return 0
+        run: dict[str, Any] = (self.model_extra or {}).get("run") or {}
+        on_device = run.get("device", ["cpu"])[0] != "cpu"
+        return run.get("instances", 1) if on_device else 1
+
 
 class FallbackSpec(_Part):
     """The versions that answer when the chosen one does not."""

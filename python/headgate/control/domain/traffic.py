@@ -323,11 +323,7 @@ def unfreeze(live: LiveTraffic) -> Change:
 
 def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: str) -> Change:
     """Champion, table, salt and last good champion of an old revision; blocks stay as they are now, attempts never count backwards."""
-    found: dict[str, str] = {}
-    for version in [then.champion, *then.weights()]:
-        found |= blocked_fault(live, version, version, known)
-    if found:
-        raise Conflict("the revision gives traffic to what is blocked now: " + "; ".join(found.values()))
+    _check_unblocked(live, then, known)
     after = replace(
         live,
         champion=then.champion,
@@ -337,6 +333,25 @@ def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: st
     )
     after = settle(live, after, when)
     return Change(after, describe(after))
+
+
+def returned(then: LiveTraffic, carried: LiveTraffic | None, known: KnownVersions, when: str) -> Change:
+    """An endpoint that was removed, as an old revision had it; ``carried`` is what it left: blocks and attempts."""
+    left = carried or then
+    blocked = replace(then, blocked=left.blocked, frozen=None)
+    _check_unblocked(blocked, then, known)
+    good = then.last_good if known.usable(blocked, then.last_good) else then.champion
+    live = replace(blocked, last_good=good, attempt=max(left.attempt, then.attempt), since=when)
+    return Change(live, describe(live))
+
+
+def _check_unblocked(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -> None:
+    """:class:`Conflict` if an old revision gives traffic to what is blocked now."""
+    found: dict[str, str] = {}
+    for version in [then.champion, *then.weights()]:
+        found |= blocked_fault(live, version, version, known)
+    if found:
+        raise Conflict("the revision gives traffic to what is blocked now: " + "; ".join(found.values()))
 
 
 def _restored_good(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -> str:
@@ -414,6 +429,7 @@ __all__ = [
     "move",
     "patch",
     "restore",
+    "returned",
     "rollback",
     "unblock",
     "unfreeze",

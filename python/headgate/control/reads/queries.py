@@ -52,13 +52,13 @@ _EVENTS = 500
 class Queries:
     """What one control plane tells."""
 
-    def __init__(self, context: Context, endpoints: Endpoints, registry: Registry) -> None:
-        """``endpoints`` are all there are, now and later."""
+    def __init__(self, context: Context, endpoints: Endpoints, registry: Registry, recent: Recent) -> None:
+        """``endpoints`` are all there are, now and later; ``recent`` counts their requests."""
         self.registry = registry
         self.refused_callers = RefusedCallers(context)
         self._context = context
         self._endpoints = endpoints
-        self._recent = Recent(context.plane.totals)
+        self._recent = recent
 
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name, those included that are not served because they were refused."""

@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from headgate.control.domain.plan_facts import RecentRequests
 from headgate.control.reads.views import RecentView
 from headgate.documents.values import SLOTS, format_weight
 
@@ -129,23 +130,39 @@ class Recent:
         async with self._turn:
             await self._take()
 
-    async def of(self, endpoint: str) -> dict[str, RecentView]:
-        """The figures of an endpoint's versions that answered requests in the last minutes."""
+    async def refresh(self) -> None:
+        """Takes a sample, unless the newest one is fresh or taking one is dear."""
         async with self._turn:
             if self._is_stale():
                 await self._take()
+
+    def requests(self, endpoint: str) -> RecentRequests:
+        """The requests that each version answered in the last minutes, as of the newest sample."""
+        counted = self._counted(endpoint)
+        answered = {version: one.codes.total() for version, one in counted.items() if one.codes.total()}
+        return RecentRequests(self._seconds(), answered)
+
+    async def of(self, endpoint: str) -> dict[str, RecentView]:
+        """The figures of an endpoint's versions that answered requests in the last minutes."""
+        await self.refresh()
+        counted, bounds = self._counted(endpoint), self._samples[-1].bounds
+        total = sum(one.codes.total() for one in counted.values())
+        return {
+            version: _view(one, bounds, total, self._seconds())
+            for version, one in counted.items()
+            if one.codes.total()
+        }
+
+    def _seconds(self) -> int:
+        return round(self._samples[-1].when - self._samples[0].when)
+
+    def _counted(self, endpoint: str) -> dict[str, Counters]:
+        """What was counted within the window, by version."""
         first, last = self._samples[0], self._samples[-1]
-        counted = {
+        return {
             version: counters.since(first.versions.get((name, version), Counters()))
             for (name, version), counters in last.versions.items()
             if name == endpoint
-        }
-        total = sum(one.codes.total() for one in counted.values())
-        seconds = round(last.when - first.when)
-        return {
-            version: _view(one, last.bounds, total, seconds)
-            for version, one in counted.items()
-            if one.codes.total()
         }
 
     def _is_stale(self) -> bool:

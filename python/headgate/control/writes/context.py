@@ -16,6 +16,7 @@ from headgate.control.domain.traffic import KnownVersions
 from headgate.control.writes.data_plane import DataPlane, slot_arithmetic
 from headgate.control.writes.feed import Feed
 from headgate.control.writes.handover import Paths
+from headgate.control.writes.plan_facts import Facts, RequestCounts
 from headgate.control.writes.threads import Threads, Work
 from headgate.control.writes.tickets import Tickets
 from headgate.errors import Draining, StorageFailed
@@ -29,12 +30,15 @@ T = TypeVar("T")
 class Context:
     """Shared tools; belongs to one event loop. Everything that blocks goes through one of its kinds of threads."""
 
-    def __init__(self, store: Store, plane: DataPlane, paths: Paths, settings: Settings) -> None:
-        """Starts nothing: threads come with the first use."""
+    def __init__(
+        self, store: Store, plane: DataPlane, paths: Paths, settings: Settings, counts: RequestCounts
+    ) -> None:
+        """Starts nothing: threads come with the first use. ``counts`` knows the requests of the last minutes."""
         self.store = store
         self.plane = plane
         self.paths = paths
         self.settings = settings
+        self.facts = Facts(plane, counts)
         self.tickets = Tickets(plane)
         self.feed = Feed()
         self._threads = Threads(settings)

@@ -30,6 +30,8 @@ class ResolvedDocument:
     text: bytes
     spec: Spec
     sources: Mapping[str, Path] = field(default_factory=dict)
+    file_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of its models by digest."""
     warnings: tuple[str, ...] = ()
     """What is allowed and probably not meant."""
 
@@ -46,7 +48,8 @@ class Decisions:
 
         def decide(state: EndpointState) -> Decision:
             decision = merged(state)
-            return replace(decision, notes=(*decision.notes, *document.warnings))
+            notes = (*decision.notes, *document.warnings)
+            return replace(decision, notes=notes, file_bytes=document.file_bytes)
 
         def merged(state: EndpointState) -> Decision:
             before = state.current
@@ -127,7 +130,7 @@ class Decisions:
             digest, version = _subject(before, subject, known)
             return traffic.block(before.traffic, digest, version, known, stamp)
 
-        return self._live("block", change, frozen_too=True)
+        return _about(subject, self._live("block", change, frozen_too=True))
 
     def unblock(self, subject: str) -> Decide:
         """Lifts a block."""
@@ -136,7 +139,7 @@ class Decisions:
             digest, version = _subject(before, subject, known)
             return traffic.unblock(before.traffic, digest, version or digest, known.ruled)
 
-        return self._live("unblock", change)
+        return _about(subject, self._live("unblock", change))
 
     def freeze(self, stamp: Stamp) -> Decide:
         """Only emergency calls from now on."""
@@ -147,9 +150,11 @@ class Decisions:
         return self._live("unfreeze", lambda before, _: traffic.unfreeze(before.traffic), frozen_too=True)
 
     def restore(self, then: Revision) -> Decide:
-        """Document and traffic of an old revision."""
+        """Document and traffic of an old revision; of an endpoint that was removed, it brings that back."""
 
         def decide(state: EndpointState) -> Decision:
+            if state.is_removed():
+                return self._return(state, then)
             before = present(state)
             not_frozen(state.name, before)
             live, in_document = before.traffic, then.in_document()
@@ -160,7 +165,13 @@ class Decisions:
             after = before.documented(then.document, then.text, (spec, in_document), change.live)
             return _decision("restore", change, state, after)
 
-        return decide
+        return _about(f"revision {then.n}", decide)
+
+    def _return(self, state: EndpointState, then: Revision) -> Decision:
+        known = self._context.known_versions(state.name, then.spec.digests())
+        change = traffic.returned(then.traffic, state.carried, known, self._context.now())
+        change = replace(change, message=f"back as revision {then.n}: {change.message}")
+        return _decision("restore", change, state, then.moved(change.live))
 
     def delete(self, busy: Callable[[EndpointState], str | None]) -> Decide:
         """Takes the endpoint away; ``busy`` says why that must not be."""
@@ -194,6 +205,11 @@ class Decisions:
             return _decision(kind, changed, state, before.moved(changed.live))
 
         return decide
+
+
+def _about(subject: str, decide: Decide) -> Decide:
+    """A decision that says what its call names."""
+    return lambda state: replace(decide(state), subject=subject)
 
 
 def not_frozen(name: str, revision: Revision) -> None:

@@ -47,6 +47,8 @@ class Emergency:
         """Carries one call out. ``decide`` runs when the one before it is over, and sees what that left."""
         refused: HeadgateError | None = None
         row: Row | None = None
+        if call.dry_run:
+            await self._context.facts.refresh(state)
         async with state.step:
             self._context.tickets.pump()
             transition = prepare(self._context, state, call, decide(state))

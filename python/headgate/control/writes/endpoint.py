@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from headgate.control.domain.plan import Step
+from headgate.control.domain.plan_facts import VersionMemory
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
@@ -93,6 +93,10 @@ class EndpointState:
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
     answered: datetime | None = None
+    memory: Mapping[str, VersionMemory] = field(default_factory=dict)
+    """Where its versions are, as the data plane said last."""
+    file_bytes: dict[str, int] = field(default_factory=dict)
+    """The sizes of its models by digest, as far as somebody looked at them."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
     storing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -101,6 +105,10 @@ class EndpointState:
     def revision(self) -> int | None:
         """The number that If-Match is compared with; None: there is no such endpoint."""
         return None if self.current is None else self.current.n
+
+    def is_removed(self) -> bool:
+        """Whether it was taken away, and is not there again."""
+        return self.current is None and self.broken is None and self.carried is not None
 
     def is_durable(self) -> bool:
         """Whether what is served is on disk."""
@@ -164,12 +172,6 @@ class EndpointState:
             f"{said}; {answering(current.spec, current.traffic, self.omitted)}, its fallback, answers for it"
         )
 
-    def step_to(
-        self, after: Revision | None, notes: tuple[str, ...] = (), blocks: tuple[str, ...] = ()
-    ) -> Step:
-        """The step from here to ``after``, for a plan."""
-        return Step(self.name, self.tail + 1, self.current, after, self.loaded, notes, blocks, self.omitted)
-
 
 def never_served(name: str, why: Sequence[str]) -> str:
     """What is said of an endpoint that is not served because it was refused."""
@@ -200,6 +202,11 @@ class Endpoints(dict[str, EndpointState]):
             raise ModelNotReady(never_served(name, why))
         present(state)
         return state
+
+    def removed(self, name: str) -> EndpointState | None:
+        """One that was taken away and is not there again; None for any other."""
+        state = self.get(name)
+        return state if state is not None and state.is_removed() else None
 
     def ever(self, name: str) -> EndpointState:
         """One that has a history; :class:`ModelNotFound`."""

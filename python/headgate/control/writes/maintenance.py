@@ -13,6 +13,7 @@ from headgate.control.writes.collection import Collection
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import requests_of
 from headgate.control.writes.endpoint import EndpointState
+from headgate.control.writes.plan_facts import memory_of
 from headgate.control.writes.retention import Retention
 
 
@@ -37,6 +38,7 @@ class Maintenance:
         live = json.loads(await self._context.io(self._context.plane.status)).get("endpoints", {})
         for name, state in self._endpoints.items():
             before, state.requests = state.requests, requests_of(live.get(name, {}))
+            state.memory = memory_of(live.get(name, {}))
             # Not the sum: it shrinks when a version is unloaded. A version loaded again counts from 0.
             if any(count not in (0, before.get(version)) for version, count in state.requests.items()):
                 state.answered = self._context.store.now()

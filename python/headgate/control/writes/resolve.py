@@ -22,7 +22,7 @@ from headgate.control.writes.sources import NOWHERE
 from headgate.documents import Document, Fault, locate_files
 from headgate.errors import HeadgateError, from_code
 from headgate.leases import Lease
-from headgate.registry import Registry, model_file
+from headgate.registry import Manifest, Registry, model_file
 
 
 class ArtifactUse(Enum):
@@ -49,7 +49,8 @@ class Resolver:
         ``lease`` holds what the spec refers to: no row references it yet.
         """
         endpoint, located = document.endpoint, locate_files(document)
-        models = self._digests(endpoint.name, located.models, use, lease)
+        manifests = self._manifests(endpoint.name, located.models, use, lease)
+        models = {name: manifest.digest for name, manifest in manifests.items()}
         digests = {name: v.constant_digest or models[name] for name, v in endpoint.versions.items()}
         self._check_pins(endpoint.name, digests)
         look = use is ArtifactUse.INSPECT
@@ -69,25 +70,27 @@ class Resolver:
             digest=sha256(document.raw), source=document.source, source_digest=source_digest, root=root
         )
         warnings = tuple(str(warning) for warning in document.warnings)
-        return ResolvedDocument(identity, document.raw, spec, sources, warnings)
+        sizes = {manifest.digest: manifest.size for manifest in manifests.values()}
+        return ResolvedDocument(identity, document.raw, spec, sources, sizes, warnings)
 
-    def _digests(
+    def _manifests(
         self, endpoint: str, models: dict[str, Path], use: ArtifactUse, lease: Lease
-    ) -> dict[str, str]:
-        digests: dict[str, str] = {}
+    ) -> dict[str, Manifest]:
+        manifests: dict[str, Manifest] = {}
         wrong: dict[str, HeadgateError] = {}
         for name, path in models.items():
             try:
                 if use is ArtifactUse.INSPECT:
-                    digests[name] = self._registry.look(endpoint, name, path)
-                    self._registry.store.hold(digests[name], lease)
+                    manifests[name] = self._registry.look(endpoint, name, path)
+                    self._registry.store.hold(manifests[name].digest, lease)
                 else:
-                    digests[name] = self._registry.admit(endpoint, name, path, lease=lease)
+                    digest = self._registry.admit(endpoint, name, path, lease=lease)
+                    manifests[name] = self._registry.store.manifest(digest)
             except HeadgateError as error:
                 wrong[f"versions.{name}"] = error
         if wrong:
             raise _joined(wrong)
-        return digests
+        return manifests
 
     def _check_pins(self, endpoint: str, digests: dict[str, str]) -> None:
         taken: dict[str, str] = {}

@@ -19,6 +19,7 @@ from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Kind, Revision
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.spec import answering
+from headgate.control.domain.step import Step
 from headgate.control.domain.traffic import Stamp
 from headgate.control.writes import swap
 from headgate.control.writes.audit import audit_record
@@ -55,6 +56,10 @@ class Decision:
     """False: no version gets anything that it had not, so that there is nothing to load."""
     sources: Mapping[str, Path] = field(default_factory=dict)
     """The models of a dry run's document by digest: they are not taken in."""
+    subject: str = ""
+    """What the call names, for the plan: a version, a digest, a revision."""
+    file_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of a document's models by digest."""
 
 
 Decide = Callable[[EndpointState], Decision]
@@ -112,9 +117,27 @@ def prepare(context: Context, state: EndpointState, call: Call, decision: Decisi
     plan_after = None if decision.after is None else revision
     if decision.status != "applied" and before is not None:
         plan_after = wanted
-    plan = make_plan(state.step_to(plan_after, decision.notes, decision.blocks))
+    plan = make_plan(_step(context, state, decision, plan_after))
     omitted = {version: why for version, why in state.omitted.items() if version not in decision.retried}
     return Transition(state, call, decision, before, revision, proposal(revision), plan, omitted)
+
+
+def _step(context: Context, state: EndpointState, decision: Decision, after: Revision | None) -> Step:
+    return Step(
+        endpoint=state.name,
+        n=state.tail + 1,
+        before=state.current,
+        after=after,
+        kind=decision.kind,
+        subject=decision.subject,
+        message=decision.message,
+        loaded=state.loaded,
+        notes=decision.notes,
+        blocks=decision.blocks,
+        unloadable=state.omitted,
+        broken=state.broken,
+        facts=context.facts.of(state, decision.file_bytes),
+    )
 
 
 async def argument_of(run: Run, context: Context, transition: Transition, *, urgent: bool) -> bytes | None:

@@ -56,6 +56,7 @@ class Writer:
         A dry run has no turn: it sees what is served now.
         """
         if call.dry_run:
+            await self._context.facts.refresh(state)
             async with state.step:
                 transition = self._decide(state, call, decide)
             return await rehearse(self._context, transition)
