@@ -10,8 +10,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.control.domain import merge, traffic
-from headgate.control.domain.merge import Declared, Merge
+from headgate.control.domain import copies, merge, traffic
+from headgate.control.domain.declared import Declared
+from headgate.control.domain.merge import Merge
 from headgate.control.domain.shares import EMPTY, Table, moves, owners
 from headgate.control.domain.traffic import KnownVersions, LiveTraffic, Stamp
 from headgate.errors import Conflict, PolicyInvalid
@@ -383,6 +384,36 @@ def test_a_version_that_neither_document_names_keeps_its_weight(live: LiveTraffi
         change = merge.apply_document(live, Merge(same, same, rest, rest, take), KNOWN, NOW)
         assert change.live.weights() == (dict(same.weights) if take else live.weights())
         assert any(kept in note for note in change.notes)
+
+
+shares = st.dictionaries(st.sampled_from(VERSIONS), st.sampled_from([100, 1000]), max_size=3)
+captures = st.sampled_from([None, 100, 1000])
+documents = st.builds(lambda shadows, capture: Declared("v1", {}, None, shadows, capture), shares, captures)
+
+
+@given(documents, documents, st.data(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_a_switch_stays_where_the_share_does(
+    base: Declared, new: Declared, data: st.DataObject, take: bool
+) -> None:
+    switches = copies.Switches(
+        data.draw(st.dictionaries(st.sampled_from(sorted(base.shadows) or ["v1"]), st.booleans()))
+        if base.shadows
+        else {},
+        data.draw(st.sampled_from([None, True, False])) if base.capture else None,
+    )
+    change = copies.switch(traffic.Change(fresh(), ""), switches, base, "e")
+    off = {name for name, is_on in switches.shadows.items() if not is_on}
+    assert (set(change.live.shadows_off), change.live.capture_off) == (off, switches.capture is False)
+    assert copies.switch(change, switches, base, "e").live == change.live
+    after, notes = copies.merged(change.live, new, base, take=take)
+    stay = {name for name in off if not take and new.shadows.get(name) == base.shadows[name]}
+    assert set(after.shadows_off) == stay
+    assert after.capture_off == (switches.capture is False and not take and new.capture == base.capture)
+    assert len([note for note in notes if "kept" in note]) == len(stay) + after.capture_off
+    again, _ = copies.merged(after, new, new, take=False)
+    assert again == after
+    assert len(copies.differences(after, new)) == len(stay) + after.capture_off
 
 
 @given(st.lists(challengers, min_size=1, max_size=5))

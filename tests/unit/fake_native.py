@@ -299,6 +299,8 @@ def flat(state: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "champion": traffic["champion"],
         "table": traffic["table"],
+        "shadows_off": traffic["shadows_off"],
+        "capture_off": traffic["capture_off"],
         "sticky": None if sticky is None else sticky.removeprefix("header."),
         "timeout_ms": spec["limits"]["timeout"],
         "baseline": load["baseline"],

@@ -5,11 +5,12 @@ Not here: documents (``documents``). Next: ``admin_request``.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Reason = Annotated[str | None, Field(max_length=1000, description="Why; kept in the revision and the audit.")]
+Switch = Literal["on", "off"]
 VersionName = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -25,12 +26,16 @@ class ReasonBody(Body):
 
 
 class TrafficPatch(Body):
-    """New weights and champion; versions that are not named keep their weight."""
+    """New weights and champion, shadows and the capture switched on or off; what is not named stays as it is."""
 
     weights: dict[VersionName, str] | None = Field(
         None, description='Shares with a percent sign: {"v8": "5%"}.'
     )
     champion: VersionName | None = Field(None, description="The version to make champion.")
+    shadows: dict[VersionName, Switch] | None = Field(
+        None, description='Shadows of the document to switch on or off: {"v8": "off"}.'
+    )
+    capture: Switch | None = Field(None, description="Whether the capture of the document is on or off.")
 
 
 class Subject(Body):

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from headgate.admin.admin_request import AdminRequest
 from headgate.admin.bodies import ExplainRequest, ReasonBody, RestoreTo, Subject, TrafficPatch
 from headgate.control import ANY, Call, Control, Result
+from headgate.control.domain.copies import Switches
 from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.documents import parse_duration
 from headgate.documents.faults import quoted
@@ -118,13 +119,22 @@ class Endpoints:
     async def patch(self, request: AdminRequest) -> Response:
         """Overrides live traffic."""
         body = request.read(TrafficPatch)
-        if body.weights is None and body.champion is None:
+        if all(asked is None for asked in (body.weights, body.champion, body.shadows, body.capture)):
             raise InvalidArgument(
-                'the body asks for nothing: send weights, as {"weights": {"v8": "5%"}}, or champion'
+                'the body asks for nothing: send weights, as {"weights": {"v8": "5%"}}, champion, shadows, as '
+                '{"shadows": {"v8": "off"}}, or capture'
             )
         call = request.call(body.reason, request.precondition(creates=False))
+        switches = Switches(
+            {name: switch == "on" for name, switch in (body.shadows or {}).items()},
+            None if body.capture is None else body.capture == "on",
+        )
         work = self._control.patch_traffic(
-            request.endpoint, weights=body.weights or {}, champion=body.champion, call=call
+            request.endpoint,
+            weights=body.weights or {},
+            champion=body.champion,
+            switches=switches,
+            call=call,
         )
         return await self._answer(request, call, "traffic", work)
 

@@ -126,7 +126,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
             "operator",
             e.patch,
             results.Result,
-            "Overrides weights or champion.",
+            "Overrides weights or champion, and switches shadows and the capture.",
             bodies.TrafficPatch,
             "json",
             _WRITE,

@@ -21,7 +21,7 @@ COMMANDS: dict[str, Entry] = {
     "apply": Entry("documents", "Make documents the desired state."),
     "delete": Entry("removal", "Take an endpoint away; its history stays."),
     "get": Entry("endpoints", "Show all endpoints, or one in full."),
-    "traffic": Entry("changes", "Show live traffic, or move it."),
+    "traffic": Entry("changes", "Show live traffic, or change it."),
     "rollback": Entry("changes", "Go back to the last good champion, now."),
     "abort": Entry("changes", "Give all traffic back to the champion."),
     "restore": Entry("changes", "Bring an old revision back, as a new one."),

@@ -21,6 +21,8 @@ from headgate.cli.session import Session
 from headgate.cli.traffic_view import traffic_view
 from headgate.errors import HeadgateError, PolicyInvalid, VersionNotFound
 
+SWITCH = ("on", "off")
+
 
 def change_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds ``--reason`` and ``--dry-run`` to a command that changes something."""
@@ -56,41 +58,56 @@ def show_change(session: Session, answer: Mapping[str, Any], dry_run: bool) -> N
     shell_complete=completion.versions,
     help="Make this version the champion.",
 )
+@click.option(
+    "--shadow",
+    "shadows",
+    multiple=True,
+    metavar="VERSION=on|off",
+    shell_complete=completion.versions,
+    help="Switch a shadow of the document on or off; may be repeated.",
+)
+@click.option("--capture", type=click.Choice(SWITCH), help="Switch the capture of the document on or off.")
 @change_options
 @cli.client_options
 def traffic(
     session: Session,
     endpoint: str,
     weights: tuple[str, ...],
-    champion: str | None,
     reason: str | None,
     dry_run: bool,
+    **options: Any,
 ) -> None:
-    """Show live traffic, or move it.
+    """Show live traffic, or change it.
 
-    Versions that are not named keep their weight; 0% gives everything back to the champion.
+    Versions that are not named keep their weight; 0% gives everything back to the champion. A switch needs no new
+    document, and stays when one is applied.
 
     \b
     Example:
       headgate traffic digits
       headgate traffic digits v2=5% --reason "first users"
       headgate traffic digits --champion v2
+      headgate traffic digits --shadow v3=off --capture off
     """
     path = f"/endpoints/{segment(endpoint)}/traffic"
-    given = _weights(weights)
+    given, champion = _weights(weights), options["champion"]
+    asked = {
+        "weights": given or None,
+        "champion": champion,
+        "shadows": _switches(options["shadows"]) or None,
+        "capture": options["capture"],
+    }
     with session.client() as client:
-        if not given and champion is None:
+        if all(part is None for part in asked.values()):
             live = client.get(path).body
             session.show(live, traffic_view, lambda data: [data["endpoint"]])
             return
-        body = {"weights": given or None, "champion": champion, "reason": reason}
         revision = client.get(path).revision
         try:
-            answer = client.patch(path, body, if_match(revision), dry(dry_run)).body
+            answer = client.patch(path, asked | {"reason": reason}, if_match(revision), dry(dry_run)).body
         except PolicyInvalid as error:
-            raise _named_wrongly(
-                client, endpoint, {*given, *([champion] if champion else [])}, error
-            ) from error
+            named = {*given, *([champion] if champion else []), *(asked["shadows"] or {})}
+            raise _named_wrongly(client, endpoint, named, error) from error
     show_change(session, answer, dry_run)
 
 
@@ -118,7 +135,7 @@ def rollback(session: Session, endpoint: str, reason: str | None, dry_run: bool)
 def abort(session: Session, endpoint: str, reason: str | None, dry_run: bool) -> None:
     """Give all traffic back to the champion.
 
-    Nothing is blocked; the challengers stay loaded, and rules stay as they are.
+    Nothing is blocked; the challengers stay loaded, and rules and shadows stay as they are.
 
     \b
     Example:
@@ -247,6 +264,20 @@ def _weights(written: tuple[str, ...]) -> dict[str, str]:
             raise click.UsageError(f"{version!r} is given two weights")
         weights[version] = share
     return weights
+
+
+def _switches(written: tuple[str, ...]) -> dict[str, str]:
+    switches: dict[str, str] = {}
+    for text in written:
+        version, _, switch = text.rpartition("=")
+        if not version or switch not in SWITCH:
+            raise click.UsageError(
+                f"--shadow {text!r}: write it as VERSION=on or VERSION=off, such as v2=off"
+            )
+        if version in switches:
+            raise click.UsageError(f"--shadow: {version!r} is given twice")
+        switches[version] = switch
+    return switches
 
 
 def _subject(text: str) -> dict[str, str]:

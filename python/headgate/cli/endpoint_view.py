@@ -22,7 +22,7 @@ def endpoints_view(endpoints: list[dict[str, Any]]) -> Lines:
             one["name"],
             one["revision"],
             one["state"],
-            traffic_words(one["champion"], one["weights"]),
+            traffic_words(one),
             one["since"],
             "; ".join([*flags, *one["alarms"], *one["notes"]]),
         )

@@ -83,7 +83,9 @@ def _cells(event: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _what(data: dict[str, Any]) -> str:
-    """The plain values of an event: ``kind=traffic champion=v1``."""
+    """The plain values of an event, and its shadows: ``kind=traffic champion=v1 shadows=v2:off``."""
+    shadows = data.get("shadows", {})
+    plain = {**data, "shadows": ",".join(f"{name}:{share}" for name, share in shadows.items())}
     return " ".join(
-        f"{name}={value}" for name, value in data.items() if isinstance(value, str | int) and value != ""
+        f"{name}={value}" for name, value in plain.items() if isinstance(value, str | int) and value != ""
     )

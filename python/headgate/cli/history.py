@@ -55,7 +55,7 @@ def _revisions(revisions: list[dict[str, Any]]) -> Lines:
             one["revision"],
             one["kind"],
             one["status"],
-            traffic_words(one["champion"], one["weights"]),
+            traffic_words(one),
             one["when"],
             one["who"],
             one["reason"],
@@ -67,7 +67,7 @@ def _revisions(revisions: list[dict[str, Any]]) -> Lines:
 def _revision(one: dict[str, Any]) -> Lines:
     lines = [
         f"revision {one['revision']}  {one['kind']}  {one['status']}  {one['when']}  {one['who']}",
-        f"traffic: {traffic_words(one['champion'], one['weights'])}",
+        f"traffic: {traffic_words(one)}",
     ]
     lines += [f"reason: {one['reason']}"] if one["reason"] else []
     lines += [f"message: {one['message']}"] if one["message"] else []

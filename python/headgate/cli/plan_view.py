@@ -16,11 +16,10 @@ def plan_view(plan: Mapping[str, Any]) -> Lines:
 
 def result_view(answer: Mapping[str, Any]) -> Lines:
     """What a change did."""
-    traffic = answer["traffic"]
     said, name = answer["message"] or answer["status"], answer["endpoint"]
     return [
         f"{said if said.startswith(name) else f'{name}: {said}'} ({_revision(answer)})",
-        f"  traffic: {traffic_words(traffic['champion'], traffic['weights'])}",
+        f"  traffic: {traffic_words(answer['traffic'])}",
         *_indented(answer["plan"]["notes"]),
     ]
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
+from headgate.control.domain.copies import Switches
 from headgate.control.domain.results import PinView, Readiness, Result
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.reads.queries import Queries
@@ -283,14 +284,20 @@ class Control(Queries):
     # === writes: traffic ===
 
     async def patch_traffic(
-        self, endpoint: str, *, weights: Mapping[str, str], champion: str | None = None, call: Call = INTERNAL
+        self,
+        endpoint: str,
+        *,
+        weights: Mapping[str, str] = {},
+        champion: str | None = None,
+        switches: Switches = Switches(),  # noqa: B008 - frozen
+        call: Call = INTERNAL,
     ) -> Result:
-        """Overrides weights (``{"v8": "5%"}``, the others keep theirs) and champion."""
+        """Overrides weights (``{"v8": "5%"}``, the others keep theirs) and champion, and switches shadows and the capture."""
 
         async def work() -> Result:
             state, slots = self._endpoints.known(endpoint), _slots(weights)
             await self._model_checks.of_cold_versions(state)
-            return await self._writer.write(state, call, self._decisions.patch(slots, champion))
+            return await self._writer.write(state, call, self._decisions.patch(slots, champion, switches))
 
         return await self._runner.run(call, ("traffic", endpoint), work)
 

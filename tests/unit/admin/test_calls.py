@@ -147,7 +147,9 @@ def test_traffic(tmp_path: Path) -> None:
                 "invalid_argument",
             )
             answer = await p.operator.patch(f"{E}/traffic", json={"champion": "v2"}, headers=at(2))
-            assert answer.json()["traffic"] == {"champion": "v2", "weights": {}}
+            assert answer.json()["traffic"] == {
+                "champion": "v2", "weights": {}, "shadows_off": [], "capture_off": False
+            }  # fmt: skip
 
     run(body)
 
@@ -202,6 +204,37 @@ def test_a_deleted_endpoint_is_created_again_by_a_restore(tmp_path: Path) -> Non
             assert (await p.viewer.get(f"{E}/traffic")).json()["weights"] == {"v2": "10%"}
             again = await p.operator.post(undo["path"], json=undo["body"], headers=absent)
             assert problem(again) == (412, "revision_conflict")
+
+    run(body)
+
+
+def test_shadows_and_the_capture_are_switched_beside_weights(tmp_path: Path) -> None:
+    shadowed = document("{champion: v1, shadow: [{to: v3, share: 10%}]}") + "capture: {share: 1%}\n"
+
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await p.operator.put(E, content=shadowed, headers=NEW)
+            answer = await p.operator.patch(
+                f"{E}/traffic",
+                json={"weights": {"v2": "5%"}, "shadows": {"v3": "off"}, "capture": "off"},
+                headers=at(1),
+            )
+            assert answer.json()["traffic"] == {
+                "champion": "v1", "weights": {"v2": "5%"}, "shadows_off": ["v3"], "capture_off": True
+            }  # fmt: skip
+            live = (await p.viewer.get(f"{E}/traffic")).json()
+            assert live["shadows"] == [{"to": "v3", "share": "10%", "state": "off"}]
+            assert live["capture"] == {"share": "1%", "state": "off"}
+            for wrong in (
+                {"shadows": {"v3": "no"}},
+                {"capture": True},
+                {"shadows": {}, "captures": "on"},
+                {"capture": None},
+            ):
+                refused = await p.operator.patch(f"{E}/traffic", json=wrong, headers=at(2))
+                assert problem(refused) == (400, "invalid_argument")
+            refused = await p.operator.patch(f"{E}/traffic", json={"shadows": {"v2": "off"}}, headers=at(2))
+            assert problem(refused) == (422, "policy_invalid")
 
     run(body)
 

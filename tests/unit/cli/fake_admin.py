@@ -32,7 +32,16 @@ TRAFFIC: dict[str, Any] = {
     "table": [["v2", 0, 999]],
     "since": "2027-03-01T03:12:04Z",
     "share": {"keys": {"v1": "90%", "v2": "10%"}, "requests": None},
-    "declared": {"champion": "v1", "weights": {"v2": "10%"}, "sticky": "header.x-user-id"},
+    "rules": [{"when": 'header.x-tester is "1"', "to": "v2", "state": "on"}],
+    "shadows": [{"to": "v3", "share": "10%", "state": "off"}, {"to": "v4", "share": "5%", "state": "on"}],
+    "capture": {"share": "1%", "state": "on"},
+    "declared": {
+        "champion": "v1",
+        "weights": {"v2": "10%"},
+        "sticky": "header.x-user-id",
+        "shadows": {"v3": "10%", "v4": "5%"},
+        "capture": "1%",
+    },
     "notes": [],
 }
 
@@ -41,7 +50,7 @@ PLAN: dict[str, Any] = {
     "base_revision": 41,
     "revision": 42,
     "changes": True,
-    "text": "Move the traffic of digits: champion v1, v2 14%. 400 of 10 000 slots (4 % of keys, 3.9 % of requests in 5 min) move from "
+    "text": "Change the traffic of digits: champion v1, v2 14%. 400 of 10 000 slots (4 % of keys, 3.9 % of requests in 5 min) move from "
     "v1 to v2. v2 is warm (1 MiB). Undo: restore revision 41.",
     "champion": {"from": "v1", "to": "v1"},
     "moves": {"v1→v2": 400},
@@ -72,7 +81,7 @@ RESULT: dict[str, Any] = {
     "kind": "traffic",
     "durable": True,
     "message": "v1, 5% to v2",
-    "traffic": {"champion": "v1", "weights": {"v2": "5%"}},
+    "traffic": {"champion": "v1", "weights": {"v2": "5%"}, "shadows_off": ["v3"], "capture_off": False},
     "plan": PLAN,
 }
 

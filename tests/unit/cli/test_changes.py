@@ -61,6 +61,38 @@ def test_a_version_named_twice_is_wrong_usage() -> None:
     assert (result.exit_code, "two weights" in result.stderr) == (2, True)
 
 
+def test_traffic_shows_rules_shadows_and_the_capture() -> None:
+    shown = call(admin(), "traffic", "digits").stdout
+    for line in (
+        'rules[0]: header.x-tester is "1": v2',
+        "shadow v3: 10% of requests (off: switched off)",
+        "shadow v4: 5% of requests",
+        "capture: 1% of requests",
+    ):
+        assert line in shown.splitlines()
+
+
+def test_traffic_switches_shadows_and_the_capture() -> None:
+    fake = admin(**{f"PATCH {PATH}/traffic": ok(RESULT, 42)})
+    result = call(fake, "traffic", "digits", "--shadow", "v3=off", "--shadow", "v4=on", "--capture", "off")
+    assert result.exit_code == 0, result.output
+    assert fake.body == {"shadows": {"v3": "off", "v4": "on"}, "capture": "off"}
+    assert "traffic: v1, 5% to v2, shadow v3 off" in result.stdout
+
+
+@pytest.mark.parametrize("written", ["v3", "v3=", "=off", "v3=aus", "v3=5%"])
+def test_a_switch_that_is_neither_on_nor_off_is_wrong_usage(written: str) -> None:
+    fake = admin()
+    result = call(fake, "traffic", "digits", "--shadow", written)
+    assert (result.exit_code, "VERSION=on or VERSION=off" in result.stderr) == (2, True)
+    assert fake.requests == []
+
+
+def test_a_shadow_that_is_switched_twice_is_wrong_usage() -> None:
+    result = call(admin(), "traffic", "digits", "--shadow", "v3=on", "--shadow", "v3=off")
+    assert (result.exit_code, "given twice" in result.stderr) == (2, True)
+
+
 def test_a_dry_run_prints_the_plan() -> None:
     fake = admin(**{f"PATCH {PATH}/traffic": ok(PLAN)})
     result = call(fake, "traffic", "digits", "v2=14%", "--dry-run")

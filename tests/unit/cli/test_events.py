@@ -76,6 +76,14 @@ def test_what_is_stored_is_shown_newest_so_many() -> None:
     assert request.headers["last-event-id"] == "0"
 
 
+def test_shadows_and_the_capture_are_shown() -> None:
+    off = event(
+        1, data={"kind": "traffic", "shadows": {"v2": "off", "v3": "10%"}, "capture": "off", "notes": []}
+    )
+    row = call(Gateway(stream(off)), "events").stdout.splitlines()[1]
+    assert "kind=traffic shadows=v2:off,v3:10% capture=off" in row
+
+
 def test_as_json_it_is_one_object() -> None:
     result = call(Gateway(stream(event(1))), "events", "--json", "--after", "0")
     assert json.loads(result.stdout) == {"events": [event(1)]}

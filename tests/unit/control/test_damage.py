@@ -114,7 +114,7 @@ def test_a_rollback_with_a_challenger_stays_with_the_champion(tmp_path: Path) ->
         ) as gate:
             await gate.control.patch_traffic("scale", weights={"v3": "10%"})
             rolled = await gate.control.rollback("scale")
-            assert rolled["traffic"] == {"champion": "v2", "weights": {}}
+            assert (rolled["traffic"]["champion"], rolled["traffic"]["weights"]) == ("v2", {})
             assert rolled["plan"]["block"] == ["v3"]
             assert "100 % v1" not in rolled["message"]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from headgate.control import ABSENT, EXISTS, Call
+from headgate.control.domain.copies import Switches
 from headgate.errors import HeadgateError, ModelLoadFailed, PolicyInvalid, RevisionConflict
 from headgate.registry import Refused
 from unit.control.test_models import model, text
@@ -211,8 +212,13 @@ def random_document(dice: random.Random) -> str:
     weights = {name: f"{dice.choice((0, 10, 40, 70))}%" for name in named if name != champion}
     lines = [f"  {name}: {{constant: {{score: {name[1:]}.5}}}}" for name in named]
     weighed = ", ".join(f"{name}: {share}" for name, share in weights.items())
+    copies = ", ".join(
+        f"{{to: {name}, share: {dice.choice((1, 10))}%}}" for name in weights if dice.random() < 0.5
+    )
     head = "apiVersion: headgate/v1\nkind: Endpoint\nname: digits\nversions:\n"
-    return head + "\n".join(lines) + f"\ntraffic: {{champion: {champion}, weights: {{{weighed}}}}}\n"
+    traffic = f"\ntraffic: {{champion: {champion}, weights: {{{weighed}}}, shadow: [{copies}]}}\n"
+    capture = f"capture: {{share: {dice.choice((1, 10))}%}}\n" if dice.random() < 0.5 else ""
+    return head + "\n".join(lines) + traffic + capture
 
 
 def random_write(dice: random.Random, gate: Gate) -> Callable[[Call], Awaitable[Any]]:
@@ -220,6 +226,8 @@ def random_write(dice: random.Random, gate: Gate) -> Callable[[Call], Awaitable[
     control, live, share = gate.control, gate.control.current("digits"), f"{dice.choice((0, 1, 30, 60))}%"
     kept, n = ((), 1) if live is None else (live.kept, dice.randint(1, live.n))
     version = dice.choice((*NAMES, *kept * 4))
+    shadow = dice.choice((live.spec.shadows if live else ()) or NAMES)
+    switches = Switches({shadow: dice.random() < 0.5}, dice.choice((None, True, False)))
     text, take = random_document(dice), dice.random() < 0.2
     if live is None:
         return lambda call: control.put("digits", text.encode(), call=call)
@@ -229,6 +237,7 @@ def random_write(dice: random.Random, gate: Gate) -> Callable[[Call], Awaitable[
             lambda call: control.put("digits", text.encode(), call=call, take_traffic=take),
             *[lambda call: control.patch_traffic("digits", weights={version: share}, call=call)] * 3,
             lambda call: control.patch_traffic("digits", weights={}, champion=version, call=call),
+            *[lambda call: control.patch_traffic("digits", switches=switches, call=call)] * 2,
             lambda call: control.rollback("digits", call=call),
             lambda call: control.abort("digits", call=call),
             lambda call: control.block("digits", version, call=call),

@@ -74,6 +74,25 @@ def test_a_rollback_in_full(tmp_path: Path) -> None:
     run(body)
 
 
+def test_a_dry_run_looks_up_requests_and_memory(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial())
+            gate.native.requests = {("digits", "v7"): 90, ("digits", "v8"): 10, ("other", "v8"): 900}
+            recent = gate.control._recent
+            begun = recent._samples[0].when
+            recent._clock = lambda: begun + 300.0
+            told = await said(gate.control.rollback("digits", call=DRY))
+            assert "(5 % of keys, 10 % of requests in 5 min) move from v8 to v7. v7 is warm (1 MiB)." in told
+            # What an emergency call answers with comes from memory.
+            gate.native.totals = None  # type: ignore[assignment, method-assign]
+            gate.native.status = None  # type: ignore[assignment, method-assign]
+            done = await gate.control.rollback("digits", call=Call("ann"))
+            assert done["plan"]["text"] == told
+
+    run(body)
+
+
 @pytest.mark.parametrize(
     ("recent", "words"),
     [
@@ -126,6 +145,8 @@ def test_rules_and_fallbacks_that_a_move_affects_are_named(tmp_path: Path) -> No
             assert "Rules still send requests to v8." in aborted
             recent = RecentRequests(60, {"v7": 900, "v8": 100})
             assert "at most 10 % of requests" in make_plan(await rolled_back(gate, PlanFacts(recent)))["text"]
+            other = trial(rules).replace('{header.x-tester: "1"}', '{header.x-tester: "2"}')
+            assert "The rules that send requests to v8 change." in await said(gate.apply(other, dry_run=True))
             await gate.control.rollback("digits")
             lifted = await said(gate.control.unblock("digits", "v8", call=DRY))
             assert (
@@ -206,6 +227,20 @@ def test_what_does_not_load_keeps_an_undo_from_being_carried_out(tmp_path: Path)
     run(body)
 
 
+def test_what_nobody_knows_cannot_be_brought_back(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial())
+            after = gate.control.current("digits")
+            plan = make_plan(
+                Step("digits", 7, None, after, broken="digits does not start: its row is damaged")
+            )
+            assert plan["text"].endswith("No undo: digits does not start: its row is damaged.")
+            assert plan["undo"] == []
+
+    run(body)
+
+
 def test_what_an_undo_does_not_bring_back_is_said(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
@@ -241,9 +276,7 @@ def test_what_changes_nothing_has_nothing_to_undo(tmp_path: Path) -> None:
             )
             assert result["plan"]["undo"] == []
             again = await gate.apply(document(), dry_run=True)
-            assert (
-                again["plan"]["text"] == "Nothing changes on digits: digits is as the document says already."
-            )
+            assert again["plan"]["text"] == "Nothing changes: digits is as the document says already."
 
     run(body)
 

@@ -17,6 +17,7 @@ from headgate.control.reads.recent import (
     quantile,
     read_counters,
 )
+from unit.control_harness import run
 
 BOUNDS = (1_000_000, 2_000_000, 4_000_000, None)
 
@@ -176,3 +177,19 @@ def test_what_did_not_change_is_shared_with_the_last_sample(plane: Plane) -> Non
     assert second.bounds is first.bounds
     assert second.versions["a", "v1"] is first.versions["a", "v1"]
     assert second.versions["a", "v2"].codes["ok"] == 11
+
+
+def test_requests_are_read_from_the_newest_sample_alone(plane: Plane, recent: Recent) -> None:
+    async def body() -> None:
+        assert recent.requests("a", ["v1"]).seconds == 0
+        plane.counts = {("a", "v1", "ok"): 7, ("a", "v2", "internal"): 3, ("b", "v1", "ok"): 1}
+        plane.now = 60.0
+        await recent.refresh()
+        asked = plane.asked
+        told = recent.requests("a", ["v1", "v2", "v3"])
+        assert (told.seconds, dict(told.answered), told.total) == (60, {"v1": 7, "v2": 3}, 10)
+        assert plane.asked == asked, "a plan waits for no counters"
+        await recent.refresh()
+        assert plane.asked == asked, "the sample is fresh"
+
+    run(body)

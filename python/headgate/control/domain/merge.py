@@ -5,9 +5,10 @@ Not here: reading documents (``documents``), the other changes of live traffic (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
+from headgate.control.domain import copies
+from headgate.control.domain.declared import Declared
 from headgate.control.domain.traffic import (
     Change,
     KnownVersions,
@@ -20,15 +21,6 @@ from headgate.control.domain.traffic import (
     too_much_fault,
 )
 from headgate.documents.values import format_weight
-
-
-@dataclass(frozen=True)
-class Declared:
-    """The ``traffic`` of a document: ``weights`` in slots, zero weights left out."""
-
-    champion: str
-    weights: Mapping[str, int] = field(default_factory=dict)
-    sticky: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +76,8 @@ def apply_document(live: LiveTraffic, merge: Merge, known: KnownVersions, when: 
     after = move(live, champion, weights, known, when)
     if after.last_good not in known.digests:
         after = replace(after, last_good=after.champion)
+    after, more = copies.merged(after, merge.new, merge.base, take=merge.take)
+    notes += more
     return Change(after, describe(after), already=after == live, notes=tuple(notes))
 
 
@@ -99,7 +93,7 @@ def differences(live: LiveTraffic, declared: Declared) -> list[str]:
             notes.append(
                 f"live weight of {version} is {format_weight(now)}, your document says {format_weight(said)}"
             )
-    return notes
+    return [*notes, *copies.differences(live, declared)]
 
 
 def _champion(live: LiveTraffic, merge: Merge) -> tuple[str, list[str]]:

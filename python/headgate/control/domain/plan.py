@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping
 
 from headgate.control.domain.plan_facts import VersionMemory
-from headgate.control.domain.plan_text import plan_text, share_of_requests
+from headgate.control.domain.plan_text import copies_of, plan_text, share_of_requests
 from headgate.control.domain.results import ChampionMove, LiveView, Plan, VersionNeeds
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.shares import Table, format_shares, moves, owners
@@ -69,6 +69,8 @@ def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:
     gains = {pair.split("→")[1] for pair in plan["moves"]}
     if plan["champion"]["from"] != plan["champion"]["to"]:
         gains.add(plan["champion"]["to"])
+    copied = copies_of(step, step.after)
+    gains |= copied.keys() - copies_of(step, step.before).keys()
     facts, versions = step.facts, step.after.spec.versions
     found: dict[str, VersionNeeds] = {}
     for name in sorted(gains | set(plan["load"])):
@@ -119,7 +121,12 @@ def document_diff(before: Revision | None, after: Revision | None) -> str:
 
 def live_view(live: LiveTraffic) -> LiveView:
     """The short form."""
-    return LiveView(champion=live.champion, weights=format_shares(live.weights()))
+    return LiveView(
+        champion=live.champion,
+        weights=format_shares(live.weights()),
+        shadows_off=list(live.shadows_off),
+        capture_off=live.capture_off,
+    )
 
 
 def _differs(before: Revision | None, after: Revision | None) -> bool:

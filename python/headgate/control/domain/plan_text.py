@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from headgate.control.domain.copies import CopyState, capture_state, shadow_states
 from headgate.control.domain.results import Plan, VersionNeeds
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
@@ -25,7 +26,8 @@ def plan_text(step: Step, plan: Plan, undo: Undo, rollback_before: str | None) -
     """The paragraph. ``plan`` is complete but for it; ``rollback_before`` is where a rollback goes without the change."""
     if not plan["changes"]:
         tried = [f"{version} is tried again." for version in plan["load"]]
-        return " ".join([f"Nothing changes on {step.endpoint}: {step.message}.", *tried])
+        about = "" if step.message.startswith(f"{step.endpoint} ") else f" on {step.endpoint}"
+        return " ".join([f"Nothing changes{about}: {step.message}.", *tried])
     sentences = [
         _headline(step),
         *_champion(plan),
@@ -33,6 +35,7 @@ def plan_text(step: Step, plan: Plan, undo: Undo, rollback_before: str | None) -
         *_new_draw(step),
         *_rules(step, plan),
         *_fallbacks(step),
+        *_copies(step),
         *(_need(*one) for one in plan["needs"].items()),
         *_unloads(step, plan),
         *_blocks(step),
@@ -51,7 +54,7 @@ def _headline(step: Step) -> str:
         return f"Create {name}{again}: {describe(after.traffic)}."
     said: dict[str, str] = {
         "apply": f"Apply a document to {name}.",
-        "traffic": f"Move the traffic of {name}: {describe(after.traffic)}.",
+        "traffic": f"Change the traffic of {name}: {describe(after.traffic)}.",
         "rollback": f"Roll {name} back to {after.traffic.champion}.",
         "abort": f"Give all slots of {name} back to {after.traffic.champion}.",
         "restore": f"Restore {step.subject} of {name}.",
@@ -157,12 +160,13 @@ def _rules(step: Step, plan: Plan) -> list[str]:
     before, after = _ruled(step, step.before), _ruled(step, step.after)
     if step.before is None or step.after is None:
         return [f"Rules send requests to {_list(sorted(after))}."] if after else []
-    lost = sorted(name for name, rules in before.items() if rules - after.get(name, set()))
-    gained = sorted(name for name, rules in after.items() if rules - before.get(name, set()))
+    lost, gained = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
+    changed = sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
     leaving = {pair.split("→")[0] for pair in plan["moves"]}
-    staying = sorted(leaving & after.keys() - {*lost, *gained, *_owners(step.after)})
+    staying = sorted(leaving & after.keys() - {*gained, *changed, *_owners(step.after)})
     found = [f"Rules send no more requests to {_list(lost)}."] if lost else []
     found += [f"Rules send requests to {_list(gained)}."] if gained else []
+    found += [f"The rules that send requests to {_list(changed)} change."] if changed else []
     return found + ([f"Rules still send requests to {_list(staying)}."] if staying else [])
 
 
@@ -195,6 +199,61 @@ def _fallback(step: Step, revision: Revision) -> list[str]:
 def _owners(revision: Revision) -> set[str]:
     """The versions that have slots."""
     return {name for name in revision.spec.versions if _slots_of(revision, name)}
+
+
+# === copies ===
+
+_WHY_NOT = {
+    "off": "it is switched off",
+    "blocked": "it is blocked",
+    "left_out": "it does not load",
+    "champion": "it is the champion",
+}
+
+
+def _copies(step: Step) -> list[str]:
+    """Shadows that gain or lose copies of requests, and the capture."""
+    if step.after is None:
+        return []
+    old, new = copies_of(step, step.before), copies_of(step, step.after)
+    states = shadow_states(step.after.spec, step.after.traffic, step.unloadable)
+    lost = [_no_copies(name, states.get(name)) for name in old if name not in new]
+    declared = () if step.before is None else step.before.spec.shadows
+    never = [_no_copies(name, states[name]) for name in states if name not in {*new, *old, *declared}]
+    gained = [
+        f"Shadow {name} gets copies of {percent(share / SLOTS)} of requests."
+        for name, share in new.items()
+        if share != old.get(name)
+    ]
+    return [*lost, *never, *gained, *_capture(step)]
+
+
+def _no_copies(name: str, state: CopyState | None) -> str:
+    why = "it is removed" if state is None else _WHY_NOT[state]
+    return f"Shadow {name} gets no copies: {why}."
+
+
+def copies_of(step: Step, revision: Revision | None) -> dict[str, int]:
+    """The share of requests that each shadow gets copies of."""
+    if revision is None:
+        return {}
+    states = shadow_states(revision.spec, revision.traffic, step.unloadable)
+    return {name: share for name, share in revision.spec.declared.shadows.items() if states[name] == "on"}
+
+
+def _capture(step: Step) -> list[str]:
+    old, new = _captured(step.before), _captured(step.after)
+    if old == new:
+        return []
+    return [
+        f"{percent(new / SLOTS)} of requests are captured." if new else "No request is captured any more."
+    ]
+
+
+def _captured(revision: Revision | None) -> int:
+    if revision is None or capture_state(revision.spec, revision.traffic) != "on":
+        return 0
+    return revision.spec.declared.capture or 0
 
 
 # === memory ===

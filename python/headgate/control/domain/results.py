@@ -65,10 +65,12 @@ class Plan(TypedDict):
 
 
 class LiveView(TypedDict):
-    """The short form of live traffic."""
+    """The short form of live traffic; ``shadows_off`` and ``capture_off`` say what is switched off."""
 
     champion: str
     weights: dict[str, str]
+    shadows_off: list[str]
+    capture_off: bool
 
 
 class Result(TypedDict):

@@ -63,8 +63,14 @@ class Revision(_Value):
         return spec.dumped()
 
     def body(self) -> dict[str, Any]:
-        """What is stored beside the index columns, as JSON values."""
-        return self.model_dump(mode="json")
+        """What is stored beside the index columns, as JSON values. Switches that nobody used are left out: an earlier build, which
+        does not know them, reads the rest.
+        """
+        body = self.model_dump(mode="json")
+        for switch in ("shadows_off", "capture_off"):
+            if not body["traffic"][switch]:
+                del body["traffic"][switch]
+        return body
 
     def numbered(self, n: int, parent: int | None, kind: Kind, stamp: Stamp) -> Self:
         """The same state as revision ``n``, made from ``parent``."""

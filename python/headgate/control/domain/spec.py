@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from headgate.control.domain.merge import Declared
+from headgate.control.domain.declared import Declared
 from headgate.control.domain.traffic import LiveTraffic
 
 
@@ -100,7 +100,9 @@ class Spec(_Part):
         """What the merge compares."""
         sticky = self.traffic.sticky
         header = None if sticky is None else sticky.removeprefix("header.")
-        return Declared(self.traffic.champion, self.traffic.weights, header)
+        shadows = {shadow.to: shadow.share for shadow in self.traffic.shadow}
+        capture = None if self.capture is None else self.capture.share
+        return Declared(self.traffic.champion, self.traffic.weights, header, shadows, capture)
 
     @property
     def baseline(self) -> str | None:

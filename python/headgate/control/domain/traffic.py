@@ -58,7 +58,8 @@ class LiveTraffic:
     """What the table does now.
 
     ``attempt`` counts how often weight was given while none was given away; ``last_good`` is where a rollback goes;
-    ``since`` is when champion or table changed last; ``frozen`` says who froze the endpoint.
+    ``since`` is when champion or table changed last; ``frozen`` says who froze the endpoint. ``shadows_off`` and ``capture_off``
+    are what is switched off of the copies that the document declares (``copies``).
     """
 
     champion: str
@@ -68,6 +69,8 @@ class LiveTraffic:
     attempt: int = 0
     frozen: Stamp | None = None
     blocked: tuple[Block, ...] = ()
+    shadows_off: tuple[str, ...] = ()
+    capture_off: bool = False
 
     def weights(self) -> dict[str, int]:
         """Slots of each challenger that has some."""
@@ -329,6 +332,8 @@ def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: st
         champion=then.champion,
         table=then.table,
         attempt=max(live.attempt, then.attempt),
+        shadows_off=then.shadows_off,
+        capture_off=then.capture_off,
         last_good=_restored_good(live, then, known),
     )
     after = settle(live, after, when)
@@ -367,9 +372,10 @@ def _restored_good(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -
 
 
 def describe(live: LiveTraffic) -> str:
-    """``champion v7, v8 5%``."""
+    """``champion v7, v8 5%``, and what is switched off: ``shadow v9 off``."""
     weights = [f"{version} {format_weight(slots)}" for version, slots in sorted(live.weights().items())]
-    return ", ".join([f"champion {live.champion}", *weights])
+    off = [f"shadow {version} off" for version in live.shadows_off] + ["capture off"] * live.capture_off
+    return ", ".join([f"champion {live.champion}", *weights, *off])
 
 
 def blocked_fault(live: LiveTraffic, version: str, path: str, known: KnownVersions) -> dict[str, str]:

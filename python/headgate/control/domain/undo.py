@@ -4,7 +4,7 @@ The calls follow from the two states alone, whatever made the one of the other. 
 (``plan_text``). Next: ``plan``.
 
     a digest that is blocked now and was not           unblock it
-    other champion, table, or document                 restore the revision before
+    other champion, table, switches, or document       restore the revision before
     a digest that is not blocked now and was           block it
     frozen before or after                             unfreeze first, freeze last
     created                                            delete
@@ -48,7 +48,7 @@ def undo_of(step: Step) -> Undo:
     if before.same_state(after):
         return Undo()
     gone, added = _blocks(after, before), _blocks(before, after)
-    moved = not before.same_content(after) or _slots(before.traffic) != _slots(after.traffic)
+    moved = not before.same_content(after) or _restorable(before.traffic) != _restorable(after.traffic)
     parts = [(f"unblock {_name(block)}", _call(step, "unblock", digest=block.digest)) for block in gone]
     parts += [_restored(step, before)] if moved else []
     if after.traffic.frozen is not None and (parts or before.traffic.frozen is None):
@@ -89,8 +89,9 @@ def _blocks(of: Revision, without: Revision) -> list[Block]:
     return [block for block in of.traffic.blocked if without.traffic.block_of(block.digest) is None]
 
 
-def _slots(live: LiveTraffic) -> tuple[Any, ...]:
-    return live.champion, live.table
+def _restorable(live: LiveTraffic) -> tuple[Any, ...]:
+    """What a restore brings back of live traffic."""
+    return live.champion, live.table, live.shadows_off, live.capture_off
 
 
 def _name(block: Block) -> str:

@@ -9,12 +9,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
-from headgate.control.domain.merge import Declared, differences
-from headgate.control.domain.plan import document_diff, rollback_to, slots_moved
+from headgate.control.domain.declared import Declared
+from headgate.control.domain.merge import differences
+from headgate.control.domain.plan import document_diff, live_view, rollback_to, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.traffic import Block
 from headgate.control.reads import capture
+from headgate.control.reads.routing import capture_view, rule_views, shadow_views
 from headgate.control.reads.views import (
     AuditView,
     BlockView,
@@ -37,7 +39,7 @@ from headgate.control.writes.data_plane import Status
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.endpoint import never_served as told_never_served
 from headgate.control.writes.records import missing, stored
-from headgate.documents.values import SLOTS
+from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import HeadgateError
 from headgate.registry import ArtifactStore, Registry
 from headgate.store import AuditRecord, RevisionRecord, Store, seconds
@@ -135,6 +137,9 @@ def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficVi
         table=list(live.table.given),
         since=seconds(live.since),
         share=ShareView(keys=key_shares(current), requests=_request_shares(recent)),
+        rules=rule_views(current, state.omitted),
+        shadows=shadow_views(current, state.omitted),
+        capture=capture_view(current),
         declared=_declared(current.spec.declared),
         notes=differences(live, current.spec.declared),
     )
@@ -152,8 +157,7 @@ def revision_summary(record: RevisionRecord) -> RevisionSummary:
         when=seconds(record.when),
         reason=record.reason,
         document_digest=record.document,
-        champion=live.champion,
-        weights=format_shares(live.weights()),
+        **live_view(live),
         message=record.message,
     )
 
@@ -252,7 +256,11 @@ def _state(state: EndpointState, status: Status) -> State:
 
 def _declared(declared: Declared) -> DeclaredView:
     return DeclaredView(
-        champion=declared.champion, weights=format_shares(declared.weights), sticky=declared.sticky
+        champion=declared.champion,
+        weights=format_shares(declared.weights),
+        sticky=declared.sticky,
+        shadows=format_shares(declared.shadows),
+        capture=None if declared.capture is None else format_weight(declared.capture),
     )
 
 
@@ -317,4 +325,6 @@ def _role(name: str, current: Revision) -> str:
         return "champion"
     if current.traffic.weights().get(name):
         return "challenger"
-    return "last_good" if name == current.traffic.last_good else "idle"
+    if name == current.traffic.last_good:
+        return "last_good"
+    return "shadow" if name in current.spec.shadows else "idle"

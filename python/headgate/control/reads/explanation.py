@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headgate.control.domain.copies import shadow_states
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.reads.endpoints import key_shares
+from headgate.control.reads.routing import WHY_NOT, conditions
 from headgate.control.reads.views import CopyView, Explanation
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.endpoint import EndpointState, present
@@ -64,8 +66,8 @@ def explain(state: EndpointState, plane: DataPlane, request: HypotheticalRequest
         why=why,
         notes=_passed_over(state, current),
         shares=key_shares(current),
-        shadows=[_shadow(shadow, found, current.traffic.champion) for shadow in found["shadows"]],
-        capture=None if found["capture"] is None else _copy(found["capture"]),
+        shadows=_shadows(state, current, found),
+        capture=_capture(current, found),
     )
 
 
@@ -92,7 +94,7 @@ def _decision(
             return "direct", version, f"the request names {version} itself"
         case "rule":
             rule = current.spec.traffic.rules[found["rule"]]
-            return "rule", version, f"rules[{found['rule']}] matches: {_conditions(rule.when)}"
+            return "rule", version, f"rules[{found['rule']}] matches: {conditions(rule.when)}"
         case how:
             return _by_slot(state, current, found["slot"] if how == "slot" else None, drawn=how == "draw")
 
@@ -142,16 +144,22 @@ def _passed_over(state: EndpointState, current: Revision) -> list[str]:
     ]
 
 
-def _conditions(when: Mapping[str, Mapping[str, Any]]) -> str:
-    """``header.x-tester is "1" and parameter.tier begins with "gold"``."""
+def _shadows(state: EndpointState, current: Revision, found: Mapping[str, Any]) -> list[CopyView]:
+    """All that the document declares. The data plane knows those that get copies of some requests."""
+    champion = answering(current.spec, current.traffic, state.omitted) or current.traffic.champion
+    drawn = {shadow["version"]: _shadow(shadow, found, champion) for shadow in found["shadows"]}
+    states = shadow_states(current.spec, current.traffic, state.omitted)
+    return [
+        drawn.get(name) or _view({"version": name, "share": share, "chosen": False}, WHY_NOT[states[name]])
+        for name, share in current.spec.declared.shadows.items()
+    ]
 
-    def words(match: Mapping[str, Any]) -> str:
-        if "prefix" in match:
-            return f"begins with {json.dumps(match['prefix'])}"
-        values = [json.dumps(value) for value in match["one_of"]]
-        return f"is {values[0]}" if len(values) == 1 else f"is one of {', '.join(values)}"
 
-    return " and ".join(f"{subject} {words(match)}" for subject, match in when.items())
+def _capture(current: Revision, found: Mapping[str, Any]) -> CopyView | None:
+    share = current.spec.declared.capture
+    if found["capture"] is None and share is not None:
+        return _view({"version": None, "share": share, "chosen": False}, WHY_NOT["off"])
+    return None if share is None else _copy(found["capture"])
 
 
 def _shadow(shadow: Mapping[str, Any], found: Mapping[str, Any], champion: str) -> CopyView:

@@ -11,7 +11,7 @@ import json
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from headgate.control.domain.plan_facts import RecentRequests
@@ -136,33 +136,32 @@ class Recent:
             if self._is_stale():
                 await self._take()
 
-    def requests(self, endpoint: str) -> RecentRequests:
-        """The requests that each version answered in the last minutes, as of the newest sample."""
-        counted = self._counted(endpoint)
-        answered = {version: one.codes.total() for version, one in counted.items() if one.codes.total()}
-        return RecentRequests(self._seconds(), answered)
+    def requests(self, endpoint: str, versions: Collection[str]) -> RecentRequests:
+        """The requests that each of these versions answered in the last minutes, as of the newest sample."""
+        first, last = self._samples[0].versions, self._samples[-1].versions
+        answered = {}
+        for version in versions:
+            key = (endpoint, version)
+            if key in last:
+                answered[version] = last[key].since(first.get(key, Counters())).codes.total()
+        counted = {version: count for version, count in answered.items() if count}
+        return RecentRequests(round(self._samples[-1].when - self._samples[0].when), counted)
 
     async def of(self, endpoint: str) -> dict[str, RecentView]:
         """The figures of an endpoint's versions that answered requests in the last minutes."""
         await self.refresh()
-        counted, bounds = self._counted(endpoint), self._samples[-1].bounds
-        total = sum(one.codes.total() for one in counted.values())
-        return {
-            version: _view(one, bounds, total, self._seconds())
-            for version, one in counted.items()
-            if one.codes.total()
-        }
-
-    def _seconds(self) -> int:
-        return round(self._samples[-1].when - self._samples[0].when)
-
-    def _counted(self, endpoint: str) -> dict[str, Counters]:
-        """What was counted within the window, by version."""
         first, last = self._samples[0], self._samples[-1]
-        return {
+        counted = {
             version: counters.since(first.versions.get((name, version), Counters()))
             for (name, version), counters in last.versions.items()
             if name == endpoint
+        }
+        total = sum(one.codes.total() for one in counted.values())
+        seconds = round(last.when - first.when)
+        return {
+            version: _view(one, last.bounds, total, seconds)
+            for version, one in counted.items()
+            if one.codes.total()
         }
 
     def _is_stale(self) -> bool:

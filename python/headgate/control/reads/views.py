@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
+from headgate.control.domain.copies import CopyState
 from headgate.control.domain.results import Kind
 from headgate.control.reads.trials import TrialView
 
@@ -23,6 +24,8 @@ class DeclaredView(TypedDict):
     champion: str
     weights: dict[str, str]
     sticky: str | None
+    shadows: dict[str, str]
+    capture: str | None
 
 
 class BlockView(TypedDict):
@@ -50,6 +53,29 @@ class ShareView(TypedDict):
     requests: dict[str, str] | None
 
 
+class RuleView(TypedDict):
+    """One rule: its conditions in words, the version, and whether it is in effect."""
+
+    when: str
+    to: str
+    state: Literal["on", "blocked", "left_out"]
+
+
+class ShadowView(TypedDict):
+    """One declared shadow: the share of requests that it gets copies of, and whether it does."""
+
+    to: str
+    share: str
+    state: CopyState
+
+
+class CaptureView(TypedDict):
+    """The declared capture: the share of requests that are captured, and whether they are."""
+
+    share: str
+    state: CopyState
+
+
 class TrafficView(TypedDict):
     """Live traffic; ``table`` holds runs of slots in the order they were given away, ``rollback_to`` is where a rollback goes,
     null where nothing it may go to can be loaded.
@@ -67,6 +93,9 @@ class TrafficView(TypedDict):
     table: list[tuple[str, int, int]]
     since: str
     share: ShareView
+    rules: list[RuleView]
+    shadows: list[ShadowView]
+    capture: CaptureView | None
     declared: DeclaredView
     notes: list[str]
 
@@ -133,7 +162,7 @@ class VersionView(TypedDict):
 
     digest: str
     kind: Literal["artifact", "constant"]
-    role: Literal["champion", "challenger", "last_good", "idle"]
+    role: Literal["champion", "challenger", "last_good", "shadow", "idle"]
     state: Literal["ready", "loading", "failed", "blocked", "unloaded"]
     in_document: bool
     placement: str | None
@@ -257,6 +286,8 @@ class RevisionSummary(TypedDict):
     document_digest: str
     champion: str
     weights: dict[str, str]
+    shadows_off: list[str]
+    capture_off: bool
     message: str | None
 
 

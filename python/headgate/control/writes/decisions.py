@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from headgate.control.domain import merge, traffic
+from headgate.control.domain import copies, merge, traffic
+from headgate.control.domain.copies import Switches
 from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
 from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import Change, KnownVersions, Stamp
@@ -99,11 +100,12 @@ class Decisions:
         )
         return replace(_decision("apply", change, state, first), sources=document.sources)
 
-    def patch(self, weights: Mapping[str, int], champion: str | None) -> Decide:
+    def patch(self, weights: Mapping[str, int], champion: str | None, switches: Switches) -> Decide:
         """An override of live traffic."""
 
         def change(before: Revision, known: KnownVersions) -> Change:
-            return traffic.patch(before.traffic, champion, weights, known, self._context.now())
+            moved = traffic.patch(before.traffic, champion, weights, known, self._context.now())
+            return copies.switch(moved, switches, before.spec.declared, before.endpoint)
 
         return self._live("traffic", change)
 

@@ -72,6 +72,8 @@ def _state(revision: Revision, omitted: Mapping[str, str], load: Mapping[str, An
         "champion": champion,
         "last_good": live.last_good,
         "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
+        "shadows_off": list(live.shadows_off),
+        "capture_off": live.capture_off,
     }
     state = {
         "name": revision.endpoint,

@@ -6,7 +6,7 @@ Not here: the sentences made of them (``domain.plan_text``), how requests are co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from headgate.control.domain.plan_facts import PlanFacts, RecentRequests, VersionMemory
@@ -20,8 +20,8 @@ class RequestCounts(Protocol):
     async def refresh(self) -> None:
         """Reads the counters, unless that was done just now."""
 
-    def requests(self, endpoint: str) -> RecentRequests:
-        """The requests of the last minutes. Reads memory alone."""
+    def requests(self, endpoint: str, versions: Collection[str]) -> RecentRequests:
+        """The requests that these versions answered in the last minutes. Reads memory alone."""
 
 
 class Facts:
@@ -34,7 +34,9 @@ class Facts:
 
     def of(self, state: EndpointState, file_bytes: Mapping[str, int]) -> PlanFacts:
         """What is known of an endpoint now; ``file_bytes`` are the sizes of a document's models. Reads memory alone."""
-        return PlanFacts(self._counts.requests(state.name), state.memory, {**state.file_bytes, **file_bytes})
+        # Versions that are not in the document any more may have answered some of the requests.
+        recent = self._counts.requests(state.name, state.details.keys())
+        return PlanFacts(recent, state.memory, {**state.file_bytes, **file_bytes})
 
     async def refresh(self, state: EndpointState) -> None:
         """Asks for memory and counters."""

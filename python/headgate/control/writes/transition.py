@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headgate.control.domain.calls import Call
+from headgate.control.domain.copies import routing_summary
 from headgate.control.domain.plan import live_view, make_plan, slots_moved
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Kind, Revision
@@ -194,6 +195,7 @@ def commit_of(
         "kind": transition.decision.kind,
         "champion": revision.traffic.champion,
         "weights": format_shares(revision.traffic.weights()),
+        **routing_summary(revision.spec, revision.traffic, transition.omitted),
         "moves": slots_moved(transition.before, revision),
         "notes": list(transition.decision.notes),
         "message": message or transition.decision.message,
