@@ -15,7 +15,7 @@ import xxhash
 
 from headgate import _native
 from headgate.control.domain.shares import Run, Table
-from headgate.errors import InvalidArgument, NotFound, PolicyInvalid
+from headgate.errors import InvalidArgument, ModelNotFound, NotFound, PolicyInvalid
 
 SLOTS = 10_000
 SIGNATURE = {
@@ -53,6 +53,7 @@ class FakeNative:
         self.trial_list: list[dict[str, Any]] = []
         self.trial_states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self.restored: list[tuple[str, bytes, bytes]] = []
+        self.shadow_reports: list[dict[str, Any]] = []
 
     def close(self) -> None:
         os.close(self._fd)
@@ -200,6 +201,20 @@ class FakeNative:
                 one["state"] = "cancelled"
                 return json.dumps(one).encode()
         raise NotFound(f"endpoint {endpoint!r} has no replay {replay}")
+
+    def shadows(self, endpoint: str) -> bytes:
+        """Of the shadows of its document, what a test puts into ``shadow_reports``."""
+        if endpoint not in self.served:
+            raise ModelNotFound(f"no endpoint is named {endpoint!r}")
+        return json.dumps(
+            {
+                "endpoint": endpoint,
+                "champion": self.served[endpoint]["champion"],
+                "cpu": {"budget_cores": 0.5, "used_cores": 0.12, "waiting": False, "threads": 2, "stuck": 0},
+                "memory": {"bytes": 18_342, "max_bytes": 256 << 20},
+                "shadows": self.shadow_reports,
+            }
+        ).encode()
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         asked = json.loads(table)

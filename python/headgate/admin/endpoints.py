@@ -91,6 +91,12 @@ class Endpoints:
         """The evidence of the trial."""
         return JSONResponse(await self._control.trial(request.endpoint))
 
+    async def shadows(self, request: AdminRequest) -> Response:
+        """The report on the shadows."""
+        return JSONResponse(
+            await self._control.shadows(request.endpoint), headers={"cache-control": "no-store"}
+        )
+
     # === writes ===
 
     async def put(self, request: AdminRequest) -> Response:

@@ -20,6 +20,7 @@ from headgate.admin.rest import Rest
 from headgate.admin.tokens import Role, TokenView
 from headgate.control.domain import results
 from headgate.control.reads import views
+from headgate.control.reads.shadow_views import ShadowsView
 from headgate.control.reads.trials import TrialsView
 
 Handler = Callable[[AdminRequest], Awaitable[ASGIApp]]
@@ -137,6 +138,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
         _read(f"{_E}/revisions/{{n}}", e.revision, views.RevisionView, "One revision with its differences."),
         _read(f"{_E}/trial", e.trial, TrialsView, "The evidence of the trial: what its versions did."),
         _read(f"{_E}/drift", e.drift, dict[str, Any], "The drift report.", "window"),
+        _read(f"{_E}/shadows", e.shadows, ShadowsView, "What shadows answered beside the champion."),
     ]
 
 

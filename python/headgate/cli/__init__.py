@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "explain": Entry(
         "explanation", "Say which version answers a request, which shadows get a copy, and why."
     ),
+    "shadow": Entry("shadow", "Show what shadows answer beside the champion, all of them or one."),
     "history": Entry("history", "List the revisions of an endpoint, or show one with its differences."),
     "drift": Entry("drift", "Compare live inputs and outputs with the baseline; what matters comes first."),
     "replay": Entry(

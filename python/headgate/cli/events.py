@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from headgate.cli import completion, text
+from headgate.cli import completion
 from headgate.cli import session as cli
 from headgate.cli.event_stream import follow, stored
-from headgate.cli.output import Lines, Table, to_json, to_yaml, words
+from headgate.cli.output import Lines, Table, show_next, words
 from headgate.cli.session import Session
 
 
@@ -40,7 +40,7 @@ def events(session: Session, endpoint: str | None, following: bool, after: int |
     with session.client() as client:
         if following:
             for event in follow(client, endpoint, after, session.environment.timing.sleep, words):
-                _print(session, event)
+                show_next(session.form, event, _line, lambda one: [one["id"]])
             return
         found = {"events": list(stored(client, endpoint, after or 0, limit))}
     session.show(
@@ -48,18 +48,8 @@ def events(session: Session, endpoint: str | None, following: bool, after: int |
     )
 
 
-def _print(session: Session, event: dict[str, Any]) -> None:
-    """One event at once: a line each, JSON in one line each, YAML as a document each."""
-    if session.form == "json":
-        click.echo(to_json(event, indent=None))
-    elif session.form == "yaml":
-        click.echo("---\n" + to_yaml(event), nl=False)
-    elif session.form == "name":
-        click.echo(event["id"])
-    else:
-        click.echo(
-            "  ".join("-" if cell in (None, "") else str(cell) for cell in _cells(text.printable(event)))
-        )
+def _line(event: dict[str, Any]) -> Lines:
+    return ["  ".join("-" if cell in (None, "") else str(cell) for cell in _cells(event))]
 
 
 def _table(events: Iterable[dict[str, Any]]) -> Lines:

@@ -39,6 +39,16 @@ def show(form: Format, data: Any, view: View, names: Names) -> None:
             click.echo(line)
 
 
+def show_next(form: Format, data: Any, view: View, names: Names) -> None:
+    """Prints one of several answers that follow each other: JSON in one line each, YAML as a document each."""
+    if form == "json":
+        click.echo(to_json(data, indent=None))
+    elif form == "yaml":
+        click.echo("---\n" + to_yaml(data), nl=False)
+    else:
+        show(form, data, view, names)
+
+
 def to_json(data: Any, indent: int | None = 2) -> str:
     """JSON as a person reads it, without characters that steer a terminal."""
     return text.escape_json(json.dumps(data, indent=indent, ensure_ascii=False))

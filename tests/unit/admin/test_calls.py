@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
+from headgate.control.reads.shadow_views import ShadowsView
+from support.shadow_reports import report
 from unit.admin_harness import Port, port, problem
 from unit.control_harness import document, run, until
 
@@ -235,6 +238,25 @@ def test_shadows_and_the_capture_are_switched_beside_weights(tmp_path: Path) -> 
                 assert problem(refused) == (400, "invalid_argument")
             refused = await p.operator.patch(f"{E}/traffic", json={"shadows": {"v2": "off"}}, headers=at(2))
             assert problem(refused) == (422, "policy_invalid")
+
+    run(body)
+
+
+def test_the_report_on_shadows(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            answer = await p.viewer.get(f"{E}/shadows")
+            assert problem(answer) == (404, "model_not_found")
+            await p.operator.put(
+                E, content=document("{champion: v1, shadow: [{to: v2, share: 10%}]}"), headers=NEW
+            )
+            assert (await p.viewer.get(f"{E}/shadows")).json()["shadows"] == []
+            p.gate.native.shadow_reports = [report(to="v2")]
+            answer = await p.viewer.get(f"{E}/shadows")
+            assert (answer.status_code, answer.json()["shadows"]) == (200, [report(to="v2")])
+            assert answer.json()["champion"] == "v1"
+            TypeAdapter(ShadowsView).validate_python(answer.json(), extra="forbid")
+            assert (await p.viewer.get(f"{E}/shadows", params={"watch": "1"})).status_code == 400
 
     run(body)
 

@@ -11,6 +11,7 @@ from headgate.control import Call
 from headgate.control.domain.copies import Switches
 from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.errors import Conflict, PolicyInvalid
+from support.shadow_reports import never_ran
 from unit.control_harness import Gate, document, gateway, run
 
 DRY = Call("ann", dry_run=True)
@@ -299,5 +300,24 @@ def test_a_body_without_switches_is_as_an_earlier_build_wrote_it(tmp_path: Path)
             revision = gate.control.current("digits")
             assert revision is not None
             assert revision.body()["traffic"]["shadows_off"] == ["v2"]
+
+    run(body)
+
+
+def test_the_report_says_why_a_shadow_is_not_loaded(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed())
+            gate.native.shadow_reports = [
+                never_ran(to="v2", state="not_loaded", reason="its version is not loaded"),
+                never_ran(to="v3", state="not_loaded", reason="its version is out of memory"),
+            ]
+            await gate.control.block("digits", "v2", call=Call("ann", reason="wrong month"))
+            blocked, cold = (await gate.control.shadows("digits"))["shadows"]
+            assert blocked["reason"] == "v2 is blocked since 2027-03-01T03:12:04Z (wrong month)"
+            assert cold["reason"] == "its version is out of memory"
+            gate.control._endpoints["digits"].omitted["v3"] = "it is damaged"
+            _, left_out = (await gate.control.shadows("digits"))["shadows"]
+            assert left_out["reason"] == "v3 did not load: it is damaged"
 
     run(body)

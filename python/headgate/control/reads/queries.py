@@ -15,6 +15,8 @@ from headgate.control.domain.revision import Revision
 from headgate.control.reads import endpoints, explanation, trials
 from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.control.reads.recent import Recent
+from headgate.control.reads.routing import unloaded_reason
+from headgate.control.reads.shadow_views import ShadowsView
 from headgate.control.reads.trials import TrialsView, TrialView
 from headgate.control.reads.views import (
     AuditView,
@@ -153,6 +155,18 @@ class Queries:
         except (ModelNotFound, ModelNotReady):
             # The data plane does not serve it now, and knows no trial of it.
             return b'{"trial": null, "earlier": []}'
+
+    async def shadows(self, endpoint: str) -> ShadowsView:
+        """What the shadows of an endpoint answered beside its champion."""
+        state = self._endpoints.known(endpoint)
+        report: ShadowsView = json.loads(
+            await self._context.io(lambda: self._context.plane.shadows(endpoint))
+        )
+        for shadow in report["shadows"]:
+            # The data plane knows what is not loaded, and the control plane why.
+            if shadow["state"] == "not_loaded":
+                shadow["reason"] = unloaded_reason(state, shadow["to"]) or shadow["reason"]
+        return report
 
     async def models(self) -> Models:
         """Every name and version with the digest it stands for, and what was refused."""

@@ -13,7 +13,9 @@ from headgate.control.domain.copies import CopyState, capture_state, shadow_stat
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.reads.views import CaptureView, RuleView, ShadowView
+from headgate.control.writes.endpoint import EndpointState, present
 from headgate.documents.values import format_weight
+from headgate.store import seconds
 
 WHY_NOT: Mapping[CopyState, str] = {
     "off": "it is switched off",
@@ -64,3 +66,14 @@ def capture_view(current: Revision) -> CaptureView | None:
     if state is None or share is None:
         return None
     return CaptureView(share=format_weight(share), state=state)
+
+
+def unloaded_reason(state: EndpointState, version: str) -> str | None:
+    """Why a version is not loaded: it is blocked, or did not load; None: neither."""
+    current = present(state)
+    entry = current.spec.versions.get(version)
+    block = None if entry is None else current.traffic.block_of(entry.digest)
+    if block is not None:
+        why = f" ({block.reason})" if block.reason else ""
+        return f"{version} is blocked since {seconds(block.since)}{why}"
+    return f"{version} did not load: {state.omitted[version]}" if version in state.omitted else None

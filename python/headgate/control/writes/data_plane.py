@@ -74,6 +74,9 @@ class DataPlane(Protocol):
     def restore_trial(self, endpoint: str, ledger: bytes, units: bytes) -> None:
         """Gives a stored trial back, before the endpoint is applied."""
 
+    def shadows(self, endpoint: str) -> bytes:
+        """The report on the shadows of an endpoint."""
+
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""
 
@@ -105,6 +108,7 @@ class Native:
         self.dry_run = gateway.dry_run
         self.status = gateway.status
         self.drift = gateway.drift
+        self.shadows = gateway.shadows
         self.totals = gateway.totals
         self.start_replay = gateway.start_replay
         self.replays = gateway.replays
