@@ -124,7 +124,9 @@ def test_no_value_is_a_fault_of_the_gateway(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
             count = 0
-            table = calls(Endpoints(p.gate.control), ReplayCalls(p.gate.control), Rest(p.gate.control, p.tokens))
+            table = calls(
+                Endpoints(p.gate.control), ReplayCalls(p.gate.control), Rest(p.gate.control, p.tokens)
+            )
             for turn, call in enumerate(table):
                 for path, sent in requests(call, turn):
                     found = await answer(p, call, path, sent)

@@ -5,17 +5,17 @@ Not here: which requests are captured (``documents``), the files (``rust/capture
 
 from __future__ import annotations
 
-from headgate.control.reads.views import CaptureView
+from headgate.control.reads.views import CaptureStatus
 from headgate.control.writes.data_plane import Status
 from headgate.documents.values import format_weight
 
 
-def capture(status: Status) -> CaptureView | None:
+def capture(status: Status) -> CaptureStatus | None:
     """None if nothing is captured and nothing was."""
     said = status.get("capture")
     if said is None:
         return None
-    return CaptureView(**{**said, "share": None if said["share"] is None else format_weight(said["share"])})  # type: ignore[typeddict-item]
+    return CaptureStatus(**{**said, "share": None if said["share"] is None else format_weight(said["share"])})  # type: ignore[typeddict-item]
 
 
 def alarms(status: Status) -> list[str]:

@@ -205,7 +205,7 @@ class CaptureFailure(TypedDict):
     since: str
 
 
-class CaptureView(TypedDict):
+class CaptureStatus(TypedDict):
     """What is captured of an endpoint: ``share``, ``keep_ms`` and ``max_bytes`` are None while it is off. Rows that were written and
     requests that were dropped, by reason, since the start; files on the disk.
     """
@@ -238,7 +238,7 @@ class EndpointView(TypedDict):
     frozen: FrozenView | None
     notes: list[str]
     alarms: list[str]
-    capture: CaptureView | None
+    capture: CaptureStatus | None
     columns: dict[str, list[str]]
     timeout_ms: int
     baseline: str | None
