@@ -203,6 +203,14 @@ def create(left: State | None, declared: Declared, factors: tuple[tuple[str, int
     return state
 
 
+def returned(left: State, then: State) -> State:
+    """A removed endpoint as it was; with the blocks that it left."""
+    state = replace(then, blocked=left.blocked, frozen=False, removed=False)
+    refuse_blocked(state, [then.champion, *dict(then.weights)])
+    good = then.champion if state.is_blocked(then.last_good) else then.last_good
+    return replace(state, last_good=good)
+
+
 def delete(state: State, _write: Write) -> State:
     """Takes the endpoint away."""
     if state.frozen:

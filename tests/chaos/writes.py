@@ -24,6 +24,7 @@ from chaos.model import (
     create,
     made,
     restore,
+    returned,
 )
 from chaos.place import OTHER, PRIMARY, Outcome, Place, percent
 from chaos.prober import BODY
@@ -157,6 +158,8 @@ class Writes:
             asked.outcome = self._place.call(asked.method, asked.path, params=params, headers=headers)
         else:
             body = {**(asked.body or {}), "reason": reason}
+            if asked.before is not None and asked.before.removed:
+                headers = {"if-none-match": "*"}
             asked.outcome = self._place.call(asked.method, asked.path, json=body, headers=headers)
         # What a call that changed nothing leaves in the audit is written behind it.
         if (
@@ -169,7 +172,8 @@ class Writes:
     def _ask(self, write: Write) -> AdminRequest:
         """The call of a write, and what the model says of it."""
         endpoint = self._checks.endpoints[write.endpoint]
-        if endpoint.now is None or endpoint.now.removed:
+        now = endpoint.now
+        if now is None or (now.removed and (write.kind != "restore" or not _restorable(endpoint))):
             write = replace(write, kind="apply")
         elif write.kind == "restore" and not _restorable(endpoint):
             write = replace(write, kind="abort")
@@ -210,7 +214,8 @@ class Writes:
         asked.path = f"{asked.path}:restore"
         n = known[int(asked.write.pick * len(known))]
         asked.body = {"revision": n}
-        asked.expected = restore(before, endpoint.history[n])
+        then = endpoint.history[n]
+        asked.expected = returned(before, then) if before.removed else restore(before, then)
 
     def _ask_apply(self, asked: AdminRequest, endpoint: Endpoint) -> None:
         write, before = asked.write, endpoint.now

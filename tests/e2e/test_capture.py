@@ -23,7 +23,7 @@ from support import identities, models
 from support.gateway import GatewayProcess
 from support.tools import need_native, need_program
 
-SECONDS = 30.0
+SECONDS = 120.0
 
 
 def document(name: str, rest: str = "", capture: str = "{share: 100%}", traffic: str = "") -> str:

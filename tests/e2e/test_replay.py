@@ -22,7 +22,7 @@ from support import models
 from support.gateway import AdminClient, GatewayProcess
 from support.tools import need_native
 
-SECONDS = 60.0
+SECONDS = 120.0
 REQUESTS = 60
 DOCUMENT = """\
 apiVersion: headgate/v1

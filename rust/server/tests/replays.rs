@@ -110,7 +110,7 @@ fn rows(folder: &tempfile::TempDir) -> Vec<RecordedRow> {
 
 fn floats(row: &RecordedRow, tensor: usize) -> Option<Vec<f32>> {
     let tensor = row.tensors[tensor].as_ref()?;
-    let RecordedElements::Fixed(bytes) = &tensor.elements else { panic!("{tensor:?}") };
+    let RecordedElements::Fixed(bytes) = &tensor.elements else { unreachable!("{tensor:?}") };
     Some(bytes.chunks(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect())
 }
 
