@@ -319,15 +319,7 @@ impl Gateway {
     /// # Errors
     /// `model_not_found`.
     pub fn shadows(&self, endpoint: &str) -> Result<Value> {
-        let snapshot = self.shared.snapshot.load();
-        let champion = match snapshot.unloaded.get(endpoint) {
-            Some(spec) => spec.champion.clone(),
-            None => {
-                let live = snapshot.endpoint(endpoint)?;
-                live.versions[usize::from(live.champion)].name.to_string()
-            }
-        };
-        Ok(shadow::report::report(&self.shared.shadows, endpoint, &champion))
+        status::shadow_report(&self.shared, endpoint)
     }
 
     /// Why the gateway is not ready, in words, as far as threads are the cause.

@@ -1,5 +1,6 @@
-//! The status of an endpoint and its versions: their placement, their runs, their faults.
+//! The status of an endpoint, its versions and its shadows: placement, runs, faults, what copies have shown.
 
+use headgate_core::error::Result;
 use headgate_core::snapshot::Snapshot;
 use headgate_engine::Batcher;
 use headgate_engine::PlacementDecision;
@@ -7,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use crate::capture::registry::CaptureRegistry;
 use crate::serving::probes;
-use crate::serving::shared::LiveEndpoint;
+use crate::serving::shared::{LiveEndpoint, Shared};
 use crate::serving::version::VersionState;
 use crate::serving::version_families::per_version;
+use crate::shadow::report::report;
 
 /// The metrics of loading, for each version.
 #[rustfmt::skip]
@@ -67,6 +69,22 @@ pub fn endpoint_status(endpoint: &LiveEndpoint, captures: &CaptureRegistry) -> V
         "versions": versions,
         "capture": captures.status(&endpoint.name, endpoint.capture.as_ref()),
     })
+}
+
+/// The report on the shadows of an endpoint.
+///
+/// # Errors
+/// `model_not_found`.
+pub fn shadow_report(shared: &Shared, endpoint: &str) -> Result<Value> {
+    let snapshot = shared.snapshot.load();
+    let champion = match snapshot.unloaded.get(endpoint) {
+        Some(spec) => spec.champion.clone(),
+        None => {
+            let live = snapshot.endpoint(endpoint)?;
+            live.versions[usize::from(live.champion)].name.to_string()
+        }
+    };
+    Ok(report(&shared.shadows, endpoint, &champion))
 }
 
 /// The measurements that decided the placement.
