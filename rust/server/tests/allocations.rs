@@ -106,12 +106,12 @@ fn powers(gateway: &Gateway) -> u64 {
     buckets.map(|bucket| bucket[0].as_u64().unwrap() / 64).collect::<HashSet<_>>().len() as u64
 }
 
-/// 40 requests that come after so many others.
-fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>, warm_up: usize) -> WarmRequests {
+/// Many requests, of which all but the first are warm.
+fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>) -> WarmRequests {
     let mut stream = connect(address);
     let (mut counts, mut before) = (Vec::new(), 0);
-    for number in 0..warm_up + 40 {
-        if number == warm_up {
+    for number in 0..60 {
+        if number == WARM_UP {
             before = powers(gateway);
         }
         stream.write_all(request("model", 2.0).as_bytes()).unwrap();
@@ -121,7 +121,7 @@ fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>, war
     // What the last request allocates after its reply is not among the counts, and may be among the powers.
     let new_powers = powers(gateway) - before;
     WarmRequests {
-        counts: counts.windows(2).skip(warm_up).map(|pair| pair[1] - pair[0]).collect(),
+        counts: counts.windows(2).skip(WARM_UP).map(|pair| pair[1] - pair[0]).collect(),
         new_powers,
     }
 }
@@ -142,7 +142,7 @@ fn warm_requests_of_a_trial() -> WarmRequests {
     gateway.apply(common::spec(&shared)).unwrap();
     let thresholds = json!({"attempt": "model/telling/1", "arms": {"v1": {"run_ns": 1, "reply_ns": 1}}});
     gateway.set_trial_thresholds("model", thresholds.to_string().as_bytes()).unwrap();
-    let requests = per_request(&gateway, address, &told, WARM_UP);
+    let requests = per_request(&gateway, address, &told);
     let trial = gateway.trial("model", Detail::Summary).unwrap();
     let routed = |arm: usize| trial["trial"]["arms"][arm]["routed"].as_u64().unwrap();
     assert_eq!(routed(0) + routed(1), 60, "{trial}");
@@ -157,11 +157,11 @@ fn warm_requests(settings: &serde_json::Value) -> WarmRequests {
     let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
     model.placement_policy.pin_inline();
     common::serve_adopted(&gateway, "model", "telling");
-    per_request(&gateway, address, &told, WARM_UP)
+    per_request(&gateway, address, &told)
 }
 
 /// The same, with a shadow that gets every request.
-fn shadowed_requests(settings: &serde_json::Value, warm_up: usize) -> WarmRequests {
+fn shadowed_requests(settings: &serde_json::Value) -> WarmRequests {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
@@ -176,7 +176,7 @@ fn shadowed_requests(settings: &serde_json::Value, warm_up: usize) -> WarmReques
         "shadow": [{"to": "v2", "share": 10_000}],
     });
     gateway.apply(common::spec(&state)).unwrap();
-    per_request(&gateway, address, &told, warm_up)
+    per_request(&gateway, address, &told)
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn sketching_allocates_only_for_buckets_that_are_not_there_yet() {
 
 #[test]
 fn a_copy_allocates_its_two_owners_and_a_list_even_if_it_finds_no_room() {
-    let requests = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}), WARM_UP);
+    let requests = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}));
     assert!(requests.counts.iter().all(|&count| count >= 3), "{:?}", requests.counts);
     requests.assert_few(3 * requests.counts.len() as u64);
 }
 
 #[test]
 fn a_copy_that_is_run_costs_its_request_no_more_than_buffers_for_the_next_one() {
-    let WarmRequests { counts, .. } = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}), WARM_UP);
+    let WarmRequests { counts, .. } = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}));
     assert!(counts.iter().all(|count| (3..=24).contains(count)), "{counts:?}");
 }
