@@ -78,7 +78,8 @@ def test_traffic_moves_comes_back_and_is_kept_from_a_blocked_version(tmp_path: P
         path = written(tmp_path, document(TRAFFIC))
         async with Running(settings(tmp_path, path)) as gate:
             shell = Shell(tmp_path / "state")
-            assert "v1→v2: 10% of keys" in await shell.ok("traffic", "digits", "v2=20%", "--dry-run")
+            planned = await shell.ok("traffic", "digits", "v2=20%", "--dry-run")
+            assert "1 000 of 10 000 slots (10 % of keys) move from v1 to v2" in planned
             assert gate.live_weights() == {"v2": 1000}
             await shell.ok("traffic", "digits", "v2=20%", "--reason", "more")
             assert gate.live_weights() == {"v2": 2000}
