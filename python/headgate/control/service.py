@@ -153,11 +153,11 @@ class Control(Queries):
         revisions, rows, _ = await asyncio.gather(
             self._behind.drain(left()), self.audit_log.drain(left()), self.refused_callers.drain(left())
         )
-        # The database is what counts; the next start writes the file.
-        with suppress(StorageFailed, TimeoutError, Draining):
-            async with asyncio.timeout(left()):
-                await self._integrity.write()
-                await self._trials.write()
+        # Neither keeps the stop: the next start writes the file, and counts that are not written are a gap of their trial.
+        for write in (self._trials.write, self._integrity.write):
+            with suppress(StorageFailed, TimeoutError, Draining):
+                async with asyncio.timeout(left()):
+                    await write()
         self._is_hung = not await self._context.close(left())
         return revisions + rows
 
