@@ -102,7 +102,7 @@ wheel: $(STAMPS)/python  ## build the abi3 wheel into dist/
 	$(PY) -m maturin build --release --locked --interpreter $(PY) --out dist
 
 .PHONY: bench
-bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle bench-scaling  ## run all benches; prints ratios and writes benches/results/
+bench: bench-micro bench-macro bench-wires bench-batches bench-overload bench-lifecycle bench-scaling bench-shadows  ## run all benches; prints ratios and writes benches/results/
 
 .PHONY: bench-peers
 bench-peers:
@@ -119,6 +119,10 @@ bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a 
 .PHONY: bench-batches
 bench-batches: $(STAMPS)/native bench-peers  ## rows batched against ONNX Runtime alone
 	$(PY) -m benches.batches
+
+.PHONY: bench-shadows
+bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs, fails or is as heavy; needs wrk
+	$(PY) -m benches.shadows
 
 .PHONY: bench-overload
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do

@@ -137,6 +137,13 @@ class Launcher:
 
     def serve(self, document: Path, label: str, *options: str) -> tuple[subprocess.Popen[str], str]:
         """Headgate with one IO thread and its data port's address; ends the bench when it does not start."""
+        process, addresses = self.serve_all(document, label, *options)
+        return process, addresses["http"]
+
+    def serve_all(
+        self, document: Path, label: str, *options: str
+    ) -> tuple[subprocess.Popen[str], dict[str, str]]:
+        """As :meth:`serve`, with the addresses of all ports by their names."""
         command = [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1", *options]
         command += ["--state", str(self.folder / label)]
         for port in ("http", "grpc", "observe", "admin"):
@@ -147,7 +154,8 @@ class Launcher:
         if not line:
             process.wait(30)
             raise SystemExit(f"{label} did not start:\n{(self.folder / f'{label}.log').read_text()[-2000:]}")
-        return process, json.loads(line)["http"]
+        addresses: dict[str, str] = json.loads(line)
+        return process, addresses
 
 
 def nginx_config(folder: Path, port: int, body: str) -> str:
