@@ -69,8 +69,16 @@ impl Script {
     }
 }
 
-/// Adopts a scripted model under this digest.
+/// Adopts a scripted model under this digest, which runs on the IO thread.
 fn script(gateway: &Gateway, digest: &str) -> Script {
+    let script = script_as(gateway, digest, &json!({}));
+    script.model.placement_policy.pin_inline();
+    script
+}
+
+/// Adopts a scripted model under this digest, with these run settings.
+fn script_as(gateway: &Gateway, digest: &str, run: &Value) -> Script {
+    let run = serde_json::from_value(run.clone()).unwrap();
     let mode = Arc::<AtomicU8>::default();
     let ((entered_in, entered), (leave, leave_out)) = (channel(), channel());
     let scripted = Scripted {
@@ -79,8 +87,7 @@ fn script(gateway: &Gateway, digest: &str) -> Script {
         entered: Mutex::new(entered_in),
         leave: Mutex::new(leave_out),
     };
-    let model = gateway.engine().adopt(digest, Box::new(scripted), &Default::default()).unwrap();
-    model.placement_policy.pin_inline();
+    let model = gateway.engine().adopt(digest, Box::new(scripted), &run).unwrap();
     Script { model, mode, entered, leave }
 }
 
@@ -134,6 +141,19 @@ fn state(slots: u16, changes: &Value) -> Value {
     });
     state.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     state
+}
+
+/// A trial of which both versions are run on a pool thread, in batches.
+fn batched_trial() -> Trial {
+    let run = json!({"placement": "pool", "max_batch": 8});
+    let (gateway, address) = gateway_with(&json!({}));
+    let [champion, challenger] =
+        ["sha256:v1", "sha256:v2"].map(|digest| script_as(&gateway, digest, &run));
+    let trial = Trial { gateway, address, champion, challenger };
+    let mut versions = state(1, &json!({}))["versions"].clone();
+    versions.as_array_mut().unwrap().iter_mut().for_each(|version| version["run"] = run.clone());
+    trial.apply(5_000, &json!({"versions": versions}));
+    trial
 }
 
 fn trial(config: &Value, changes: &Value) -> Trial {
@@ -468,6 +488,24 @@ fn a_challenger_that_is_left_alone_does_not_run() {
     let (ran, fell_back) = (arm["ran"].as_u64().unwrap(), arm["fell_back"].as_u64().unwrap());
     assert_eq!((ran + fell_back, ran, &arm["errors"]), (11, 4, &json!(3)), "{arm}");
     eventually("the booking", || trial.arm_now(false)["apart"]["fallback"] == 10);
+}
+
+#[test]
+fn a_failed_run_of_a_batch_of_one_request_is_an_error_of_its_version() {
+    let trial = batched_trial();
+    for mode in [Mode::Fail, Mode::Panic] {
+        trial.challenger.set(mode);
+        for key in keys(true).take(5) {
+            assert_eq!(trial.ask(&key, &Request::default()), 200);
+        }
+    }
+    let arm = trial.arm(true);
+    let counts = ["ran", "errors", "fell_back", "lost", "passed_on", "first_errors"];
+    assert_eq!(counts.map(|name| arm[name].as_u64().unwrap()), [10, 10, 0, 0, 10, 5], "{arm}");
+    trial.champion.set(Mode::Fail);
+    assert_eq!(trial.ask(&key(false), &Request::default()), 500);
+    let arm = trial.arm(false);
+    assert_eq!(["ran", "errors", "lost"].map(|name| arm[name].as_u64().unwrap()), [1, 1, 0], "{arm}");
 }
 
 #[test]

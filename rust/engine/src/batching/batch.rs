@@ -90,6 +90,7 @@ pub(super) struct RowsOutcome {
     /// Where its inputs are after a run that failed.
     pub(super) failed_inputs: Option<OutputLocation>,
     pub(super) queue_ns: u64,
+    /// How long its run took, whether or not it failed; 0 if there was none.
     pub(super) run_ns: u64,
     /// Whether this request represents the run in counters of runs, which count a batch once.
     pub(super) represents_run: bool,

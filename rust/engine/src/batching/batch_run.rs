@@ -112,7 +112,7 @@ impl Batch {
             true => Ok(0),
             false => run.and_then(|run| self.end_rows(&closed, run, since)),
         };
-        self.settle_requests(&closed, result, executor);
+        self.settle_requests(&closed, result, executor, since);
         let wait_ns =
             requests.iter().map(|request| nanos(closed.closed_at - request.queued_at)).max().unwrap_or(0);
         let run_ns = if requests.is_empty() { 0 } else { nanos(since.elapsed()) };
@@ -124,7 +124,13 @@ impl Batch {
         RunTimes { wait_ns, run_ns }
     }
 
-    fn settle_requests(&self, closed: &ClosedBatch, result: Result<u64>, executor: Executor<'_>) {
+    fn settle_requests(
+        &self,
+        closed: &ClosedBatch,
+        result: Result<u64>,
+        executor: Executor<'_>,
+        since: Instant,
+    ) {
         let ClosedBatch { requests, starts, closed_at, .. } = closed;
         match result {
             Ok(run_ns) => self.slots.settle(requests.iter().zip(starts).enumerate().map(
@@ -141,12 +147,14 @@ impl Batch {
             )),
             // A batch is cancelled if all requests have left or the latest deadline has passed.
             Err(error) if requests.len() == 1 || error.code == Code::Cancelled => {
-                let outcome = |(request, &start): (&ReadyRows, &usize)| {
+                let run_ns = nanos(since.elapsed()).max(1);
+                let outcome = |(place, (request, &start)): (usize, (&ReadyRows, &usize))| {
                     let failed = RowsOutcome::failed(error.clone(), request, *closed_at);
                     let failed_inputs = Some(OutputLocation::Slab(start));
-                    (request.index, RowsOutcome { failed_inputs, ..failed })
+                    let represents_run = place == 0;
+                    (request.index, RowsOutcome { failed_inputs, run_ns, represents_run, ..failed })
                 };
-                self.slots.settle(requests.iter().zip(starts).map(outcome));
+                self.slots.settle(requests.iter().zip(starts).enumerate().map(outcome));
             }
             Err(_) => {
                 for (request, &start) in requests.iter().zip(starts) {
@@ -212,7 +220,7 @@ impl Batch {
         let run = || executable.execute_on(executor.instance(), &mut binding);
         let result =
             filled.and_then(|()| self.run_cancellable(executor, request.deadline, Some(request.index), run));
-        let (queue_ns, run_ns) = (nanos(begun - request.queued_at), nanos(begun.elapsed()));
+        let (queue_ns, run_ns) = (nanos(begun - request.queued_at), nanos(begun.elapsed()).max(1));
         let buffers = OutputLocation::OwnBuffers(binding);
         let (result, failed_inputs) = match result {
             Ok(()) => (Ok(buffers), None),
@@ -223,6 +231,7 @@ impl Batch {
 }
 
 impl RowsOutcome {
+    /// The outcome of a request that was not run.
     fn failed(error: Error, request: &ReadyRows, now: Instant) -> RowsOutcome {
         RowsOutcome {
             result: Err(error),

@@ -174,7 +174,7 @@ impl Task for SingleRun {
         let begun = Instant::now();
         let result = work.lease.run();
         drop(guard);
-        self.send_outcome(work, result, begun, nanos(begun.elapsed()))
+        self.send_outcome(work, result, begun, nanos(begun.elapsed()).max(1))
     }
 
     fn begin(self: Arc<Self>, instance: usize, _idle: bool) -> bool {
