@@ -437,6 +437,39 @@ fn a_request_that_the_champion_was_too_late_for_reaches_the_shadow_when_that_run
 }
 
 #[test]
+fn requests_that_the_champion_sheds_are_not_copied() {
+    for batch in [1, 8] {
+        let (gateway, address) = gateway_with(&json!({"pool_threads": 1}));
+        let (slow, held) = common::gated();
+        let run = json!({"placement": "pool", "max_batch": batch});
+        let spec: RunSpec = serde_json::from_value(run.clone()).unwrap();
+        ADOPTED.lock().unwrap().push(gateway.engine().adopt("sha256:v1", Box::new(slow), &spec).unwrap());
+        adopt(&gateway, "v2", double);
+        let mut state = state(&["v1", "v2"], &shadow(&json!({})));
+        state["versions"][0]["run"] = run;
+        apply(&gateway, &state);
+        // It keeps the only thread, and is not copied itself.
+        let direct = request("model", 1.0).replace("/v2/models/model/", "/v2/models/model/versions/v1/");
+        let mut first = connect(address);
+        first.write_all(direct.as_bytes()).unwrap();
+        held.entered.recv_timeout(common::PATIENCE).unwrap();
+        let mut stream = connect(address);
+        for timeout in ["100ms", "0ms"] {
+            let late = with_header(3.0, &format!("x-headgate-timeout: {timeout}"));
+            assert_eq!(ask(&mut stream, &late).0, 504, "{timeout}");
+        }
+        [(), ()].into_iter().for_each(|()| held.leave.send(()).unwrap());
+        assert_eq!(answer(&mut first).0, 200);
+        assert_eq!(ask(&mut stream, &request("model", 2.0)).0, 200);
+        let of = json!({"endpoint": "model", "version": "v1"});
+        at_last("the last request is booked", || series(&gateway, "headgate_requests_in_flight", &of) == 0);
+        assert_eq!(report(&gateway)["drawn"], 1, "batch {batch}");
+        let found = settled(&gateway, 1);
+        assert_eq!((&found["champion_failed"]["requests"], &found["pairs"]), (&json!(0), &json!(1)));
+    }
+}
+
+#[test]
 fn a_copy_that_waits_holds_none_of_the_memory_for_requests() {
     for placement in ["inline", "pool"] {
         // Nothing ever runs without CPU time, so that the copy waits.

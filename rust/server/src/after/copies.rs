@@ -13,6 +13,7 @@ use headgate_core::error::Code;
 use headgate_core::route::{RouteDecision, RouteReason, sticky_key};
 use headgate_core::rules::{FieldName, FieldValue, RequestFields};
 use headgate_core::shadow::Shadow;
+use headgate_core::trial::outcome::RunStage;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 
@@ -124,11 +125,18 @@ pub struct FinishedRun {
 }
 
 impl FinishedRun {
-    /// The run of a request and its `end`. `failed` says that its run failed. `None` if it says nothing about the version: the
-    /// request was at fault, was shed, or its client left.
-    pub fn new(run: Option<RunResult>, failed: bool, end: CapturedEnd) -> Option<FinishedRun> {
+    /// The run of a request, which came as far as `stage`, and its `end`. `failed` says that the run failed. `None` if it says nothing about
+    /// the version: the request was at fault, was never run, or its client left.
+    pub fn new(
+        run: Option<RunResult>,
+        failed: bool,
+        stage: RunStage,
+        end: CapturedEnd,
+    ) -> Option<FinishedRun> {
         let answer = match end.code {
             _ if run.is_some() && !failed => Answer::Outputs,
+            // It was shed, whatever the code.
+            _ if stage == RunStage::NotBegun => return None,
             Some(code @ (Code::BackendFailed | Code::Internal | Code::DeadlineExceeded)) => {
                 Answer::Failed(code)
             }

@@ -55,7 +55,7 @@ impl RequestRecord {
     fn hand_over(&mut self, drawn: DrawnCopies, code: Option<Code>) {
         let run = self.sample.run.take();
         let end = CapturedEnd { code, run_ns: self.timing.run_ns };
-        if let Some(finished) = FinishedRun::new(run, self.sample.failed, end) {
+        if let Some(finished) = FinishedRun::new(run, self.sample.failed, self.timing.stage, end) {
             copies::hand_over(self.endpoint(), drawn, finished);
         }
     }
