@@ -140,6 +140,18 @@ fn fails() -> Error {
 }
 
 #[test]
+fn the_inputs_of_a_run_that_failed_are_captured_though_another_version_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, address) = serving(&folder, |_| Err(fails()), double);
+    apply(&gateway, &json!({"revision": 4, "fallback": {"to": ["v2"]}}));
+    assert_eq!(send_all(&gateway, address, &[1.0, 2.0], 2), [200, 200]);
+    let rows = rows(&folder);
+    assert_eq!(rows.iter().map(|row| &*row.code).collect::<Vec<_>>(), ["backend_failed"; 2]);
+    assert_eq!(rows.iter().map(|row| floats(row, 0)).collect::<Vec<_>>(), [Some(vec![1.0]), Some(vec![2.0])]);
+    assert_eq!(rows.iter().map(|row| floats(row, 1)).collect::<Vec<_>>(), [None, None]);
+}
+
+#[test]
 fn requests_that_a_version_fails_on_are_captured_and_replayed_apart() {
     let folder = tempfile::tempdir().unwrap();
     // It fails on the input of probes as well, which is 0: so the version is at fault and not the request.

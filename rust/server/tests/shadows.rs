@@ -315,6 +315,34 @@ fn requests_that_the_champion_fails_on_are_counted_apart() {
 }
 
 #[test]
+fn what_a_fallback_answers_reaches_the_shadow_as_a_failure_of_the_champion() {
+    for (placement, batch) in [("inline", 1), ("pool", 1), ("pool", 8)] {
+        let (gateway, address) = gateway_with(&json!({}));
+        let run = json!({"placement": placement, "max_batch": batch});
+        let spec: RunSpec = serde_json::from_value(run.clone()).unwrap();
+        // It fails on the input of probes as well, which is 0: so the version is at fault and not the request.
+        adopt_as(&gateway, "v1", &spec, |value| if value <= 0.0 { Err(fails()) } else { Ok(2.0 * value) });
+        // Fails on what does not come from the request.
+        adopt(&gateway, "v2", |value| if value > -1.0 { Err(fails()) } else { Ok(2.0 * value) });
+        adopt(&gateway, "v3", double);
+        let mut changes = shadow(&json!({}));
+        changes["fallback"] = json!({"to": ["v3"]});
+        let mut state = state(&["v1", "v2", "v3"], &changes);
+        state["versions"][0]["run"] = run;
+        apply(&gateway, &state);
+        let answers = send_all(address, (1..=5).map(|value| -value as f32));
+        let expected = |value: i32| (200, json!(-2.0 * f64::from(value)));
+        let found = answers.iter().map(|(status, body)| (*status, body["outputs"][0]["data"][0].clone()));
+        assert!(found.eq((1..=5).map(expected)), "{answers:?}");
+        let found = settled(&gateway, 5);
+        let expected = json!({
+            "requests": 5, "by_code": {"backend_failed": 5}, "shadow_answered": 5, "shadow_failed": 0, "inputs_lost": 0,
+        });
+        assert_eq!(found["champion_failed"], expected, "{placement} {batch}");
+    }
+}
+
+#[test]
 fn rows_of_a_batch_are_compared_with_their_own_answers_and_keep_no_slab() {
     let (gateway, address) = gateway_with(&json!({"io_threads": 2}));
     let run = json!({"placement": "pool", "max_batch": 16});

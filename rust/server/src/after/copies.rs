@@ -146,12 +146,17 @@ impl FinishedRun {
     }
 }
 
+/// Detaches the tensors of a run from what requests share; `None` if they cannot be read.
+pub fn detach(run: RunResult) -> Option<RunResult> {
+    run.detach(MAX_COPIED).ok()
+}
+
 /// Hands a request over to those that drew it, after its response.
 pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: FinishedRun) {
     let FinishedRun { run, answer, end } = finished;
     let live = |drawn: DrawnShadow| Some((live_shadow(endpoint, drawn.index)?, drawn.slices));
     let shadows = drawn.shadows.into_iter().filter_map(live);
-    let Some(run) = run.and_then(|run| run.detach(MAX_COPIED).ok()) else {
+    let Some(run) = run.and_then(detach) else {
         if let Answer::Failed(code) = answer {
             shadows.for_each(|(shadow, _)| shadow.count_lost(code));
         }

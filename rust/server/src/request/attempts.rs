@@ -119,8 +119,6 @@ impl FailedAttempt {
         record.memory = std::mem::take(&mut old.memory);
         record.log = old.log.take();
         record.fallback_header = old.fallback_header.take().or_else(|| HeaderValue::from_str(&said).ok());
-        // Its tensors are of no use any more.
-        old.drop_run();
         let deadlines = self.attempt.deadlines.for_fallback();
         Attempt { record, deadlines, fallbacks, class: self.attempt.class }
     }
@@ -182,6 +180,7 @@ pub async fn serve_by_fallback(
 ) -> (Attempt, Result<ResponseLayout>) {
     let (mut last, mut earlier) = (FailedAttempt::new(attempt, error), Vec::new());
     while let Some(next) = next(&mut last, &mut earlier).await {
+        last.attempt.record.release_run();
         let (size, memory) = (request.body.len(), &mut last.attempt.record.memory);
         // A run that goes on has taken the memory of the body with it. Without memory for another there is no further attempt.
         if size >= SMALL_REQUEST && memory.is_small() && io::with(|io| memory.add_body(io, size)).is_err() {

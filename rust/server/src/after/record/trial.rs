@@ -12,6 +12,7 @@ use headgate_core::trial::outcome::{RequestEnd, RunStage};
 use super::RequestRecord;
 use super::non_finite;
 use super::trial_part::TrialPart;
+use crate::after::copies;
 use crate::thread::io::Io;
 
 impl RequestRecord {
@@ -25,12 +26,14 @@ impl RequestRecord {
         self.trial = Some(TrialPart { request, outputs: None });
     }
 
-    /// Frees the tensors of a run before the request is booked.
-    pub fn drop_run(&mut self) {
-        let succeeded = self.timing.stage == RunStage::Succeeded;
-        let run = self.sample.run.take().filter(|_| succeeded);
-        if let (Some(part), Some(run)) = (&mut self.trial, &run) {
-            part.outputs = Some(non_finite::outputs(run));
+    /// Frees what a run holds of the request's memory before the request is booked: its tensors, or their share of that memory if copies
+    /// of the request were drawn.
+    pub fn release_run(&mut self) {
+        let Some(run) = self.sample.run.take() else { return };
+        if self.copies.is_some() {
+            self.sample.run = copies::detach(run);
+        } else if let (Some(part), RunStage::Succeeded) = (&mut self.trial, self.timing.stage) {
+            part.outputs = Some(non_finite::outputs(&run));
         }
     }
 
