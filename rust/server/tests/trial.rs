@@ -37,6 +37,7 @@ enum Mode {
     Double,
     Fail,
     Nan,
+    NanAtEnd,
     Infinite,
     Panic,
     Wait,
@@ -117,6 +118,9 @@ impl Executable for Scripted {
         };
         let out = output.elements_mut::<f32>().unwrap();
         out.iter_mut().zip(values).for_each(|(out, value)| *out = answer(value));
+        if mode == Mode::NanAtEnd as u8 {
+            *out.last_mut().unwrap() = f32::NAN;
+        }
         Ok(())
     }
 }
@@ -147,8 +151,7 @@ fn state(slots: u16, changes: &Value) -> Value {
 fn batched_trial() -> Trial {
     let run = json!({"placement": "pool", "max_batch": 8});
     let (gateway, address) = gateway_with(&json!({}));
-    let [champion, challenger] =
-        ["sha256:v1", "sha256:v2"].map(|digest| script_as(&gateway, digest, &run));
+    let [champion, challenger] = ["sha256:v1", "sha256:v2"].map(|digest| script_as(&gateway, digest, &run));
     let trial = Trial { gateway, address, champion, challenger };
     let mut versions = state(1, &json!({}))["versions"].clone();
     versions.as_array_mut().unwrap().iter_mut().for_each(|version| version["run"] = run.clone());
@@ -522,6 +525,30 @@ fn a_mistake_that_the_champion_finds_is_none_of_a_challenger_that_is_left_alone(
         (&arm["routed"], &arm["fell_back"], &arm["apart"]["client_mistakes"]),
         (&json!(2), &json!(0), &json!(1))
     );
+}
+
+#[test]
+fn of_very_large_answers_the_io_thread_sees_the_beginning_and_a_thread_that_writes_json_the_end() {
+    let trial = trial(&json!({}), &json!({}));
+    let values = (4 << 20) / size_of::<f32>() + 1;
+    let body =
+        json!({"inputs": [{"name": "x", "shape": [values], "datatype": "FP32", "data": vec![2; values]}]});
+    let mut as_binary = body.clone();
+    as_binary["parameters"] = json!({"binary_data_output": true});
+    let [body, as_binary] = [body, as_binary].map(|body| body.to_string());
+    let key = key(true);
+    let seen = |arm: &Value| {
+        let counts = ["ran", "answers", "unseen_answers", "nan_answers", "unwritable", "errors"];
+        counts.map(|name| arm[name].as_u64().unwrap())
+    };
+    let ask = |mode: Mode, body: &str| {
+        trial.challenger.set(mode);
+        assert_eq!(trial.ask(&key, &Request { body: Some(body), ..Request::default() }), 200);
+        seen(&trial.arm(true))
+    };
+    assert_eq!(ask(Mode::NanAtEnd, &as_binary), [1, 1, 1, 0, 0, 0]);
+    assert_eq!(ask(Mode::Nan, &as_binary), [2, 2, 2, 1, 0, 0]);
+    assert_eq!(ask(Mode::NanAtEnd, &body), [3, 3, 2, 2, 1, 0]);
 }
 
 #[test]

@@ -220,6 +220,8 @@ pub struct NonFiniteOutputs {
     pub nan: u64,
     /// Outputs with an infinity.
     pub infinite: u64,
+    /// Whether only the beginning of an output was looked at.
+    pub is_partial: bool,
 }
 
 /// Why a request is no evidence though the version answered it.
@@ -434,6 +436,9 @@ fn count_outputs(shard: &ArmShard, outputs: Option<NonFiniteOutputs>) {
         return;
     };
     shard.counts.add(TrialCount::Answers as usize);
+    if outputs.is_partial {
+        shard.counts.add(TrialCount::UnseenAnswers as usize);
+    }
     if outputs.infinite != 0 {
         shard.counts.add(TrialCount::InfiniteAnswers as usize);
     }

@@ -50,13 +50,13 @@ counts! {
     DeadlineExceeded = "deadline_exceeded";
     /// Requests that ran, and that another version was asked for afterwards.
     PassedOn = "passed_on";
-    /// Answers that were looked at for NaN.
+    /// Answers that were looked at for NaN, at least in part.
     Answers = "answers";
     /// Answers with a NaN.
     NanAnswers = "nan_answers";
     /// Answers with an infinity.
     InfiniteAnswers = "infinite_answers";
-    /// Runs that gave outputs which were freed before they could be looked at.
+    /// Answers that were not looked at whole: outputs that were freed before, or have very many elements.
     UnseenAnswers = "unseen_answers";
     /// Runs whose outputs could not be written as the request wanted them: NaN in JSON, say.
     Unwritable = "unwritable";

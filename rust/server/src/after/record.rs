@@ -10,7 +10,7 @@
 pub mod awaited_run;
 mod booking;
 mod breaker_report;
-mod non_finite;
+pub mod non_finite;
 pub mod routed_version;
 pub mod timing;
 mod trial;

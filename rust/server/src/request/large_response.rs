@@ -11,6 +11,7 @@ use headgate_protocol::envelope::{InputForm, SelectedOutput};
 use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RequestRecord;
+use crate::after::record::non_finite;
 use crate::after::record::routed_version::RoutedVersion;
 use crate::request::inference::{ParsedRequest, ResponseLayout, WireFormat};
 use crate::request::outputs::{self, OutputLists, Outputs, ResponseFormat};
@@ -64,13 +65,17 @@ pub async fn write(
         wire_format,
     };
     let mut buffer = std::mem::take(out);
+    let has_trial = record.has_trial();
     let written = offload::run(Some(until), &mut record.memory, move |memory| {
         let result = answer.write(memory, &mut buffer);
-        Ok((answer.ran, buffer, result))
+        // Here, because an IO thread has no time for all elements.
+        let outputs = has_trial.then(|| non_finite::whole_outputs(&answer.ran));
+        Ok((answer.ran, buffer, result, outputs))
     });
     match written.await {
-        Ok((ran, buffer, result)) => {
+        Ok((ran, buffer, result, outputs)) => {
             *out = buffer;
+            record.looked_at(outputs);
             (Some(ran), result)
         }
         Err(error) => (None, Err(error)),

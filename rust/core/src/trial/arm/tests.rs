@@ -65,7 +65,7 @@ fn ended(request: &Request, now_ns: u64) -> TrialEnd {
         now_ns,
         run_ns: (request.end.stage == RunStage::Succeeded).then_some(request.took_ns / 2),
         is_settled: true,
-        outputs: Some(NonFiniteOutputs { nan: request.nan, infinite: 0 }),
+        outputs: Some(NonFiniteOutputs { nan: request.nan, ..NonFiniteOutputs::default() }),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use headgate_core::error::Code;
 use headgate_core::route::RouteReason;
-use headgate_core::trial::arm::{NotCompared, TrialEnd};
+use headgate_core::trial::arm::{NonFiniteOutputs, NotCompared, TrialEnd};
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
 
 use super::RequestRecord;
@@ -33,7 +33,19 @@ impl RequestRecord {
         if self.copies.is_some() {
             self.sample.run = copies::detach(run);
         } else if let (Some(part), RunStage::Succeeded) = (&mut self.trial, self.timing.stage) {
-            part.outputs = Some(non_finite::outputs(&run));
+            part.outputs.get_or_insert_with(|| non_finite::outputs(&run));
+        }
+    }
+
+    /// Whether the outputs of the run are evidence of a trial.
+    pub fn has_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// The outputs were looked at elsewhere.
+    pub fn looked_at(&mut self, outputs: Option<NonFiniteOutputs>) {
+        if let Some(part) = &mut self.trial {
+            part.outputs = outputs;
         }
     }
 

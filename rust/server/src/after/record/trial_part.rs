@@ -9,6 +9,6 @@ use headgate_core::trial::arm::{NonFiniteOutputs, TrialRequest};
 pub(super) struct TrialPart {
     /// The request, as the arm has begun to count it.
     pub(super) request: TrialRequest,
-    /// What is in its outputs, if they were freed before it was booked.
+    /// What is in its outputs, if they were looked at before it is booked.
     pub(super) outputs: Option<NonFiniteOutputs>,
 }
