@@ -14,6 +14,7 @@ pub mod arm;
 pub mod counts;
 pub mod event_ring;
 pub mod ledger;
+pub mod non_finite;
 pub mod outcome;
 pub mod pending;
 pub mod report;

@@ -9,7 +9,7 @@
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -630,6 +630,25 @@ fn first_requests_are_compared_with_thresholds_that_were_set_before() {
     let other = trial.gateway.set_trial_thresholds("model", br#"{"attempt":"other","arms":{}}"#).unwrap_err();
     assert_eq!(other.code, Code::NotFound);
     assert_eq!(trial.report()["window"]["number"], 3);
+}
+
+#[test]
+fn an_answer_that_the_client_does_not_take_has_no_time_to_the_reply() {
+    let trial = trial(&json!({}), &json!({}));
+    let values = 6_000_000;
+    let bytes = values * size_of::<f32>();
+    let tensor = json!({"name": "x", "shape": [values], "datatype": "FP32", "parameters": {"binary_data_size": bytes}});
+    let head = json!({"inputs": [tensor], "parameters": {"binary_data_output": true}}).to_string();
+    let headers = format!("inference-header-content-length: {}\r\n", head.len());
+    let body = head + &"\0".repeat(bytes);
+    let request = Request { headers: &headers, body: Some(&body), ..Request::default() };
+    // The response has begun and is far larger than the buffers of the sockets. Then the client leaves.
+    let mut stream = trial.send(&key(false), &request);
+    stream.read_exact(&mut [0; 16]).unwrap();
+    drop(stream);
+    let arm = trial.arm(false);
+    let counts = [&arm["ran"], &arm["run"]["count"], &arm["reply"]["count"], &arm["cancelled"]];
+    assert_eq!(counts.map(|count| count.as_u64().unwrap()), [1, 1, 0, 0], "{arm}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::counts::{ArmCounts, COUNTS, Exceedances, TrialCount};
 use super::event_ring::{EventRing, RawEvent};
+use super::non_finite::{NonFiniteOutputs, OUTPUT_BITS};
 use super::outcome::{RequestEnd, RunStage, TrialError, TrialOutcome};
 use super::pending::PendingRequests;
 use super::units::{MAX_LEVELS, Side, UnitError, UnitTable};
@@ -18,8 +19,6 @@ use crate::fine_histogram::{FineCounts, FineHistogram};
 
 /// The most arms of a trial.
 pub const MAX_ARMS: usize = 16;
-/// Outputs that are looked at one by one. The last bit stands for all further ones.
-pub const OUTPUT_BITS: usize = 64;
 
 /// What all arms of a trial share on the IO threads.
 pub struct TrialShared {
@@ -209,19 +208,10 @@ pub struct TrialEnd {
     pub run_ns: Option<u64>,
     /// Whether its times say something about the version.
     pub is_settled: bool,
+    /// Whether `now_ns` is when its reply was out. Of an answer that its client did not take, it is when the answer was there.
+    pub is_replied: bool,
     /// What is in its outputs; `None` if they were freed before.
     pub outputs: Option<NonFiniteOutputs>,
-}
-
-/// The outputs that have a NaN or an infinity. Bit `i` is that of output `i`; the last one is that of all further outputs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NonFiniteOutputs {
-    /// Outputs with a NaN.
-    pub nan: u64,
-    /// Outputs with an infinity.
-    pub infinite: u64,
-    /// Whether only the beginning of an output was looked at.
-    pub is_partial: bool,
 }
 
 /// Why a request is no evidence though the version answered it.
@@ -345,7 +335,9 @@ impl TrialArm {
                 if let Some(run_ns) = ended.run_ns {
                     shard.run.record(run_ns);
                 }
-                shard.reply.record(ended.now_ns.saturating_sub(request.begun_ns));
+                if ended.is_replied {
+                    shard.reply.record(ended.now_ns.saturating_sub(request.begun_ns));
+                }
             }
             None => {}
         }
@@ -380,9 +372,11 @@ impl TrialArm {
         let ArmThresholds { run_ns, reply_ns } = self.thresholds();
         let slower = |ns: u64, threshold: &AtomicU64| (1..ns).contains(&threshold.load(Relaxed));
         let took_ns = ended.now_ns.saturating_sub(request.begun_ns);
+        // An answer that its client did not take may have been slower before.
+        let is_decided = ended.is_replied || reply_ns.load(Relaxed) == 0 || slower(took_ns, reply_ns);
         let (slower_run, slower_reply) = match outcome {
             TrialOutcome::Ran(Some(_)) => (run_ns.load(Relaxed) > 0, reply_ns.load(Relaxed) > 0),
-            TrialOutcome::Ran(None) if ended.is_settled => {
+            TrialOutcome::Ran(None) if ended.is_settled && is_decided => {
                 (slower(ended.run_ns.unwrap_or(0), run_ns), slower(took_ns, reply_ns))
             }
             // It ran beyond the threshold before its client left.

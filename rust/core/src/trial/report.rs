@@ -78,7 +78,7 @@ impl Ledger {
             Side::Challenger => "challenger",
         };
         let output = |output: u8| match name.outputs.get(usize::from(output)) {
-            Some(name) if usize::from(output) < super::arm::OUTPUT_BITS - 1 => name.clone(),
+            Some(name) if usize::from(output) < super::non_finite::OUTPUT_BITS - 1 => name.clone(),
             _ => "(further outputs)".to_owned(),
         };
         let nan: Map<String, Value> =

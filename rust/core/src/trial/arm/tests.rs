@@ -65,6 +65,7 @@ fn ended(request: &Request, now_ns: u64) -> TrialEnd {
         now_ns,
         run_ns: (request.end.stage == RunStage::Succeeded).then_some(request.took_ns / 2),
         is_settled: true,
+        is_replied: true,
         outputs: Some(NonFiniteOutputs { nan: request.nan, ..NonFiniteOutputs::default() }),
     }
 }
@@ -239,6 +240,25 @@ fn times_of_an_unsettled_version_count_for_nothing() {
     let request = champion.begin(0, Some(7), 0);
     champion.end(0, request, &ended(&success(700), 700));
     assert_eq!(champion.read().exceedances[1].compared, 1);
+}
+
+#[test]
+fn an_answer_that_its_client_did_not_take_has_no_time_to_the_reply() {
+    let [champion, _] = arms(true);
+    let exceedances = |thresholds: (u64, u64), took_ns: u64| {
+        champion.shared.close_window();
+        champion.shared.open_window(2, &[thresholds]);
+        let before = champion.read();
+        let request = champion.begin(0, Some(7), 0);
+        champion.end(0, request, &TrialEnd { is_replied: false, ..ended(&success(took_ns), took_ns) });
+        let reading = champion.read().since(&before);
+        assert_eq!((reading.run.total(), reading.reply.total()), (1, 0));
+        let Exceedances { compared, slower_run, slower_reply } = reading.exceedances[0];
+        (compared, slower_run, slower_reply)
+    };
+    assert_eq!(exceedances((100, 1_000), 700), (0, 0, 0));
+    assert_eq!(exceedances((100, 500), 700), (1, 1, 1));
+    assert_eq!(exceedances((100, 0), 700), (1, 1, 0));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! An IO thread looks at the beginning of very large outputs alone: others wait for it.
 
 use headgate_core::tensor::DataType;
-use headgate_core::trial::arm::{NonFiniteOutputs, OUTPUT_BITS};
+use headgate_core::trial::non_finite::{NonFiniteOutputs, OUTPUT_BITS};
 use headgate_engine::RunResult;
 use headgate_engine::runtime::TensorView;
 

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use headgate_core::error::Code;
 use headgate_core::route::RouteReason;
-use headgate_core::trial::arm::{NonFiniteOutputs, NotCompared, TrialEnd};
+use headgate_core::trial::arm::{NotCompared, TrialEnd};
+use headgate_core::trial::non_finite::NonFiniteOutputs;
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
 
 use super::RequestRecord;
@@ -69,9 +70,13 @@ impl RequestRecord {
             is_cut_off: std::thread::panicking() || (delivered.is_none() && is_cut_off(io, now)),
             is_non_finite: outputs.is_some_and(|outputs| outputs.nan | outputs.infinite != 0),
         };
+        // How long the client let an answer lie says nothing about the version.
+        let is_replied = delivered.is_some() || code.is_some();
+        let ended_at = if is_replied { now } else { timing.phase_end };
         let ended = TrialEnd {
             end,
-            now_ns: io.shared.ns_at(now),
+            now_ns: io.shared.ns_at(ended_at),
+            is_replied,
             run_ns: timing.run_ns,
             is_settled: !timing.was_disturbed && self.version().payload.model.placement_policy.is_settled(),
             outputs,

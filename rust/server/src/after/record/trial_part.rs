@@ -2,7 +2,8 @@
 //!
 //! Next: `trial`.
 
-use headgate_core::trial::arm::{NonFiniteOutputs, TrialRequest};
+use headgate_core::trial::arm::TrialRequest;
+use headgate_core::trial::non_finite::NonFiniteOutputs;
 
 /// A request's part in a trial.
 #[derive(Clone, Copy)]
