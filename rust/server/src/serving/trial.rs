@@ -3,7 +3,8 @@
 //! Not here: which trials there are (`trial_registry`), the counters (`headgate_core::trial`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::fence;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_core::error::{Error, Result};
@@ -139,6 +140,8 @@ impl Trial {
         live.retain_mut(|live| {
             // Looked at first: if nobody holds it any more, this is the last reading.
             let is_held = Arc::strong_count(&live.arm) > 1;
+            // The count is loaded without an order, and what its last holder has counted must be read below.
+            fence(Acquire);
             if live.arm.counts() == live.last.counts {
                 // A thousand trials that rest cost little.
                 return is_held;
