@@ -56,11 +56,13 @@ impl Drop for AwaitedRun {
         let (routed, copies) = (self.routed.clone(), self.copies.take());
         tokio::task::spawn_local(async move {
             let Ok(outcome) = outcome.await else { return };
-            if outcome.run_ns > 0 {
-                let shard = routed.shard();
-                shard.run.record(outcome.run_ns);
-                shard.runs.add(1);
+            // It left the queue after its deadline, and was not run.
+            if outcome.run_ns == 0 {
+                return;
             }
+            let shard = routed.shard();
+            shard.run.record(outcome.run_ns);
+            shard.runs.add(1);
             if let Some(drawn) = copies {
                 let (run, answer) =
                     (RunResult::Single(outcome.lease), Answer::Failed(Code::DeadlineExceeded));
