@@ -374,6 +374,51 @@ fn rows_of_a_batch_are_compared_with_their_own_answers_and_keep_no_slab() {
 }
 
 #[test]
+fn slabs_that_copies_keep_do_not_count_among_those_of_the_champion() {
+    // Room for far more bytes of copies than the batches of a version may hold.
+    let settings = json!({"shadow_memory_bytes": 4_u64 << 30, "shadow_cpu": 1.0});
+    let (gateway, address) = gateway_with(&settings);
+    let run = json!({"placement": "pool", "max_batch": 32});
+    let mut wide = signature();
+    wide.inputs[0].shape = vec![-1, 150_000];
+    wide.outputs[0].shape = vec![-1, 150_000];
+    let held = Arc::new(Mutex::new(()));
+    let (holds, gate) = (held.lock().unwrap(), held.clone());
+    let waits = move |value| {
+        drop(gate.lock().unwrap());
+        double(value)
+    };
+    let champion = Computed { signature: wide.clone(), compute: double };
+    let shadowing = Computed { signature: wide, compute: waits };
+    let spec: RunSpec = serde_json::from_value(run.clone()).unwrap();
+    let engine = gateway.engine();
+    let models = [
+        engine.adopt("sha256:v1", Box::new(champion), &spec).unwrap(),
+        engine.adopt("sha256:v2", Box::new(shadowing), &RunSpec::default()).unwrap(),
+    ];
+    ADOPTED.lock().unwrap().extend(models);
+    let mut state = state(&["v1", "v2"], &shadow(&json!({})));
+    state["versions"][0]["run"] = run;
+    apply(&gateway, &state);
+    let values = format!("[{}1]", "1,".repeat(149_999));
+    let body = format!(
+        r#"{{"inputs": [{{"name": "x", "shape": [1, 150000], "datatype": "FP32", "data": {values}}}]}}"#
+    );
+    let head =
+        format!("POST /v2/models/model/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut stream = connect(address);
+    // A slab has room for 32 rows of 600 kB. Sixteen of them are more than the 256 MiB that batches may hold.
+    for copies in 1..=16 {
+        assert_eq!(ask(&mut stream, &format!("{head}{body}")).0, 200, "{copies}");
+        at_last("the copy", || report(&gateway)["drawn"] == copies);
+    }
+    let found = report(&gateway);
+    assert!(number(&found["queue"]["bytes"]) > 256 << 20, "{found}");
+    drop(holds);
+    settled(&gateway, 16);
+}
+
+#[test]
 fn counts_outlive_a_revision_and_a_switch_but_not_another_comparison() {
     let (gateway, address) = gateway_with(&json!({}));
     for version in ["v1", "v2", "v3"] {

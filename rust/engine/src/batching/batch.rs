@@ -10,6 +10,7 @@
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use headgate_core::error::Result;
@@ -42,6 +43,8 @@ pub struct Batch {
     /// The rows that the slab has room for.
     pub(super) capacity: usize,
     class: u8,
+    /// Whether the slab counts no more among those of the version, because an owner keeps it that is bounded elsewhere.
+    is_released: AtomicBool,
     created_at: Instant,
     /// Cancels the run in progress.
     pub(super) cancellation: Mutex<Option<RunToken>>,
@@ -156,6 +159,7 @@ impl Batch {
             bytes,
             capacity,
             class: *class,
+            is_released: AtomicBool::new(false),
             created_at: Instant::now(),
             cancellation: Mutex::default(),
             in_flight: Mutex::default(),
@@ -174,6 +178,14 @@ impl Batch {
     /// The bytes that it is counted with.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Takes the slab out of the count of the version's slabs, for an owner that keeps it after the response. It is freed with the batch and
+    /// never used again, so that a thread of low priority which drops the batch touches nothing that requests wait for.
+    pub(super) fn release_slab(&self) {
+        if !self.is_released.swap(true, Relaxed) {
+            self.context.batcher.release_slab(self.bytes, self.class);
+        }
     }
 
     /// Whether its run has begun.
@@ -268,6 +280,9 @@ impl Queued for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        if *self.is_released.get_mut() {
+            return;
+        }
         let BatchContext { executable, batcher, .. } = &self.context;
         let slab = std::mem::replace(self.slab.get_mut(), executable.new_binding());
         batcher.return_slab(slab, self.bytes, self.class);

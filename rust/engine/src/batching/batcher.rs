@@ -248,7 +248,8 @@ impl Batcher {
         ))
     }
 
-    fn release_slab(&self, bytes: usize, class: u8) {
+    /// Counts a slab of that class no more.
+    pub(super) fn release_slab(&self, bytes: usize, class: u8) {
         self.slab_count(class).fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
     }

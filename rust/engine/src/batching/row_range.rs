@@ -134,6 +134,11 @@ impl BatchRows {
         self.slice(self.binding().output(index)?)
     }
 
+    /// For an owner that keeps the rows after the response: the slab leaves the count of the version's slabs.
+    pub(crate) fn release_slab(&self) {
+        self.batch.release_slab();
+    }
+
     /// The bytes that the rows keep in memory: those of the whole slab, unless the request was run alone.
     pub(crate) fn held_bytes(&self) -> usize {
         let slab = self.batch.bytes();

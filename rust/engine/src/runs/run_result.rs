@@ -108,8 +108,9 @@ impl RunResult {
 
 /// For an owner that keeps the tensors after the response.
 impl RunResult {
-    /// Detaches the tensors from what requests share. The memory that the request was counted with is released, and rows of a batch with at
-    /// most `max_copied` bytes are copied, so that the slab is free for the next batch.
+    /// Detaches the tensors from what requests share. The memory that the request was counted with is released. Rows of a batch with at
+    /// most `max_copied` bytes are copied, so that the slab is free for the next batch; a slab that is kept leaves the count of the version's
+    /// slabs.
     ///
     /// # Errors
     /// `internal` if a tensor cannot be viewed.
@@ -148,6 +149,7 @@ impl BatchedResult {
             Elements::Strings { .. } => 0,
         };
         if inputs.iter().chain(&outputs).map(bytes).sum::<usize>() > max_bytes {
+            rows.release_slab();
             return Ok(RunResult::Batched(self));
         }
         let copied = CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs)?;
