@@ -6,7 +6,7 @@ use headgate_core::error::Code;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 
-/// What a request asked, and what its version made of it. The buffers return to their pool with the last owner, on any thread.
+/// What a request asked, and what its version made of it. The last owner frees the buffers, on any thread.
 pub struct CopiedRun {
     /// The inputs and, if the version answered, the outputs.
     pub run: RunResult,

@@ -14,7 +14,7 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::runtime::{Binding, cancel};
-use headgate_engine::{Executable, Model};
+use headgate_engine::{BufferLease, Executable, Model, RunResult};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 
@@ -371,6 +371,23 @@ fn rows_of_a_batch_are_compared_with_their_own_answers_and_keep_no_slab() {
     let of = json!({"endpoint": "model", "version": "v2"});
     assert_eq!(series(&gateway, "headgate_shadow_queue_bytes", &of), 0);
     assert_eq!(series(&gateway, "headgate_shadow_memory_bytes", &json!({})), 0);
+}
+
+#[test]
+fn buffers_of_a_copy_reach_the_pool_of_their_thread_only_if_nobody_took_it() {
+    let (gateway, _) = gateway_with(&json!({}));
+    adopt(&gateway, "pooled", double);
+    let model = ADOPTED.lock().unwrap().last().unwrap().clone();
+    let lease = || BufferLease::acquire(model.hold_unmarked().unwrap(), 0);
+    let detached = || {
+        let mut lease = lease();
+        lease.binding_mut().input_mut(0).reshape(&Shape::new(&[8]).unwrap()).unwrap();
+        RunResult::Single(lease).detach(0).unwrap()
+    };
+    drop(detached());
+    assert_eq!(lease().binding().capacity(), 0, "new buffers");
+    detached().recycle();
+    assert!(lease().binding().capacity() > 0, "those of before");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct BufferLease {
     loaded: LoadedModel,
     /// The pool that the buffers return to.
     pool: usize,
+    /// Whether the buffers are freed instead.
+    is_detached: bool,
     /// In a box, because a lease is moved from phase to phase.
     binding: Option<Box<Binding>>,
     /// What must live as long as the buffers are in use. Dropped after the binding.
@@ -39,12 +41,24 @@ impl BufferLease {
 
     fn from_pool(loaded: LoadedModel, pool: usize) -> BufferLease {
         let binding = loaded.take_binding(pool);
-        BufferLease { loaded, pool, binding: Some(binding), attached: None }
+        BufferLease { loaded, pool, is_detached: false, binding: Some(binding), attached: None }
     }
 
     /// Keeps `guard` alive for as long as the buffers are in use, in place of what was attached before.
     pub fn attach(&mut self, guard: Option<Box<dyn Any + Send + Sync>>) {
         self.attached = guard;
+    }
+
+    /// For an owner that keeps the buffers after the response: drops what was attached, and has the buffers freed with the lease. A thread
+    /// of low priority that the system interrupts in the middle of a pool would make the IO thread of that pool wait.
+    pub(super) fn detach(&mut self) {
+        self.attached = None;
+        self.is_detached = true;
+    }
+
+    /// Returns the buffers to their pool although they were detached.
+    pub(super) fn recycle(mut self) {
+        self.is_detached = false;
     }
 
     /// The model that they belong to.
@@ -150,6 +164,9 @@ impl BufferLease {
 impl Drop for BufferLease {
     fn drop(&mut self) {
         let Some(mut binding) = self.binding.take() else { return };
+        if self.is_detached {
+            return;
+        }
         binding.forget();
         self.loaded.give_binding(binding, self.pool);
     }

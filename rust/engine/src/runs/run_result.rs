@@ -110,18 +110,25 @@ impl RunResult {
 impl RunResult {
     /// Detaches the tensors from what requests share. The memory that the request was counted with is released. Rows of a batch with at
     /// most `max_copied` bytes are copied, so that the slab is free for the next batch; a slab that is kept leaves the count of the version's
-    /// slabs.
+    /// slabs. The last owner frees what it keeps, unless it calls [`RunResult::recycle`].
     ///
     /// # Errors
     /// `internal` if a tensor cannot be viewed.
     pub fn detach(self, max_copied: usize) -> Result<RunResult> {
         match self {
             RunResult::Single(mut lease) => {
-                lease.attach(None);
+                lease.detach();
                 Ok(RunResult::Single(lease))
             }
             RunResult::Batched(batched) => batched.copied_up_to(max_copied),
             copied @ RunResult::Copied(_) => Ok(copied),
+        }
+    }
+
+    /// Returns buffers that nobody kept to the pool of their IO thread. For a thread whose requests need them, and no thread of low priority.
+    pub fn recycle(self) {
+        if let RunResult::Single(lease) = self {
+            lease.recycle();
         }
     }
 

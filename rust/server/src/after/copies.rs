@@ -172,6 +172,10 @@ pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: Finished
     if let Some(capture) = drawn.capture {
         capture.hand_over(endpoint, end, Some(&copied));
     }
+    if let Some(copied) = Arc::into_inner(copied) {
+        // Nobody took it. This is an IO thread, so that its next request finds the buffers.
+        copied.run.recycle();
+    }
 }
 
 fn live_shadow(endpoint: &LiveEndpoint, index: u8) -> Option<&LiveShadow> {
