@@ -179,15 +179,36 @@ impl Binding {
         self.inputs.iter().map(Tensor::capacity).chain(outputs).sum::<usize>() + optional
     }
 
-    /// Bytes that the tensors keep in memory, those of others included: adopted bytes, strings, outputs that the runtime allocated.
+    /// Bytes that the tensors keep in memory, those of others included: the buffer that adopted bytes lie in, strings, outputs that the
+    /// runtime allocated.
     pub fn held_bytes(&self) -> usize {
         let inputs = self.inputs.iter().map(Tensor::held_bytes);
         let outputs = self.outputs.iter().map(|output| {
             let allocated = output.allocated.as_ref().map_or(0, |value| held_bytes(self.library, value));
             allocated + output.tensor.held_bytes()
         });
-        inputs.chain(outputs).sum::<usize>()
-            + self.optional.as_ref().map_or(0, |optional| optional.capacity())
+        let optional = self.optional.as_ref().map_or(0, |optional| optional.held_bytes());
+        inputs.chain(outputs).sum::<usize>() + optional + self.adopted_from()
+    }
+
+    /// The longest buffer that adopted bytes lie in. All of them lie in the body of one request, so that it counts once.
+    fn adopted_from(&self) -> usize {
+        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_from());
+        self.inputs.iter().map(Tensor::adopted_from).chain(optional).max().unwrap_or(0)
+    }
+
+    /// Copies adopted bytes if they are at most `max` and less than half of the buffer that they lie in, so that the buffer can be freed.
+    ///
+    /// # Errors
+    /// As [`Tensor::reshape`].
+    pub fn copy_small_adopted(&mut self, max: usize) -> Result<()> {
+        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_bytes());
+        let adopted = self.inputs.iter().map(Tensor::adopted_bytes).chain(optional).sum::<usize>();
+        if adopted > max || adopted >= self.adopted_from() / 2 {
+            return Ok(());
+        }
+        let optional = self.optional.iter_mut().flat_map(|optional| optional.given_mut());
+        self.inputs.iter_mut().chain(optional).try_for_each(Tensor::copy_adopted)
     }
 
     /// Runs the session over the inputs.

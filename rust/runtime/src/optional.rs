@@ -74,6 +74,17 @@ impl OptionalInputs {
         self.tensors.iter().map(|optional| optional.tensor.capacity()).sum()
     }
 
+    /// Bytes that the tensors keep in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        // A tensor of an earlier run has its buffer and nothing of others.
+        self.tensors.iter().map(|optional| optional.tensor.held_bytes()).sum()
+    }
+
+    /// The tensors of the run.
+    pub(crate) fn given_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.tensors[..self.given_count].iter_mut().map(|optional| &mut optional.tensor)
+    }
+
     /// Appends the values of the run's optional inputs, and sets the names of all inputs of the run.
     ///
     /// # Errors

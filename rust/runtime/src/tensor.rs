@@ -29,7 +29,14 @@ pub struct Tensor {
     buffer: AlignedBuffer,
     value: Option<OwnedValue>,
     /// Bytes of another owner, which the value uses in place of the buffer.
-    adopted: Option<Bytes>,
+    adopted: Option<AdoptedBytes>,
+}
+
+/// Bytes of another owner.
+struct AdoptedBytes {
+    bytes: Bytes,
+    /// The length of the buffer that they lie in and that they keep in memory.
+    buffer_bytes: usize,
 }
 
 impl Tensor {
@@ -92,12 +99,12 @@ impl Tensor {
     }
 
     /// Makes `bytes` the elements without copying them, for an input, which is only read. They are held until the tensor gets
-    /// another shape, or `forget` releases them.
+    /// another shape, or `forget` releases them. They lie in a buffer of `buffer_bytes` bytes, which is held with them.
     ///
     /// # Errors
     /// `internal` for bytes of another size than the shape, for bytes that [`Tensor::can_adopt`] refuses, or if the runtime
     /// refuses.
-    pub fn adopt(&mut self, shape: &Shape, bytes: Bytes) -> Result<()> {
+    pub fn adopt(&mut self, shape: &Shape, bytes: Bytes, buffer_bytes: usize) -> Result<()> {
         let size = self.datatype.size().filter(|size| shape.count().checked_mul(*size) == Some(bytes.len()));
         if size.is_none() || !self.can_adopt(&bytes) {
             return Err(Error::new(Code::Internal, "bytes that are not the elements of the tensor"));
@@ -106,7 +113,7 @@ impl Tensor {
         self.shape = *shape;
         // Inputs are never written: neither by the runtime, nor by this type while the bytes are adopted.
         self.value = Some(self.value_over(bytes.as_ptr().cast_mut(), bytes.len())?);
-        self.adopted = Some(bytes);
+        self.adopted = Some(AdoptedBytes { bytes, buffer_bytes });
         Ok(())
     }
 
@@ -135,11 +142,40 @@ impl Tensor {
         self.buffer.capacity()
     }
 
-    /// Bytes that the tensor keeps in memory: its buffer, adopted bytes, strings.
+    /// Copies adopted bytes into the tensor's own buffer, and releases them.
+    ///
+    /// # Errors
+    /// As [`Tensor::reshape`]. Then the tensor has no contents.
+    pub(crate) fn copy_adopted(&mut self) -> Result<()> {
+        if self.adopted.is_none() {
+            return Ok(());
+        }
+        // The value reads the adopted bytes, so that it must go first.
+        self.value = None;
+        let (adopted, shape) = (self.adopted.take(), self.shape);
+        self.reshape(&shape)?;
+        if let (Some(adopted), Some(into)) = (adopted, self.bytes_mut()) {
+            into.copy_from_slice(&adopted.bytes);
+        }
+        Ok(())
+    }
+
+    /// The number of adopted bytes.
+    pub(crate) fn adopted_bytes(&self) -> usize {
+        self.adopted.as_ref().map_or(0, |adopted| adopted.bytes.len())
+    }
+
+    /// The bytes of the buffer that adopted bytes lie in.
+    pub(crate) fn adopted_from(&self) -> usize {
+        self.adopted.as_ref().map_or(0, |adopted| adopted.buffer_bytes)
+    }
+
+    /// Bytes that the tensor keeps in memory by itself: its buffer and strings. Adopted bytes are not among them, because several tensors
+    /// may keep the same buffer.
     pub(crate) fn held_bytes(&self) -> usize {
         let strings = self.value.as_ref().filter(|_| self.datatype == DataType::Bytes);
         let strings = strings.map_or(0, |value| held_bytes(self.library, value));
-        self.buffer.capacity() + self.adopted.as_ref().map_or(0, Bytes::len) + strings
+        self.buffer.capacity() + strings
     }
 
     /// Makes the elements those of `view`, with its shape.
@@ -276,7 +312,7 @@ impl Tensor {
     /// The first byte of the elements and their length in bytes, which is 0 for strings.
     pub(crate) fn memory(&self) -> (*const u8, usize) {
         match &self.adopted {
-            Some(bytes) => (bytes.as_ptr(), bytes.len()),
+            Some(AdoptedBytes { bytes, .. }) => (bytes.as_ptr(), bytes.len()),
             None => (self.buffer.start().as_ptr(), self.shape.count() * self.datatype.size().unwrap_or(0)),
         }
     }

@@ -216,9 +216,10 @@ fn adopted_bytes_are_read_in_place_and_let_go_of() {
     let aligned = block.slice(start..start + elements.len());
     let odd = block.slice(start + 1..start + 1 + elements.len());
     assert!(binding.input(0).can_adopt(&aligned) && !binding.input(0).can_adopt(&odd));
+    let block_bytes = block.len();
     drop((block, odd));
 
-    binding.input_mut(0).adopt(&shape, aligned.clone()).unwrap();
+    binding.input_mut(0).adopt(&shape, aligned.clone(), block_bytes).unwrap();
     assert!(binding.input_mut(0).elements_mut::<f32>().is_none(), "nobody writes into bytes of others");
     assert!(binding.input_mut(0).bytes_mut().is_none());
     binding.run(&session).unwrap();
@@ -227,9 +228,35 @@ fn adopted_bytes_are_read_in_place_and_let_go_of() {
     binding.forget();
     assert!(aligned.is_unique(), "and lets go of them");
 
-    assert!(binding.input_mut(0).adopt(&shape, aligned.slice(4..)).is_err(), "too few");
+    assert!(binding.input_mut(0).adopt(&shape, aligned.slice(4..), block_bytes).is_err(), "too few");
     binding.input_mut(0).reshape(&shape).unwrap();
     binding.input_mut(0).elements_mut::<f32>().unwrap().fill(2.0);
     binding.run(&session).unwrap();
     assert_eq!(binding.output(0).unwrap().elements::<f32>().unwrap(), [2.0; 1024]);
+}
+
+#[test]
+fn adopted_bytes_count_with_the_body_that_they_keep_and_small_ones_are_copied_out_of_it() {
+    let session = load("identity_fp32.onnx");
+    let shape = Shape::new(&[1024]).unwrap();
+    let body = Bytes::from(vec![1u8; 1 << 20]);
+    let start = (body.as_ptr() as usize).wrapping_neg() % 4;
+    let tensor = body.slice(start..start + 4096);
+    let mut binding = Binding::new(library(), session.signature());
+    let own = binding.held_bytes();
+    binding.input_mut(0).adopt(&shape, tensor.clone(), body.len()).unwrap();
+    assert!(binding.held_bytes() >= own + body.len());
+    binding.copy_small_adopted(4095).unwrap();
+    assert!(binding.held_bytes() >= own + body.len(), "more than may be copied");
+    binding.copy_small_adopted(4096).unwrap();
+    assert!((own + 4096..own + 64 * 1024).contains(&binding.held_bytes()), "{}", binding.held_bytes());
+    drop(tensor);
+    assert!(body.is_unique(), "the body can be freed");
+    binding.run(&session).unwrap();
+    let ones = f32::from_ne_bytes([1; 4]);
+    assert_eq!(binding.output(0).unwrap().elements::<f32>().unwrap(), [ones; 1024]);
+    // Most of a body is not worth a copy.
+    binding.input_mut(0).adopt(&shape, body.slice(start..start + 4096), 4200).unwrap();
+    binding.copy_small_adopted(1 << 20).unwrap();
+    assert!(!body.is_unique());
 }

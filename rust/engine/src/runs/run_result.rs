@@ -109,7 +109,7 @@ impl RunResult {
 /// For an owner that keeps the tensors after the response.
 impl RunResult {
     /// Detaches the tensors from what requests share. The memory that the request was counted with is released. Rows of a batch with at
-    /// most `max_copied` bytes are copied, so that the slab is free for the next batch; a slab that is kept leaves the count of the version's
+    /// most `max_copied` bytes are copied, and so are inputs that lie in a much larger body, so that the slab is free for the next batch; a slab that is kept leaves the count of the version's
     /// slabs. The last owner frees what it keeps, unless it calls [`RunResult::recycle`].
     ///
     /// # Errors
@@ -118,6 +118,8 @@ impl RunResult {
         match self {
             RunResult::Single(mut lease) => {
                 lease.detach();
+                // A small input may keep a large body in memory.
+                lease.binding_mut().copy_small_adopted(max_copied)?;
                 Ok(RunResult::Single(lease))
             }
             RunResult::Batched(batched) => batched.copied_up_to(max_copied),

@@ -158,3 +158,19 @@ fn a_request_that_fails_is_no_reason_to_distrust_a_rule() {
     assert_eq!(binding.run(&session).unwrap_err().code, Code::BackendFailed);
     assert_eq!(proven(&session), [true]);
 }
+
+#[test]
+fn adopted_bytes_of_an_optional_input_count_with_their_body_for_one_run() {
+    let session = session("reshape_by_initializer.onnx");
+    let mut binding = Binding::new(session.library, session.signature());
+    let body = bytes::Bytes::from(vec![0u8; 1 << 16]);
+    let start = (body.as_ptr() as usize).wrapping_neg() % 8;
+    let tensor = binding.optional_input_mut(1);
+    let (shape, bytes) = (Shape::new(&[2]).unwrap(), body.slice(start..start + 16));
+    tensor.adopt(&shape, bytes, body.len()).unwrap();
+    assert!(binding.held_bytes() >= body.len());
+    binding.copy_small_adopted(16).unwrap();
+    assert!(binding.held_bytes() < body.len() && body.is_unique());
+    binding.forget();
+    assert!(binding.held_bytes() < body.len());
+}

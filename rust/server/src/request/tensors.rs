@@ -201,7 +201,7 @@ fn decode_tensor(
     count_bytes: CountBytes<'_>,
 ) -> Result<()> {
     if let Some(bytes) = adoptable(input, body, tensor) {
-        return tensor.adopt(&input.shape, bytes);
+        return tensor.adopt(&input.shape, bytes, body.len());
     }
     if tensor.datatype() != DataType::Bytes {
         tensor.reshape(&input.shape)?;
