@@ -5,14 +5,17 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
-use headgate_core::spec::RunSpec;
+use headgate_core::spec::{EndpointSpec, RunSpec};
 use headgate_core::tensor::{DataType, Signature, TensorSpec};
-use headgate_engine::Executable;
+use headgate_engine::{BufferLease, Executable, RunResult};
 use headgate_engine::runtime::Binding;
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::copied_run::{Answer, CopiedRun};
+use crate::shadow::drops::DropReason;
+use crate::shadow::live_shadow::LiveShadow;
 
 /// How long an answer may take before the test is called stuck.
 const STUCK: Duration = Duration::from_secs(20);
@@ -29,6 +32,42 @@ impl Executable for Echo {
         let shape = *binding.input(0).shape();
         binding.output_mut(0).reshape(&shape)
     }
+}
+
+#[test]
+fn a_shadow_that_is_applied_after_the_stop_takes_no_copies() {
+    let (gateway, _) = gateway();
+    let spec = |revision: u64| {
+        let version = json!({"digest": "sha256:echo"});
+        let spec = json!({
+            "name": "shadowed",
+            "revision": revision,
+            "spec": {
+                "versions": {"v1": version, "v2": version},
+                "traffic": {"champion": "v1", "shadow": [{"to": "v2", "share": 10_000}]},
+                "limits": {"timeout": 60_000},
+            },
+            "traffic": {"champion": "v1", "last_good": "v1"},
+            "load": {"versions": ["v1", "v2"], "artifacts": {"v1": "adopted", "v2": "adopted"}},
+        });
+        EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap()
+    };
+    let live = || {
+        let endpoint = gateway.shared.snapshot.load().endpoint("shadowed").unwrap().clone();
+        let payload = endpoint.versions.iter().find_map(|version| version.payload.shadow.clone());
+        payload.unwrap()
+    };
+    let offer = |shadow: &LiveShadow| {
+        let run = RunResult::Single(BufferLease::acquire(shadow.plan.model.hold_unmarked().unwrap(), 0));
+        let (answer, at) = (Answer::Outputs, std::time::SystemTime::now());
+        shadow.offer(&Arc::new(CopiedRun { run, answer, bytes: 1, at, request_id: None }), Box::default());
+        (shadow.state.queue.len(), shadow.state.drops.get(DropReason::Shutdown))
+    };
+    gateway.apply(spec(1)).unwrap();
+    gateway.shared.shadows.stop();
+    assert_eq!(offer(&live()), (0, 1));
+    gateway.apply(spec(2)).unwrap();
+    assert_eq!(offer(&live()), (0, 2));
 }
 
 /// A gateway with the endpoint `model`, and `limited`, which takes one request and no other for hours.

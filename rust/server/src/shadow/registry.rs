@@ -1,7 +1,7 @@
 //! The shadows of all endpoints. Their counts outlive the revisions that name them, and also that a shadow is switched off for a while.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ pub struct ShadowRegistry {
     held: Arc<HeldBytes>,
     threads: ShadowThreads,
     endpoints: Mutex<HashMap<String, EndpointShadows>>,
+    /// Whether no shadow takes copies any more. Changed and read under the lock of `endpoints`.
+    is_stopped: AtomicBool,
 }
 
 /// The shadows of an endpoint, in the document's order.
@@ -66,6 +68,7 @@ impl ShadowRegistry {
             budget,
             held: Arc::new(HeldBytes::new(bytes)),
             endpoints: Mutex::default(),
+            is_stopped: AtomicBool::new(false),
         }
     }
 
@@ -122,7 +125,10 @@ impl ShadowRegistry {
         let most = parallel_runs(&self.budget);
         let parallel = if live.plan.instances == 0 { most } else { most.min(live.plan.instances) };
         live.state.parallel.store(parallel, Relaxed);
-        live.state.queue.open();
+        match self.is_stopped.load(Relaxed) {
+            true => live.state.close(DropReason::Shutdown),
+            false => live.state.queue.open(),
+        }
     }
 
     fn find(&self, endpoint: &str, version: &str) -> Option<Arc<ShadowState>> {
@@ -195,6 +201,7 @@ impl ShadowRegistry {
     /// Drops what waits, cancels what runs, and joins the threads. Requests that come after this are dropped and counted.
     pub fn stop(&self) {
         let endpoints = self.lock();
+        self.is_stopped.store(true, Relaxed);
         for state in endpoints.values().flat_map(|shadows| &shadows.entries).filter_map(|e| e.state.as_ref())
         {
             state.close(DropReason::Shutdown);
