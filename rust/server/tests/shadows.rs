@@ -58,6 +58,9 @@ fn adopt_as(
     ADOPTED.lock().unwrap().push(model);
 }
 
+/// A share of the CPU that is used up for years by the first run.
+const ONE_RUN: f64 = 1e-9;
+
 fn double(value: f32) -> Result<f32> {
     Ok(2.0 * value)
 }
@@ -477,8 +480,7 @@ fn counts_outlive_a_revision_and_a_switch_but_not_another_comparison() {
 
 #[test]
 fn copies_that_find_no_room_are_dropped_counted_and_hold_up_nothing() {
-    // Nothing ever runs without CPU time, so that the queue fills.
-    let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.0, "pool_threads": 1}));
+    let (gateway, address) = gateway_with(&json!({"shadow_cpu": ONE_RUN, "pool_threads": 1}));
     adopt(&gateway, "v1", double);
     let runs = Arc::new(AtomicU64::new(0));
     let counted = runs.clone();
@@ -487,19 +489,46 @@ fn copies_that_find_no_room_are_dropped_counted_and_hold_up_nothing() {
         double(value)
     });
     apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({}))));
+    // The first run uses up the CPU time, so that the queue fills.
+    send_all(address, [1.0]);
+    settled(&gateway, 1);
     let answers = send_all(address, (0..1_100).map(|value| value as f32));
     assert!(answers.iter().all(|(status, _)| *status == 200));
-    at_last("the last request is booked", || report(&gateway)["drawn"] == 1_100);
+    at_last("the last request is booked", || report(&gateway)["drawn"] == 1_101);
     let found = report(&gateway);
     let dropped = number(&found["dropped"]["cpu_budget"]) + number(&found["dropped"]["queue_full"]);
-    assert_eq!((&found["drawn"], &found["queue"]["length"], dropped), (&json!(1_100), &json!(1_024), 76));
+    assert_eq!((&found["drawn"], &found["queue"]["length"], dropped), (&json!(1_101), &json!(1_024), 76));
     assert_eq!(
         (&found["pairs"], &found["disagreement"]["undecided"], runs.load(Relaxed)),
-        (&json!(0), &json!(true), 0)
+        (&json!(1), &json!(true), 1)
     );
     // What waits is dropped, and its memory is free.
     gateway.stop(Duration::ZERO, Duration::from_secs(10));
     assert_eq!(series(&gateway, "headgate_shadow_memory_bytes", &json!({})), 0);
+}
+
+#[test]
+fn copies_that_wait_for_cpu_time_are_dropped_at_their_deadline() {
+    let (gateway, address) = gateway_with(&json!({"shadow_cpu": ONE_RUN}));
+    adopt(&gateway, "v1", double);
+    adopt(&gateway, "v2", double);
+    apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 300}))));
+    send_all(address, (0..20).map(|value| value as f32));
+    // At most one for each of the two threads ran, and no thread gets CPU time for another one.
+    let found = settled(&gateway, 20);
+    assert!(sum(&found["dropped"]) >= 18 && number(&found["dropped"]["cpu_budget"]) > 0, "{found}");
+    assert_eq!((&found["queue"]["length"], &found["queue"]["bytes"]), (&json!(0), &json!(0)));
+}
+
+#[test]
+fn without_cpu_time_no_copy_is_queued() {
+    let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.0}));
+    adopt(&gateway, "v1", double);
+    adopt(&gateway, "v2", double);
+    apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({}))));
+    send_all(address, [1.0, 2.0, 3.0]);
+    let found = settled(&gateway, 3);
+    assert_eq!((&found["dropped"]["cpu_budget"], &found["queue"]["length"]), (&json!(3), &json!(0)));
 }
 
 #[test]
@@ -562,14 +591,16 @@ fn requests_that_the_champion_sheds_are_not_copied() {
 #[test]
 fn a_copy_that_waits_holds_none_of_the_memory_for_requests() {
     for placement in ["inline", "pool"] {
-        // Nothing ever runs without CPU time, so that the copy waits.
-        let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.0}));
+        let (gateway, address) = gateway_with(&json!({"shadow_cpu": ONE_RUN}));
         let run = json!({"placement": placement});
         adopt_as(&gateway, "v1", &serde_json::from_value(run.clone()).unwrap(), double);
         adopt(&gateway, "v2", double);
         let mut state = state(&["v1", "v2"], &shadow(&json!({})));
         state["versions"][0]["run"] = run;
         apply(&gateway, &state);
+        // The first run uses up the CPU time, so that the next copy waits.
+        send_all(address, [1.0]);
+        settled(&gateway, 1);
         let values = vec![1.5; 50_000];
         let body =
             json!({"inputs": [{"name": "x", "shape": [values.len()], "datatype": "FP32", "data": values}]});

@@ -19,7 +19,7 @@ use crate::copied_run::CopiedRun;
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::drops::{DropCounts, DropReason};
 use crate::shadow::pairing::{Mismatch, Pairing};
-use crate::shadow::queue::{CopyQueue, HeldBytes};
+use crate::shadow::queue::{CopyQueue, HeldBytes, Refused};
 use crate::shadow::tally::examples::Redaction;
 use crate::shadow::tally::slices::SliceValues;
 use crate::shadow::tally::{ChampionFailures, Tally};
@@ -113,6 +113,13 @@ pub struct ShadowCopy {
     pub queued_at: Instant,
 }
 
+impl ShadowCopy {
+    /// When it is of no more use.
+    pub fn until(&self) -> Instant {
+        self.queued_at + self.plan.timeout
+    }
+}
+
 impl ShadowState {
     /// A shadow that has counted nothing and takes nothing yet.
     pub fn new(
@@ -175,12 +182,16 @@ impl LiveShadow {
     pub fn offer(&self, copied: &Arc<CopiedRun>, slices: SliceValues) {
         let ShadowState { queue, drawn, drops, budget, .. } = &*self.state;
         drawn.fetch_add(1, Relaxed);
+        if budget.cores() <= 0.0 {
+            // It would wait until its deadline.
+            return drops.add(DropReason::CpuBudget, 1);
+        }
         let (now, bytes) = (Instant::now(), copied.bytes);
         let copy = ShadowCopy { copied: copied.clone(), slices, plan: self.plan.clone(), queued_at: now };
-        if let Err(reason) = queue.push(copy, bytes) {
+        if let Err(Refused { reason, copies }) = queue.push(copy, bytes) {
             let by_budget =
                 matches!(reason, DropReason::QueueFull | DropReason::Bytes) && budget.has_waited_lately(now);
-            drops.add(if by_budget { DropReason::CpuBudget } else { reason }, 1);
+            drops.add(if by_budget { DropReason::CpuBudget } else { reason }, copies);
         }
     }
 }

@@ -127,6 +127,7 @@ impl ThreadsCore {
         while !self.stopping.load(Relaxed) {
             let now = Instant::now();
             if !self.has_claimable() {
+                self.drop_late(now);
                 if now >= busy_at + IDLE_TIME && thread.is_surplus() {
                     return;
                 }
@@ -135,11 +136,27 @@ impl ThreadsCore {
             }
             busy_at = now;
             if let Some(wait) = self.budget.wait(now) {
+                self.drop_late(now);
                 std::thread::park_timeout(wait.min(MAX_WAIT));
             } else if let Some(shadow) = self.claim() {
                 self.run_next(thread, &shadow);
             }
         }
+    }
+
+    /// Drops copies whose deadline has passed before a run of them could begin: they keep memory and the champion's session.
+    fn drop_late(&self, now: Instant) {
+        let waiting: Vec<_> =
+            self.shadows().iter().filter(|shadow| !shadow.queue.is_empty()).cloned().collect();
+        for shadow in waiting {
+            let count = |copy: &ShadowCopy| shadow.drops.add(self.late_reason(copy), 1);
+            shadow.queue.drop_late(|copy| copy.until() <= now, count);
+        }
+    }
+
+    /// Why a copy waited until its deadline.
+    fn late_reason(&self, copy: &ShadowCopy) -> DropReason {
+        if self.budget.has_waited_since(copy.queued_at) { DropReason::CpuBudget } else { DropReason::Late }
     }
 
     /// The next shadow in turn that has copies and may run another one.
@@ -198,7 +215,7 @@ struct CopyRun<'a> {
 
 impl CopyRun<'_> {
     fn run(&self, copy: &ShadowCopy) {
-        let until = copy.queued_at + copy.plan.timeout;
+        let until = copy.until();
         if Instant::now() >= until {
             return self.drop_late(copy);
         }
@@ -215,8 +232,7 @@ impl CopyRun<'_> {
 
     /// Drops a copy whose deadline has passed because it waited.
     fn drop_late(&self, copy: &ShadowCopy) {
-        let by_budget = self.core.budget.has_waited_since(copy.queued_at);
-        self.drop(if by_budget { DropReason::CpuBudget } else { DropReason::Late });
+        self.drop(self.core.late_reason(copy));
     }
 
     fn drop(&self, reason: DropReason) {
