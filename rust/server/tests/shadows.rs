@@ -521,6 +521,32 @@ fn copies_that_wait_for_cpu_time_are_dropped_at_their_deadline() {
 }
 
 #[test]
+fn second_runs_of_the_champion_are_charged_with_its_own_threads() {
+    let (gateway, address) = gateway_with(&json!({"shadow_cpu": 1.0}));
+    let took = Arc::new(AtomicU64::new(0));
+    let run = json!({"threads": 64});
+    let counted = took.clone();
+    let spec: RunSpec = serde_json::from_value(run.clone()).unwrap();
+    adopt_as(&gateway, "v1", &spec, move |value| {
+        if std::thread::current().name().is_some_and(|name| name.starts_with("hg-shadow")) {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(2) {}
+            counted.fetch_add(begun.elapsed().as_nanos() as u64, Relaxed);
+        }
+        double(value)
+    });
+    adopt(&gateway, "v2", double);
+    let mut state = state(&["v1", "v2"], &shadow(&json!({})));
+    state["versions"][0]["run"] = run;
+    apply(&gateway, &state);
+    send_all(address, [1.0]);
+    settled(&gateway, 1);
+    let charged = report(&gateway)["cpu_seconds"].as_f64().unwrap();
+    let floor = took.load(Relaxed) as f64 / 1e9;
+    assert!(floor > 0.0 && charged >= 64.0 * floor, "{charged} s for {floor} s");
+}
+
+#[test]
 fn without_cpu_time_no_copy_is_queued() {
     let (gateway, address) = gateway_with(&json!({"shadow_cpu": 0.0}));
     adopt(&gateway, "v1", double);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use headgate_core::spec::{EndpointSpec, RunSpec};
 use headgate_core::tensor::{DataType, Signature, TensorSpec};
-use headgate_engine::{BufferLease, Executable, RunResult};
 use headgate_engine::runtime::Binding;
+use headgate_engine::{BufferLease, Executable, RunResult};
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::replay::report::report;
 use crate::replay::run::ReplayRun;
 use crate::replay::source::{RecordedFiles, Span};
-use crate::replay::state::{ReplayEnd, ReplayPlan, ReplayState};
+use crate::replay::state::{FloorPlan, ReplayEnd, ReplayPlan, ReplayState};
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::pairing::{OutputRules, Pairing};
 
@@ -220,7 +220,7 @@ fn plan<V>(
         return Err(Error::new(Code::ModelNotReady, words));
     }
     let champion = &endpoint.versions[usize::from(endpoint.champion)].name;
-    let (against, RunnableVersion { model: asked, .. }) =
+    let (against, RunnableVersion { model: asked, run_threads: asked_threads }) =
         find(request.against.as_deref().unwrap_or(champion))?;
     let files = RecordedFiles::find(folder, &against, request.span)?;
     let rules = OutputRules { compare: &request.compare, labels: &endpoint.labels };
@@ -234,7 +234,7 @@ fn plan<V>(
     let again = match pair(&asked) {
         // On a device further runs would hold up its requests.
         Ok(_) if asked.device() != Device::Cpu => Err("the version that answered computes on a device"),
-        Ok(pairing) => Ok((asked, pairing)),
+        Ok(pairing) => Ok(FloorPlan { model: asked, pairing, run_threads: asked_threads }),
         Err(_) => Err("the version that answered has other tensors now"),
     };
     Ok(ReplayPlan {

@@ -12,8 +12,8 @@ use headgate_engine::RunThread;
 
 use crate::replay::recorded::RecordedRequest;
 use crate::replay::source;
-use crate::replay::state::{ReplayEnd, ReplayPlan, ReplayState};
-use crate::scheduling::{lowest_priority, thread_cpu_ns};
+use crate::replay::state::{FloorPlan, ReplayEnd, ReplayPlan, ReplayState};
+use crate::scheduling::lowest_priority;
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::pair_run::{PairOutcome, PairRunner};
 use crate::shadow::tally::ShadowAttempt;
@@ -89,42 +89,36 @@ impl ReplayRun<'_> {
         if self.is_cancelled() {
             return Next::End;
         }
-        self.paid(|| self.replay(row));
+        let ReplayState { cpu_ns, .. } = &**self.state;
+        let wants_floor = self.budget.pay_for(self.plan.run_threads, cpu_ns, || self.replay(row));
+        if let Ok(floor) = self.plan.again.as_ref()
+            && wants_floor
+        {
+            self.budget.pay_for(floor.run_threads, cpu_ns, || self.ask_again(floor, row));
+        }
         Next::Row
     }
 
-    /// Does the work, and pays for it.
-    fn paid(&self, work: impl FnOnce()) {
-        let (begun, cpu_begun) = (Instant::now(), thread_cpu_ns());
-        work();
-        let own_ns = thread_cpu_ns().saturating_sub(cpu_begun);
-        let now = Instant::now();
-        // What ONNX Runtime's own threads took is not known; they may all have been busy for as long as this.
-        let all_ns = (now - begun).as_nanos() as u64 * self.plan.run_threads;
-        let cpu_ns = if self.plan.run_threads > 1 { own_ns.max(all_ns) } else { own_ns };
-        self.state.cpu_ns.fetch_add(cpu_ns, Relaxed);
-        self.budget.charge(cpu_ns, now);
-    }
-
-    fn replay(&self, row: &RecordedRow) {
+    /// Puts a request to the version. Returns whether the version that answered should be asked again.
+    fn replay(&self, row: &RecordedRow) -> bool {
         let request = RecordedRequest { tensors: &self.plan.files.tensors, row };
         let runner = PairRunner { thread: self.thread, counters: &self.state.runs };
         let until = Instant::now() + self.plan.timeout;
         let outcome = runner.run(&self.plan.model, &self.plan.pairing, &request, until);
         // A run that was cancelled with the replay says nothing about the version.
         if self.is_cancelled() && matches!(outcome, PairOutcome::Failed { .. }) {
-            return;
+            return false;
         }
         self.state.findings().replayed += 1;
         if row.code == "ok" {
-            self.count_answered(&runner, &request, outcome);
-        } else {
-            self.count_failed(row, &outcome);
+            return self.count_answered(&request, outcome);
         }
+        self.count_failed(row, &outcome);
+        false
     }
 
-    /// Counts the run of a request that had been answered.
-    fn count_answered(&self, runner: &PairRunner<'_>, request: &RecordedRequest<'_>, outcome: PairOutcome) {
+    /// Counts the run of a request that had been answered. Returns whether the version that answered should be asked again.
+    fn count_answered(&self, request: &RecordedRequest<'_>, outcome: PairOutcome) -> bool {
         let mut findings = self.state.findings();
         if let Some(run_ns) = request.row.run_ns {
             findings.recorded_runs.record(run_ns);
@@ -143,11 +137,7 @@ impl ReplayRun<'_> {
                 findings.tally.last_mismatch = Some(mismatch);
             }
         }
-        let wants_floor = findings.tally.wants_floor();
-        drop(findings);
-        if wants_floor {
-            self.ask_again(runner, request);
-        }
+        findings.tally.wants_floor()
     }
 
     /// Counts the run of a request that the version that was asked had failed on.
@@ -168,11 +158,13 @@ impl ReplayRun<'_> {
     }
 
     /// Asks the version that answered again: what it differs from itself, another version may differ from it.
-    fn ask_again(&self, runner: &PairRunner<'_>, request: &RecordedRequest<'_>) {
-        let Ok((model, pairing)) = &self.plan.again else { return };
-        let outcome = runner.run(model, pairing, request, Instant::now() + self.plan.timeout);
+    fn ask_again(&self, floor: &FloorPlan, row: &RecordedRow) {
+        let FloorPlan { model, pairing, .. } = floor;
+        let request = RecordedRequest { tensors: &self.plan.files.tensors, row };
+        let runner = PairRunner { thread: self.thread, counters: &self.state.runs };
+        let outcome = runner.run(model, pairing, &request, Instant::now() + self.plan.timeout);
         let found = match &outcome {
-            PairOutcome::Answered(run) => run.compare(pairing, request).map(|found| (found, run.run_ns)),
+            PairOutcome::Answered(run) => run.compare(pairing, &request).map(|found| (found, run.run_ns)),
             _ => None,
         };
         let mut findings = self.state.findings();

@@ -24,8 +24,8 @@ pub struct ReplayPlan {
     pub pairing: Pairing,
     /// The version that answered, whose requests they are.
     pub against: VersionIdentity,
-    /// Its model and how its tensors belong to those that were captured, to ask it again; or why it is not asked.
-    pub again: Result<(Arc<Model>, Pairing), &'static str>,
+    /// What asking it again needs; or why it is not asked.
+    pub again: Result<FloorPlan, &'static str>,
     /// The files.
     pub files: RecordedFiles,
     /// The span of time.
@@ -34,6 +34,16 @@ pub struct ReplayPlan {
     pub max_requests: Option<u64>,
     /// How long a run may take.
     pub timeout: Duration,
+    /// The cores that one run may take.
+    pub run_threads: u64,
+}
+
+/// What the second runs of the version that answered need, for the noise floor.
+pub struct FloorPlan {
+    /// Its model.
+    pub model: Arc<Model>,
+    /// How its tensors belong to those that were captured.
+    pub pairing: Pairing,
     /// The cores that one run may take.
     pub run_threads: u64,
 }

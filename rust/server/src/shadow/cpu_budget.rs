@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::scheduling::thread_cpu_ns;
+
 /// What the bucket holds: the tokens of this long.
 const BURST: Duration = Duration::from_millis(100);
 /// The period over which the use is averaged.
@@ -68,6 +70,20 @@ impl CpuBudget {
         // Without a budget nothing ever runs. The thread looks again all the same, because it must notice the stop.
         let wait_ns = if self.cores > 0.0 { (1.0 - bucket.tokens_ns) / self.cores } else { f64::MAX };
         Some(Duration::from_nanos(wait_ns.min(PERIOD.as_nanos() as f64) as u64))
+    }
+
+    /// Does work whose runs may take `threads` cores, pays for it, and adds what it took to `total_ns`.
+    pub fn pay_for<R>(&self, threads: u64, total_ns: &AtomicU64, work: impl FnOnce() -> R) -> R {
+        let (begun, cpu_begun) = (Instant::now(), thread_cpu_ns());
+        let done = work();
+        let own_ns = thread_cpu_ns().saturating_sub(cpu_begun);
+        let now = Instant::now();
+        // What ONNX Runtime's own threads took is not known; they may all have been busy for as long as this.
+        let all_ns = ns_between(begun, now).saturating_mul(threads);
+        let cpu_ns = if threads > 1 { own_ns.max(all_ns) } else { own_ns };
+        total_ns.fetch_add(cpu_ns, Relaxed);
+        self.charge(cpu_ns, now);
+        done
     }
 
     /// Takes the CPU time of a run that ended at `now` from the bucket.
@@ -184,6 +200,21 @@ mod tests {
         assert_eq!(budget.wait(later), None);
         budget.charge(101 * MS, later);
         assert!(budget.wait(later).is_some());
+    }
+
+    #[test]
+    fn work_on_threads_of_the_runtime_pays_for_all_of_them() {
+        let budget = CpuBudget::new(1.0, Instant::now());
+        let (one, eight) = (AtomicU64::new(0), AtomicU64::new(0));
+        let spin = || {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(1) {}
+            begun.elapsed().as_nanos() as u64
+        };
+        let took = budget.pay_for(8, &eight, spin);
+        budget.pay_for(1, &one, spin);
+        assert!(eight.load(Relaxed) >= 8 * took && one.load(Relaxed) > 0);
+        assert_eq!(budget.used_ns(), one.load(Relaxed) + eight.load(Relaxed));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct ShadowPlan {
     pub instances: usize,
     /// The cores that one run of it may take.
     pub run_threads: u64,
+    /// The cores that one run of the champion may take.
+    pub champion_threads: u64,
     /// What the document says of it.
     pub spec: Arc<ShadowSpec>,
     /// What examples leave out.

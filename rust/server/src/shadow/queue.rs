@@ -313,7 +313,10 @@ mod tests {
         assert_eq!((&dropped[..], queue.len(), all.used()), (&[1, 2][..], 3, 30));
         queue.drop_late(|item| *item < 4, |item| dropped.push(*item));
         assert_eq!((dropped.len(), queue.len()), (3, 2));
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()].map(|item| item.map(|item| *item)), [Some(4), Some(5), None]);
+        assert_eq!(
+            [queue.pop(), queue.pop(), queue.pop()].map(|item| item.map(|item| *item)),
+            [Some(4), Some(5), None]
+        );
         (6..=8).for_each(|item| queue.push(item, 10).unwrap());
         queue.drop_late(|_| false, |_| unreachable!("none is late"));
         assert_eq!((queue.close(DropReason::SwitchedOff), queue.is_empty(), all.used()), (3, true, 0));

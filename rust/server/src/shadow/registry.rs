@@ -108,7 +108,7 @@ impl ShadowRegistry {
             compare: shadow.compare.clone(),
             slices: shadow.slices.clone(),
         };
-        let plan = plan(spec, shadow, (own, model), asked);
+        let plan = plan(spec, shadow, (own, model), (champion, asked));
         let known = self.find(&spec.name, &version.name).filter(|state| state.key == key);
         let state = known.unwrap_or_else(|| {
             let outputs = plan.pairing.as_ref().map_or(&[][..], |pairing| &pairing.outputs);
@@ -244,7 +244,7 @@ fn plan(
     spec: &EndpointSpec,
     shadow: &ShadowSpec,
     (version, model): (&VersionSpec, &Arc<Model>),
-    asked: &Arc<Model>,
+    (champion, asked): (&VersionSpec, &Arc<Model>),
 ) -> ShadowPlan {
     let rules = OutputRules { compare: &shadow.compare, labels: &spec.labels };
     let pairing = Pairing::new(asked.signature(), model.signature(), rules);
@@ -254,13 +254,18 @@ fn plan(
         _ => None,
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let threads_of = |version: &VersionSpec| match version.run.threads {
+        0 => cores,
+        threads => u64::from(threads),
+    };
     ShadowPlan {
         model: model.clone(),
         own_pairing,
         pairing,
         timeout: Duration::from_millis(shadow.timeout_ms.unwrap_or(spec.timeout_ms)),
         instances: usize::from(version.run.instances),
-        run_threads: if version.run.threads == 0 { cores } else { u64::from(version.run.threads) },
+        run_threads: threads_of(version),
+        champion_threads: threads_of(champion),
         spec: Arc::new(shadow.clone()),
         redaction: Redaction::new(&shadow.redact, |tensor| spec.columns.get(tensor).map(Vec::as_slice)),
     }

@@ -13,7 +13,7 @@ use headgate_core::error::{Code, Result};
 use headgate_engine::{RunThread, RunThreads, ThreadCounts};
 
 use crate::copied_run::Answer;
-use crate::scheduling::{lowest_priority, thread_cpu_ns};
+use crate::scheduling::lowest_priority;
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::drops::DropReason;
 use crate::shadow::live_shadow::{ShadowCopy, ShadowState};
@@ -172,18 +172,21 @@ impl ThreadsCore {
     /// Runs the oldest copy of a shadow, and pays for it.
     fn run_next(&self, thread: &RunThread<'_>, Claim(shadow): &Claim) {
         let Some(copy) = shadow.queue.pop() else { return };
-        let (begun, cpu_begun) = (Instant::now(), thread_cpu_ns());
         let task = CopyRun { core: self, shadow, runner: PairRunner { thread, counters: &shadow.runs } };
-        if catch_unwind(AssertUnwindSafe(|| task.run(&copy))).is_err() {
-            shadow.tally().add_error(Code::Internal, false, 0);
+        let wants_floor = self.budget.pay_for(copy.plan.run_threads, &shadow.cpu_ns, || {
+            catch_unwind(AssertUnwindSafe(|| task.run(&copy))).unwrap_or_else(|_| {
+                shadow.tally().add_error(Code::Internal, false, 0);
+                false
+            })
+        });
+        if wants_floor {
+            // The champion may have other threads than the shadow.
+            self.budget.pay_for(copy.plan.champion_threads, &shadow.cpu_ns, || {
+                if catch_unwind(AssertUnwindSafe(|| task.run_floor(&copy))).is_err() {
+                    shadow.tally().floor.errors += 1;
+                }
+            });
         }
-        let own_ns = thread_cpu_ns().saturating_sub(cpu_begun);
-        let now = Instant::now();
-        // What ONNX Runtime's own threads took is not known; they may all have been busy for as long as this.
-        let all_ns = (now - begun).as_nanos() as u64 * copy.plan.run_threads;
-        let cpu_ns = if copy.plan.run_threads > 1 { own_ns.max(all_ns) } else { own_ns };
-        shadow.cpu_ns.fetch_add(cpu_ns, Relaxed);
-        self.budget.charge(cpu_ns, now);
     }
 }
 
@@ -214,19 +217,24 @@ struct CopyRun<'a> {
 }
 
 impl CopyRun<'_> {
-    fn run(&self, copy: &ShadowCopy) {
+    /// Runs the copy and counts what it finds. Returns whether the champion should be run again.
+    fn run(&self, copy: &ShadowCopy) -> bool {
         let until = copy.until();
         if Instant::now() >= until {
-            return self.drop_late(copy);
+            self.drop_late(copy);
+            return false;
         }
-        let pairing = match &copy.plan.pairing {
-            Ok(pairing) => pairing,
-            Err(_) => return self.drop(DropReason::Incompatible),
+        let Ok(pairing) = &copy.plan.pairing else {
+            self.drop(DropReason::Incompatible);
+            return false;
         };
         let outcome = self.runner.run(&copy.plan.model, pairing, &copy.copied.run, until);
         match copy.copied.answer {
             Answer::Outputs => self.count_answered(copy, pairing, outcome),
-            Answer::Failed(code) => self.count_failed(copy, code, outcome),
+            Answer::Failed(code) => {
+                self.count_failed(copy, code, outcome);
+                false
+            }
         }
     }
 
@@ -239,10 +247,10 @@ impl CopyRun<'_> {
         self.shadow.drops.add(reason, 1);
     }
 
-    /// Counts the run for a request that the champion answered.
-    fn count_answered(&self, copy: &ShadowCopy, pairing: &Pairing, outcome: PairOutcome) {
+    /// Counts the run for a request that the champion answered. Returns whether the champion should be run again.
+    fn count_answered(&self, copy: &ShadowCopy, pairing: &Pairing, outcome: PairOutcome) -> bool {
         match outcome {
-            PairOutcome::Answered(run) => self.compare(copy, pairing, &run),
+            PairOutcome::Answered(run) => return self.compare(copy, pairing, &run),
             // Cancelled because the gateway stops.
             PairOutcome::Failed { .. } if self.core.stopping.load(Relaxed) => self.drop(DropReason::Shutdown),
             PairOutcome::Failed { run_ns, timed_out: true, .. } if waited_longer(copy, run_ns) => {
@@ -257,6 +265,7 @@ impl CopyRun<'_> {
                 self.shadow.tally().last_mismatch = Some(mismatch);
             }
         }
+        false
     }
 
     /// Counts the run for a request that the champion failed on.
@@ -277,27 +286,24 @@ impl CopyRun<'_> {
         self.shadow.tally().add_champion_failure(code, attempt);
     }
 
-    fn compare(&self, copy: &ShadowCopy, pairing: &Pairing, run: &AnsweredRun) {
+    /// Compares the answers. Returns whether the champion should be run again.
+    fn compare(&self, copy: &ShadowCopy, pairing: &Pairing, run: &AnsweredRun) -> bool {
         let ShadowCopy { copied, plan, slices, .. } = copy;
         let Some(found) = run.compare(pairing, &copied.run) else {
-            return self.shadow.tally().add_error(Code::Internal, false, run.run_ns);
+            self.shadow.tally().add_error(Code::Internal, false, run.run_ns);
+            return false;
         };
         let shown = (found.differs() && plan.spec.keep_examples > 0).then(|| {
             let request_id = copied.request_id.as_ref().and_then(|id| id.to_str().ok());
             let request = ExampleRequest { at: copied.at, request_id };
             example(request, pairing, (&copied.run, &run.lease), &found, &plan.redaction)
         });
-        let wants_floor = {
-            let mut tally = self.shadow.tally();
-            tally.add_pair(&found, slices, run.run_ns);
-            if let Some(shown) = shown {
-                tally.examples.add(shown);
-            }
-            tally.wants_floor()
-        };
-        if wants_floor {
-            self.run_floor(copy);
+        let mut tally = self.shadow.tally();
+        tally.add_pair(&found, slices, run.run_ns);
+        if let Some(shown) = shown {
+            tally.examples.add(shown);
         }
+        tally.wants_floor()
     }
 
     /// Runs the champion again over the same inputs: what it differs from itself, another version may differ from it.
