@@ -1,7 +1,8 @@
 //! A loaded version: what computes, its queue and batches, and where its runs happen.
 //!
 //! Buffers are leased (`runs/lease`). Each IO thread has a pool of free buffers in the model, so that a request finds its buffers and
-//! allocates none. Unloading a model frees them. A lease may be dropped on any thread: its buffers return to their pool.
+//! allocates none. Unloading a model frees them. A lease may be dropped on any thread: its buffers return to
+//! their pool, unless it was detached from it.
 //! Next: `loaded_model`.
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! A request is drawn when its version is chosen, because its headers are there then. A request that is not drawn costs the draws, and a
 //! request to an endpoint without shadows and capture one comparison. The tensors are handed over once the response is out: they get one
-//! owner that all share, and nothing is copied but small rows of a batch, whose slab the next batch needs.
+//! owner that all share, and nothing is copied but small rows of a batch, whose slab the next batch needs, and small inputs of a large body.
 //!
 //! Not here: the queues and what becomes of copies (`shadow`, `capture`).
 
@@ -23,7 +23,8 @@ use crate::serving::shared::LiveEndpoint;
 use crate::shadow::live_shadow::LiveShadow;
 use crate::shadow::tally::slices::SliceValues;
 
-/// Rows of a batch with at most this many bytes are copied. Larger ones keep the slab of their batch, which then counts whole.
+/// Rows of a batch and inputs in a body with at most this many bytes are copied. Larger ones keep the slab of their batch or the body, which
+/// then counts whole.
 const MAX_COPIED: usize = 256 << 10;
 /// The most bytes of a value that is counted apart.
 const MAX_VALUE: usize = 64;
