@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::batch::RowError;
 use crate::clock::Now;
 use crate::counters::{CaptureCounters, DropReason};
-use crate::file::OpenFile;
+use crate::file::{ClosedResult, OpenFile};
 use crate::folder::{Folder, Retention};
 use crate::free_space::writable_bytes;
 use crate::layout::FileLayout;
@@ -209,7 +209,9 @@ impl EndpointStore {
         }
         if now.steady.saturating_duration_since(self.listed) >= LIST_AGAIN {
             self.listed = now.steady;
-            let listed = self.folder.list();
+            let written = self.streams.iter().filter_map(|stream| stream.file.as_ref());
+            let written: Vec<String> = written.map(OpenFile::open_name).collect();
+            let listed = self.folder.list(&written);
             self.note_error(listed, now);
         }
         let expired = self.delete_expired(now);
@@ -261,13 +263,14 @@ impl EndpointStore {
 
     fn close_file(&mut self, place: usize, now: Now) {
         let Some(file) = self.streams[place].file.take() else { return };
-        match file.close() {
-            Ok(Some(closed)) => {
-                self.counters.files.fetch_add(1, Relaxed);
-                self.folder.add(closed);
-            }
-            Ok(None) => {}
-            Err(error) => self.stop(&error, now),
+        let ClosedResult { file, error } = file.close();
+        if let Some(file) = file {
+            self.counters.files.fetch_add(1, Relaxed);
+            // One that could not be closed takes room as well, and is deleted like the others.
+            self.folder.add(file);
+        }
+        if let Some(error) = error {
+            self.stop(&error, now);
         }
     }
 

@@ -19,7 +19,7 @@ const OPEN: &str = ".open";
 /// Names that are tried for a file, a microsecond apart.
 const NAMES: u64 = 1000;
 
-/// A file that is complete.
+/// A file that nothing is written to any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClosedFile {
     /// Its name.
@@ -31,6 +31,12 @@ pub(crate) struct ClosedFile {
 }
 
 impl ClosedFile {
+    /// The file of that name, also of one whose close failed and that has the name of an open file; `None` for a name that is none of ours.
+    pub(crate) fn found(name: &str, bytes: u64) -> Option<ClosedFile> {
+        let file = ClosedFile::of(name.strip_suffix(OPEN).unwrap_or(name), bytes)?;
+        Some(ClosedFile { name: name.to_owned(), ..file })
+    }
+
     /// The file of that name; `None` for a name that is none of ours.
     pub(crate) fn of(name: &str, bytes: u64) -> Option<ClosedFile> {
         let (stamp, _) = name.strip_suffix(SUFFIX)?.split_once('-')?;
@@ -41,6 +47,15 @@ impl ClosedFile {
 /// The name of the file without the addition of an open one; `None` for another name.
 pub(crate) fn name_of_open(name: &str) -> Option<&str> {
     name.strip_suffix(OPEN).filter(|name| ClosedFile::of(name, 0).is_some())
+}
+
+/// What closing a file left.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedResult {
+    /// The file, if there is one.
+    pub(crate) file: Option<ClosedFile>,
+    /// Why the file may be incomplete on the disk, or has the name of an open one.
+    pub(crate) error: Option<io::Error>,
 }
 
 /// A file that is written to.
@@ -99,25 +114,41 @@ impl OpenFile {
         self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
     }
 
-    /// Ends the stream and gives the file its name; `None` if it has no rows, which removes it.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn close(mut self) -> io::Result<Option<ClosedFile>> {
+    /// Ends the stream and gives the file its name. A file without rows is removed.
+    pub(crate) fn close(mut self) -> ClosedResult {
         if self.rows == 0 {
-            std::fs::remove_file(self.open_path())?;
-            return Ok(None);
+            return match std::fs::remove_file(self.open_path()) {
+                Ok(()) => ClosedResult::default(),
+                Err(error) => self.left_open(error),
+            };
         }
         // Readers take the end of the file for the end of the stream, so that a full disk costs nothing that was written.
-        if self.append(&ipc::END, 0).is_ok() {
-            self.file.sync_data()?;
+        let synced = if self.append(&ipc::END, 0).is_ok() { self.file.sync_data() } else { Ok(()) };
+        // Also without the sync: what is on the disk is read and deleted under this name.
+        match std::fs::rename(self.open_path(), self.folder.join(&self.name)) {
+            Ok(()) => {
+                let closed = ClosedFile { name: self.name, begun: self.begun, bytes: self.bytes };
+                ClosedResult { file: Some(closed), error: synced.err() }
+            }
+            Err(error) => self.left_open(synced.err().unwrap_or(error)),
         }
-        std::fs::rename(self.open_path(), self.folder.join(&self.name))?;
-        Ok(Some(ClosedFile { name: self.name, begun: self.begun, bytes: self.bytes }))
+    }
+
+    /// The file keeps the name of an open one.
+    fn left_open(self, error: io::Error) -> ClosedResult {
+        let is_there = error.kind() != io::ErrorKind::NotFound;
+        let name = self.open_name();
+        let file = is_there.then_some(ClosedFile { name, begun: self.begun, bytes: self.bytes });
+        ClosedResult { file, error: Some(error) }
+    }
+
+    /// The name that the file has while it is written to.
+    pub(crate) fn open_name(&self) -> String {
+        format!("{}{OPEN}", self.name)
     }
 
     fn open_path(&self) -> PathBuf {
-        self.folder.join(format!("{}{OPEN}", self.name))
+        self.folder.join(self.open_name())
     }
 }
 

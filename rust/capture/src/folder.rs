@@ -61,20 +61,23 @@ impl Folder {
             }
         }
         let mut folder = Folder { retention: read_retention(&path), path, files: VecDeque::new(), bytes: 0 };
-        if let Err(error) = folder.list() {
+        if let Err(error) = folder.list(&[]) {
             recovered.error = Some(error);
         }
         (folder, recovered)
     }
 
-    /// Reads which files there are: others may delete some.
+    /// Reads which files there are: others may delete some. `written` are the names of those that are written to, which are not counted
+    /// here; another open one is left of a close or of a recovery that failed.
     ///
     /// # Errors
     /// Those of reading the folder, unless there is none.
-    pub(crate) fn list(&mut self) -> io::Result<()> {
+    pub(crate) fn list(&mut self, written: &[String]) -> io::Result<()> {
         let mut files: Vec<ClosedFile> = Vec::new();
         for name in names(&self.path)? {
-            let Some(file) = ClosedFile::of(&name, 0) else { continue };
+            let Some(file) = ClosedFile::found(&name, 0).filter(|_| !written.contains(&name)) else {
+                continue;
+            };
             match std::fs::symlink_metadata(self.path.join(&name)) {
                 Ok(metadata) if metadata.is_file() => {
                     files.push(ClosedFile { bytes: metadata.len(), ..file })
@@ -95,12 +98,12 @@ impl Folder {
         &self.path
     }
 
-    /// The size of the closed files.
+    /// The size of the files that are not written to.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The number of closed files.
+    /// The number of files that are not written to.
     pub(crate) fn count(&self) -> usize {
         self.files.len()
     }
@@ -110,7 +113,7 @@ impl Folder {
         self.files.front().map(|file| file.begun)
     }
 
-    /// Adds a file that was closed.
+    /// Adds a file that is not written to any more.
     pub(crate) fn add(&mut self, file: ClosedFile) {
         self.bytes += file.bytes;
         let place = self.files.partition_point(|other| other.name < file.name);

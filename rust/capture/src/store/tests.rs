@@ -273,6 +273,32 @@ fn a_folder_that_is_removed_costs_the_rows_in_it_and_is_made_anew() {
 }
 
 #[test]
+fn files_that_cannot_be_closed_are_counted_and_deleted_like_the_others() {
+    let mut bench = Bench::new(u64::MAX);
+    let target = target("e", "v1", 8 * HOUR, 1 << 30);
+    bench.write(&target, 3);
+    // A directory has the name that the file would get.
+    let open = bench.names("e")[0].clone();
+    let taken = bench.folder("e").join(open.strip_suffix(".open").unwrap());
+    std::fs::create_dir(&taken).unwrap();
+    bench.pass(2 * HOUR);
+    assert!(bench.counters("e").failure().is_some() && bench.folder("e").join(&open).exists());
+    let on_disk =
+        || (bench.counters("e").disk_files.load(Relaxed), bench.counters("e").disk_bytes.load(Relaxed));
+    let size = std::fs::metadata(bench.folder("e").join(&open)).unwrap().len();
+    assert_eq!(on_disk(), (1, size));
+    // Also after the next listing, and in another process, whose recovery fails as well.
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.counters("e").disk_files.load(Relaxed), 1);
+    bench.reopen();
+    bench.pass(Duration::from_secs(60));
+    assert_eq!(bench.counters("e").disk_bytes.load(Relaxed), size);
+    bench.pass(6 * HOUR);
+    assert!(!bench.folder("e").join(&open).exists());
+    assert_eq!(bench.counters("e").disk_files.load(Relaxed), 0);
+}
+
+#[test]
 fn what_a_crash_left_open_is_closed_and_kept() {
     let mut bench = Bench::new(u64::MAX);
     let target = target("e", "v1", 24 * HOUR, 1 << 30);
