@@ -275,7 +275,7 @@ impl EndpointStore {
     }
 
     /// Stops capture for a while.
-    fn stop(&mut self, error: &io::Error, now: Now) {
+    pub(crate) fn stop(&mut self, error: &io::Error, now: Now) {
         // What follows from the first error says less than it does.
         if self.is_stopped(now) {
             return;
@@ -319,6 +319,11 @@ impl EndpointStore {
     /// Whether there is nothing to write, to close or to delete.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.streams.is_empty()
+    }
+
+    /// Whether a file is written to.
+    pub(crate) fn has_open_file(&self) -> bool {
+        self.streams.iter().any(|stream| stream.file.is_some())
     }
 
     fn publish_sizes(&self) {

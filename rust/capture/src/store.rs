@@ -1,6 +1,6 @@
 //! What is captured of all endpoints: a folder for each below one root, and the room that all of them may take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -109,25 +109,25 @@ impl CaptureStore {
         self.endpoints.values_mut().for_each(|endpoint| endpoint.close(now));
     }
 
-    /// Deletes the oldest files of all endpoints while all of them take too much room.
+    /// Deletes the oldest files of all endpoints while all of them take too much room. An endpoint whose oldest file cannot be deleted is
+    /// stopped, and the others make the room.
     fn limit_total(&mut self, now: Now) {
+        let mut failed = BTreeSet::new();
         while self.endpoints.values().map(EndpointStore::disk_bytes).sum::<u64>() > self.max_bytes {
-            let with_files = self.endpoints.values_mut().filter(|endpoint| endpoint.oldest().is_some());
-            let Some(oldest) = with_files.min_by_key(|endpoint| endpoint.oldest()) else {
-                if self.is_at_rest() {
-                    return;
-                }
-                // Only files that are written to are left.
-                self.endpoints.values_mut().for_each(|endpoint| endpoint.close_files(now));
-                if self.endpoints.values().all(|endpoint| endpoint.oldest().is_none()) {
-                    return;
+            let deletable = self.endpoints.iter_mut().filter(|(name, _)| !failed.contains(*name));
+            let with_files = deletable.filter(|(_, endpoint)| endpoint.oldest().is_some());
+            if let Some((name, oldest)) = with_files.min_by_key(|(_, endpoint)| endpoint.oldest()) {
+                if let Err(error) = oldest.delete_oldest() {
+                    oldest.stop(&error, now);
+                    failed.insert(name.clone());
                 }
                 continue;
-            };
-            // An error is noted at the next tick of the endpoint, which deletes as well.
-            if !oldest.delete_oldest().unwrap_or(false) {
+            }
+            // Only files that are written to are left, and those that cannot be deleted.
+            if !self.endpoints.values().any(EndpointStore::has_open_file) {
                 return;
             }
+            self.endpoints.values_mut().for_each(|endpoint| endpoint.close_files(now));
         }
     }
 }

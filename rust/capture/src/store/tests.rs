@@ -226,6 +226,23 @@ fn all_endpoints_together_stay_below_the_total() {
 }
 
 #[test]
+fn a_file_that_cannot_be_deleted_stops_its_endpoint_and_the_others_stay_below_the_total() {
+    let mut bench = Bench::new(1 << 20);
+    bench.write(&target("a", "v1", 24 * HOUR, 1 << 30), 100_000);
+    bench.store.close(bench.now());
+    // Directories cannot be removed as files.
+    let oldest = bench.folder("a").join(&bench.names("a")[0]);
+    std::fs::remove_file(&oldest).unwrap();
+    std::fs::create_dir(&oldest).unwrap();
+    for _ in 0..5 {
+        bench.write(&target("b", "v1", 24 * HOUR, 1 << 30), 100_000);
+        assert!(bench.disk_bytes("b") <= 1 << 20, "{}", bench.disk_bytes("b"));
+    }
+    assert!(bench.counters("a").failure().is_some());
+    assert_eq!((bench.counters("b").failure(), bench.counters("b").rows.load(Relaxed)), (None, 5));
+}
+
+#[test]
 fn an_error_stops_the_endpoint_for_a_while_that_doubles() {
     let mut bench = Bench::new(u64::MAX);
     let (broken, well) = (target("e", "v1", 24 * HOUR, 1 << 30), target("f", "v1", 24 * HOUR, 1 << 30));
