@@ -45,6 +45,9 @@ pub(crate) struct EndpointStore {
     folder: Folder,
     counters: Arc<CaptureCounters>,
     streams: Vec<OpenStream>,
+    /// The rows of the batch that is being written.
+    in_flight: u64,
+    is_recovered: bool,
     stopped: Option<StopAfterError>,
     listed: Instant,
 }
@@ -69,17 +72,41 @@ impl From<io::Error> for WriteError {
 }
 
 impl EndpointStore {
-    /// The store in a folder, which need not exist. What a crash left in it is recovered.
-    pub(crate) fn open(path: PathBuf, counters: Arc<CaptureCounters>, now: Now) -> EndpointStore {
-        let (folder, recovered) = Folder::open(path);
-        counters.files.fetch_add(recovered.files, Relaxed);
-        let mut store =
-            EndpointStore { folder, counters, streams: Vec::new(), stopped: None, listed: now.steady };
-        if let Some(error) = recovered.error {
-            store.stop(&error, now);
+    /// The store in a folder, which need not exist and is not read yet.
+    pub(crate) fn new(path: PathBuf, counters: Arc<CaptureCounters>, now: Now) -> EndpointStore {
+        EndpointStore {
+            folder: Folder::new(path),
+            counters,
+            streams: Vec::new(),
+            in_flight: 0,
+            is_recovered: false,
+            stopped: None,
+            listed: now.steady,
         }
-        store.publish_sizes();
-        store
+    }
+
+    /// Recovers what a crash left in the folder, once.
+    pub(crate) fn recover(&mut self, now: Now) {
+        if std::mem::replace(&mut self.is_recovered, true) {
+            return;
+        }
+        let recovered = self.folder.recover();
+        self.counters.files.fetch_add(recovered.files, Relaxed);
+        if let Some(error) = recovered.error {
+            self.stop(&error, now);
+        }
+        self.publish_sizes();
+    }
+
+    /// Drops what waits to be written after a panic, which may have left it in any state, and stops capture for a while. Files that were
+    /// written to keep the name of an open one until the next start.
+    pub(crate) fn abandon(&mut self, now: Now) {
+        let waiting = self.streams.iter().map(|stream| stream.batch.rows() as u64).sum::<u64>();
+        self.counters.drop_rows(DropReason::Failed, waiting + std::mem::take(&mut self.in_flight));
+        self.streams.clear();
+        self.stop(&io::Error::other("the writer panicked; this is a defect of Headgate"), now);
+        // The next tick counts the files.
+        self.listed = now.steady.checked_sub(LIST_AGAIN).unwrap_or(now.steady);
     }
 
     /// Adds a row.
@@ -134,8 +161,11 @@ impl EndpointStore {
         if rows == 0 {
             return;
         }
+        self.in_flight = rows;
         let message = self.streams[place].take_batch();
-        match self.write_batch(place, &message, rows, now) {
+        let written = self.write_batch(place, &message, rows, now);
+        self.in_flight = 0;
+        match written {
             Ok(()) => {
                 self.counters.rows.fetch_add(rows, Relaxed);
                 self.counters.bytes.fetch_add(message.len() as u64, Relaxed);

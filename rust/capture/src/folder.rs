@@ -50,21 +50,26 @@ pub(crate) struct RecoveredFiles {
 }
 
 impl Folder {
-    /// The folder at a path, which need not exist, and what is recovered in it.
-    pub(crate) fn open(path: PathBuf) -> (Folder, RecoveredFiles) {
+    /// The folder at a path, which need not exist and is not read yet.
+    pub(crate) fn new(path: PathBuf) -> Folder {
+        Folder { path, files: VecDeque::new(), bytes: 0, retention: None }
+    }
+
+    /// Reads the folder, and recovers what a crash left in it.
+    pub(crate) fn recover(&mut self) -> RecoveredFiles {
         let mut recovered = RecoveredFiles::default();
-        for name in names(&path).unwrap_or_default() {
+        self.retention = read_retention(&self.path);
+        for name in names(&self.path).unwrap_or_default() {
             let Some(name) = file::name_of_open(&name) else { continue };
-            match file::recover(&path, name) {
+            match file::recover(&self.path, name) {
                 Ok(found) => recovered.files += u64::from(found.is_some()),
                 Err(error) => recovered.error = Some(error),
             }
         }
-        let mut folder = Folder { retention: read_retention(&path), path, files: VecDeque::new(), bytes: 0 };
-        if let Err(error) = folder.list(&[]) {
+        if let Err(error) = self.list(&[]) {
             recovered.error = Some(error);
         }
-        (folder, recovered)
+        recovered
     }
 
     /// Reads which files there are: others may delete some. `written` are the names of those that are written to, which are not counted

@@ -1,6 +1,7 @@
 //! What is captured of all endpoints: a folder for each below one root, and the room that all of them may take.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -68,7 +69,7 @@ impl CaptureStore {
         let folders = folders.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let names: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         for name in names.into_iter().filter(|name| is_name(name)) {
-            store.endpoint(&name, now);
+            store.on_endpoint(&name, now, |_| {});
         }
         store.limit_total(now);
         store
@@ -78,24 +79,43 @@ impl CaptureStore {
         let (root, counters) = (&self.root, &self.counters);
         self.endpoints
             .entry(name.to_owned())
-            .or_insert_with(|| EndpointStore::open(root.join(name), counters.of(name), now))
+            .or_insert_with(|| EndpointStore::new(root.join(name), counters.of(name), now))
+    }
+
+    /// Works on an endpoint, which is opened first if it is new. A panic is printed, costs the endpoint what waits to be written, and stops it
+    /// like an error of the disk: the thread goes on with the other endpoints.
+    fn on_endpoint(&mut self, name: &str, now: Now, work: impl FnOnce(&mut EndpointStore)) {
+        let endpoint = self.endpoint(name, now);
+        guarded(endpoint, now, |endpoint| {
+            endpoint.recover(now);
+            work(endpoint);
+        });
+    }
+
+    fn on_all(&mut self, now: Now, work: fn(&mut EndpointStore, Now)) {
+        self.endpoints
+            .values_mut()
+            .for_each(|endpoint| guarded(endpoint, now, |endpoint| work(endpoint, now)));
     }
 
     /// Adds a row. What happens to it is counted.
     pub fn write(&mut self, target: &CaptureTarget, row: &CapturedRow<'_>, now: Now) {
         let CaptureTarget { layout, retention } = target;
-        let endpoint = self.endpoint(&layout.version.endpoint, now);
-        let before = endpoint.disk_bytes();
-        endpoint.write(layout, *retention, row, now);
+        let mut has_grown = false;
+        self.on_endpoint(&layout.version.endpoint, now, |endpoint| {
+            let before = endpoint.disk_bytes();
+            endpoint.write(layout, *retention, row, now);
+            has_grown = endpoint.disk_bytes() > before;
+        });
         // Seldom: most rows only join a batch.
-        if endpoint.disk_bytes() > before {
+        if has_grown {
             self.limit_total(now);
         }
     }
 
     /// Writes rows that have waited long enough, closes files that are old, deletes what is kept no longer. Called once a second or so.
     pub fn tick(&mut self, now: Now) {
-        self.endpoints.values_mut().for_each(|endpoint| endpoint.tick(now));
+        self.on_all(now, EndpointStore::tick);
         self.limit_total(now);
     }
 
@@ -106,7 +126,7 @@ impl CaptureStore {
 
     /// Writes everything and closes all files.
     pub fn close(&mut self, now: Now) {
-        self.endpoints.values_mut().for_each(|endpoint| endpoint.close(now));
+        self.on_all(now, EndpointStore::close);
     }
 
     /// Deletes the oldest files of all endpoints while all of them take too much room. An endpoint whose oldest file cannot be deleted is
@@ -127,8 +147,14 @@ impl CaptureStore {
             if !self.endpoints.values().any(EndpointStore::has_open_file) {
                 return;
             }
-            self.endpoints.values_mut().for_each(|endpoint| endpoint.close_files(now));
+            self.on_all(now, EndpointStore::close_files);
         }
+    }
+}
+
+fn guarded(endpoint: &mut EndpointStore, now: Now, work: impl FnOnce(&mut EndpointStore)) {
+    if catch_unwind(AssertUnwindSafe(|| work(endpoint))).is_err() {
+        endpoint.abandon(now);
     }
 }
 

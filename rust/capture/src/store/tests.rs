@@ -243,6 +243,35 @@ fn a_file_that_cannot_be_deleted_stops_its_endpoint_and_the_others_stay_below_th
 }
 
 #[test]
+fn a_panic_costs_what_waits_and_stops_its_endpoint_alone() {
+    let mut bench = Bench::new(u64::MAX);
+    let (broken, well) = (target("e", "v1", 24 * HOUR, 1 << 30), target("f", "v1", 24 * HOUR, 1 << 30));
+    bench.write(&broken, 1);
+    bench.write_row(&broken, 1);
+    bench.store.on_endpoint("e", bench.now(), |_| panic!("a defect"));
+    let counters = bench.counters("e");
+    assert!(counters.failure().unwrap().reason.contains("panicked"), "{:?}", counters.failure());
+    assert_eq!(counters.dropped(DropReason::Failed), 1);
+    bench.write_row(&broken, 1);
+    bench.write(&well, 1);
+    assert_eq!((bench.rows("f"), bench.counters("f").failure()), (1, None));
+    // The file that was open is counted, and the endpoint goes on.
+    assert_eq!(counters.disk_bytes.load(Relaxed), bench.disk_bytes("e"));
+    bench.write(&broken, 1);
+    assert_eq!((bench.rows("e"), counters.failure()), (2, None));
+}
+
+#[test]
+fn a_panic_while_a_new_endpoint_is_opened_stops_it() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.store.on_endpoint("e", bench.begun, |_| panic!("a defect"));
+    assert!(bench.counters("e").failure().is_some());
+    bench.pass(Duration::from_secs(1));
+    bench.write(&target("e", "v1", 24 * HOUR, 1 << 30), 1);
+    assert_eq!((bench.rows("e"), bench.counters("e").failure()), (1, None));
+}
+
+#[test]
 fn an_error_stops_the_endpoint_for_a_while_that_doubles() {
     let mut bench = Bench::new(u64::MAX);
     let (broken, well) = (target("e", "v1", 24 * HOUR, 1 << 30), target("f", "v1", 24 * HOUR, 1 << 30));
