@@ -69,6 +69,14 @@ pub struct RecordedRequest<'a> {
 }
 
 impl RecordedRequest<'_> {
+    /// Whether the version answered, whether or not a response could be written from its outputs: JSON has no NaN, for example.
+    pub fn is_answered(&self) -> bool {
+        let outputs = &self.tensors.outputs;
+        let has_output = |&index: &usize| self.row.tensors.get(index).is_some_and(Option::is_some);
+        // Without an output in the file only the code says it.
+        self.row.code == "ok" || !outputs.is_empty() && outputs.iter().all(has_output)
+    }
+
     fn view(&self, spec: &TensorSpec, index: usize) -> Result<TensorView<'_>> {
         let tensor = self.row.tensors.get(index).and_then(Option::as_ref);
         let tensor = tensor.ok_or_else(|| {

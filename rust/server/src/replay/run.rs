@@ -110,7 +110,7 @@ impl ReplayRun<'_> {
             return false;
         }
         self.state.findings().replayed += 1;
-        if row.code == "ok" {
+        if request.is_answered() {
             return self.count_answered(&request, outcome);
         }
         self.count_failed(row, &outcome);
