@@ -119,25 +119,33 @@ impl ReplayRun<'_> {
 
     /// Counts the run of a request that had been answered. Returns whether the version that answered should be asked again.
     fn count_answered(&self, request: &RecordedRequest<'_>, outcome: PairOutcome) -> bool {
+        // Compared before the lock is taken, because reports wait for it.
+        let found = match &outcome {
+            PairOutcome::Answered(run) => run.compare(&self.plan.pairing, request),
+            _ => None,
+        };
         let mut findings = self.state.findings();
         if let Some(run_ns) = request.row.run_ns {
             findings.recorded_runs.record(run_ns);
         }
-        match outcome {
-            PairOutcome::Answered(run) => match run.compare(&self.plan.pairing, request) {
-                Some(found) => findings.tally.add_pair(&found, &Box::default(), run.run_ns),
-                None => findings.tally.add_error(Code::Internal, false, run.run_ns),
-            },
-            PairOutcome::Failed { code, run_ns, timed_out } => {
+        match (outcome, found) {
+            (PairOutcome::Answered(run), Some(found)) => {
+                findings.tally.add_pair(&found, &Box::default(), run.run_ns);
+                return findings.tally.wants_floor();
+            }
+            (PairOutcome::Answered(run), None) => {
+                findings.tally.add_error(Code::Internal, false, run.run_ns);
+            }
+            (PairOutcome::Failed { code, run_ns, timed_out }, _) => {
                 findings.tally.add_error(code, timed_out, run_ns);
             }
-            PairOutcome::NotReady => findings.not_ready += 1,
-            PairOutcome::Incompatible(mismatch) => {
+            (PairOutcome::NotReady, _) => findings.not_ready += 1,
+            (PairOutcome::Incompatible(mismatch), _) => {
                 findings.incompatible += 1;
                 findings.tally.last_mismatch = Some(mismatch);
             }
         }
-        findings.tally.wants_floor()
+        false
     }
 
     /// Counts the run of a request that the version that was asked had failed on.
