@@ -5,7 +5,7 @@ mod common;
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -176,6 +176,20 @@ fn requests_that_a_version_fails_on_are_captured_and_replayed_apart() {
 }
 
 #[test]
+fn outputs_that_no_response_can_carry_are_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let nan = |value: f32| if value < 0.0 { Ok(f32::NAN) } else { double(value) };
+    let (gateway, address) = serving(&folder, nan, double);
+    let statuses = send_all(&gateway, address, &[-1.0, 1.0], 2);
+    assert_eq!(statuses, [400, 200]);
+    let rows = rows(&folder);
+    assert!(&*rows[0].code != "ok" && floats(&rows[0], 1).unwrap()[0].is_nan());
+    let report = replayed(&gateway, &json!({"version": "v2"}));
+    assert_eq!((&report["pairs"], &report["compared"]["differing"]), (&json!(2), &json!(1)));
+    assert_eq!((&report["champion_failed"]["by_code"], &report["nan"]["champion"]), (&json!({}), &json!(1)));
+}
+
+#[test]
 fn what_a_version_differs_from_itself_is_the_noise_floor() {
     let folder = tempfile::tempdir().unwrap();
     let calls = AtomicU64::new(0);
@@ -191,6 +205,68 @@ fn what_a_version_differs_from_itself_is_the_noise_floor() {
         (&floor["pairs"], &floor["differing"], &floor["share"]),
         (&json!(10), &json!(10), &json!(1.0))
     );
+}
+
+#[test]
+fn the_version_that_answered_is_asked_again_only_where_both_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = calls.clone();
+    let counts = move |value| {
+        counted.fetch_add(1, Relaxed);
+        double(value)
+    };
+    let fails = |value| if value > 0.0 { Err(fails()) } else { double(value) };
+    let (gateway, address) = serving(&folder, counts, fails);
+    send_all(&gateway, address, &[1.0, -1.0, 2.0], 3);
+    let before = calls.load(Relaxed);
+    let report = replayed(&gateway, &json!({"version": "v2"}));
+    assert_eq!((&report["errors"], &report["pairs"]), (&json!({"backend_failed": 2}), &json!(1)));
+    assert_eq!((calls.load(Relaxed) - before, &report["noise_floor"]["pairs"]), (1, &json!(1)));
+}
+
+#[test]
+fn a_replay_ends_when_a_version_that_it_runs_leaves_the_endpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_released = Arc::new(AtomicBool::new(false));
+    let released = is_released.clone();
+    let waits = move |value: f32| {
+        while value < 0.0 && !released.load(Relaxed) {
+            std::thread::yield_now();
+        }
+        double(value)
+    };
+    let (gateway, address) = serving(&folder, double, waits);
+    send_all(&gateway, address, &[-1.0, 2.0], 2);
+    let without = |version: &str, revision: u64| {
+        let left = ["v1", "v2", "v3"].into_iter().filter(|&name| name != version);
+        let versions: Vec<_> = left
+            .map(|name| json!({"name": name, "digest": format!("sha256:{name}"), "artifact": "adopted"}))
+            .collect();
+        apply(&gateway, &json!({"revision": revision, "versions": versions}));
+    };
+    let begun = gateway.start_replay("model", br#"{"version": "v2"}"#).unwrap();
+    without("v3", 4);
+    assert_ne!(gateway.replays("model")["replays"][0]["state"], "cancelled");
+    without("v2", 5);
+    is_released.store(true, Relaxed);
+    let report = ended(&gateway, &begun["id"]);
+    assert_eq!(report["state"], "cancelled");
+    let reason = report["error"].as_str().unwrap();
+    assert!(reason.contains("\"v2\"") && reason.contains("no longer"), "{reason}");
+}
+
+#[test]
+fn a_gateway_without_cpu_time_for_shadows_replays_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, address) = gateway_with(&json!({"capture_folder": folder.path(), "shadow_cpu": 0.0}));
+    adopt(&gateway, "v1", double);
+    adopt(&gateway, "v2", double);
+    adopt(&gateway, "v3", double);
+    apply(&gateway, &json!({}));
+    send_all(&gateway, address, &[1.0], 1);
+    let refused = gateway.start_replay("model", br#"{"version": "v2"}"#).unwrap_err();
+    assert!(refused.code == Code::PolicyInvalid && refused.message.contains("--shadow-cpu"), "{refused}");
 }
 
 #[test]

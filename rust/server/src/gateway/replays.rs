@@ -26,7 +26,11 @@ impl Gateway {
             model: version.model.clone(),
             run_threads: version.run_threads,
         };
-        self.shared.replays.start(folder, &live, (&request, runnable), self.shared.shadows.budget())
+        let begun =
+            self.shared.replays.start(folder, &live, (&request, runnable), self.shared.shadows.budget())?;
+        // A version may have gone since the snapshot was read.
+        self.shared.cancel_removed_replays(endpoint);
+        Ok(begun)
     }
 
     /// The reports of an endpoint's replays since the start of the gateway, the newest first.

@@ -101,7 +101,12 @@ impl ReplayRegistry {
         (request, runnable_of): (&ReplayRequest, RunnableOf<V>),
         budget: &Arc<CpuBudget>,
     ) -> Result<Value> {
-        self.check_room()?;
+        // Files are read only if there is room; asked again under the lock, because reading them takes its time.
+        self.check_room(&self.replays())?;
+        if budget.cores() <= 0.0 {
+            let words = "the gateway has no CPU time for replays (--shadow-cpu is 0%); start it with more";
+            return Err(Error::new(Code::PolicyInvalid, words));
+        }
         let plan = plan(&folder.join(&*endpoint.name), endpoint, request, runnable_of)?;
         let state = self.add(&plan)?;
         let (running, budget) = (state.clone(), budget.clone());
@@ -120,11 +125,11 @@ impl ReplayRegistry {
         Ok(report(&state))
     }
 
-    fn check_room(&self) -> Result<()> {
+    fn check_room(&self, replays: &Replays) -> Result<()> {
         if self.stopping.load(Relaxed) {
             return Err(Error::new(Code::Draining, "the gateway is stopping"));
         }
-        let running = self.replays().kept.iter().filter(|replay| replay.is_running()).count();
+        let running = replays.kept.iter().filter(|replay| replay.is_running()).count();
         if running >= MAX_RUNNING {
             return Err(Error::new(
                 Code::Overloaded,
@@ -135,9 +140,8 @@ impl ReplayRegistry {
     }
 
     fn add(&self, plan: &ReplayPlan) -> Result<Arc<ReplayState>> {
-        // Asked again, because reading files took its time.
-        self.check_room()?;
         let mut replays = self.replays();
+        self.check_room(&replays)?;
         replays.last_id += 1;
         let state = Arc::new(ReplayState::new(replays.last_id, plan));
         replays.kept.push(state.clone());
@@ -164,6 +168,20 @@ impl ReplayRegistry {
             .ok_or_else(|| Error::new(Code::NotFound, format!("endpoint {endpoint:?} has no replay {id}")))?;
         replay.cancelled.store(true, Relaxed);
         Ok(report(&replay))
+    }
+
+    /// Ends the replays of an endpoint that run a version which the endpoint, as it is served now, has no longer: they hold its model.
+    pub fn cancel_removed<V>(&self, name: &str, served: Option<&Endpoint<V>>) {
+        let versions = served.map_or(&[][..], |endpoint| &endpoint.versions);
+        let is_gone = |run: &&VersionIdentity| versions.iter().all(|version| *version.digest != run.digest);
+        for replay in self.of(name) {
+            if let Some(VersionIdentity { version, digest, .. }) = replay.summary.versions().find(is_gone) {
+                // Set once: the first version that went is the reason.
+                let _ =
+                    replay.cancel_reason.set(format!("version {version:?} ({digest}) is no longer served"));
+                replay.cancelled.store(true, Relaxed);
+            }
+        }
     }
 
     fn of(&self, endpoint: &str) -> Vec<Arc<ReplayState>> {

@@ -58,7 +58,7 @@ fn end_words(end: Option<&ReplayEnd>) -> (&'static str, Option<SystemTime>, Opti
     match end {
         None => ("running", None, None),
         Some(ReplayEnd::Done(at)) => ("done", Some(*at), None),
-        Some(ReplayEnd::Cancelled(at)) => ("cancelled", Some(*at), None),
+        Some(ReplayEnd::Cancelled(at, reason)) => ("cancelled", Some(*at), reason.as_deref()),
         Some(ReplayEnd::Failed(at, reason)) => ("failed", Some(*at), Some(reason)),
     }
 }

@@ -46,7 +46,9 @@ impl ReplayRun<'_> {
         let replayed = self.files();
         let now = SystemTime::now();
         self.state.findings().end = Some(match replayed {
-            Ok(()) if self.is_cancelled() => ReplayEnd::Cancelled(now),
+            Ok(()) if self.is_cancelled() => {
+                ReplayEnd::Cancelled(now, self.state.cancel_reason.get().cloned())
+            }
             Ok(()) => ReplayEnd::Done(now),
             Err(reason) => ReplayEnd::Failed(now, reason),
         });

@@ -3,7 +3,7 @@
 //! Next: `run`, `report`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use headgate_capture::layout::VersionIdentity;
@@ -58,6 +58,8 @@ pub struct ReplayState {
     pub started: SystemTime,
     /// Set to end it.
     pub cancelled: AtomicBool,
+    /// Why it had to end, if nobody asked for it.
+    pub cancel_reason: OnceLock<String>,
     /// The counters of its runs.
     pub runs: Arc<RunCounters>,
     /// CPU time of its runs, in nanoseconds.
@@ -109,10 +111,18 @@ pub struct ReplayFindings {
 pub enum ReplayEnd {
     /// All requests were replayed.
     Done(SystemTime),
-    /// Somebody ended it, or the gateway stopped.
-    Cancelled(SystemTime),
+    /// Somebody ended it, or the gateway stopped; or it had to end, with the reason.
+    Cancelled(SystemTime, Option<String>),
     /// A file could not be read.
     Failed(SystemTime, String),
+}
+
+impl ReplaySummary {
+    /// The versions that it runs.
+    pub fn versions(&self) -> impl Iterator<Item = &VersionIdentity> {
+        let again = self.no_floor.is_none().then_some(&self.against);
+        std::iter::once(&self.version).chain(again)
+    }
 }
 
 impl ReplayState {
@@ -134,6 +144,7 @@ impl ReplayState {
             summary,
             started: SystemTime::now(),
             cancelled: AtomicBool::new(false),
+            cancel_reason: OnceLock::new(),
             runs: Arc::default(),
             cpu_ns: AtomicU64::new(0),
             findings: Mutex::new(ReplayFindings { tally, ..ReplayFindings::default() }),

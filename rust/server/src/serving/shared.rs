@@ -139,6 +139,12 @@ impl Shared {
         self.notify_changed();
     }
 
+    /// Ends the replays of an endpoint that run a version which is no longer served.
+    pub fn cancel_removed_replays(&self, endpoint: &str) {
+        let snapshot = self.snapshot.load();
+        self.replays.cancel_removed(endpoint, snapshot.endpoints.get(endpoint).map(|served| &**served));
+    }
+
     /// Wakes the tasks that wait for a change of readiness or of the snapshot.
     pub fn notify_changed(&self) {
         self.changes.send_replace(());
