@@ -47,16 +47,19 @@ pub enum DropReason {
     Failed,
     /// Its tensors could not be read.
     Unreadable,
+    /// It waited too long for the writer.
+    Late,
 }
 
 impl DropReason {
     /// All reasons.
-    pub const ALL: [DropReason; 5] = [
+    pub const ALL: [DropReason; 6] = [
         DropReason::QueueFull,
         DropReason::TooLarge,
         DropReason::Stopped,
         DropReason::Failed,
         DropReason::Unreadable,
+        DropReason::Late,
     ];
 
     /// The value of the label.
@@ -67,6 +70,7 @@ impl DropReason {
             DropReason::Stopped => "stopped",
             DropReason::Failed => "failed",
             DropReason::Unreadable => "unreadable",
+            DropReason::Late => "late",
         }
     }
 }

@@ -27,7 +27,7 @@ pub fn families(registry: &CaptureRegistry) -> Vec<Value> {
         per_endpoint("headgate_capture_disk_bytes", "Bytes of captured requests on the disk.", "gauge", |c| c.disk_bytes.load(Relaxed)),
         per_endpoint("headgate_capture_disk_files", "Files of captured requests on the disk.", "gauge", |c| c.disk_files.load(Relaxed)),
         family("headgate_capture_queue_requests", "Captured requests that wait to be written.", "gauge", [json!([{}, registry.queue.length()])].into_iter()),
-        family("headgate_capture_queue_bytes", "Memory of captured requests that wait to be written.", "gauge", [json!([{}, registry.queue.bytes()])].into_iter()),
+        family("headgate_capture_queue_bytes", "Memory of captured requests that wait to be written or are being written.", "gauge", [json!([{}, registry.queue.bytes()])].into_iter()),
     ]
 }
 
@@ -37,6 +37,6 @@ fn dropped(endpoints: &[(String, Arc<CaptureCounters>)]) -> Value {
             json!([{"endpoint": endpoint, "reason": reason.as_str()}, counters.dropped(reason)])
         })
     });
-    let help = "Requests that were drawn for capture and are in no file: queue_full, too_large, stopped (after an error), failed (the write failed), unreadable.";
+    let help = "Requests that were drawn for capture and are in no file: queue_full, too_large, stopped (after an error), failed (the write failed), unreadable, late (the writer took nothing for 30 s, because the disk hangs).";
     family("headgate_capture_dropped_total", help, "counter", samples)
 }

@@ -42,11 +42,15 @@ pub struct CaptureRegistry {
 }
 
 impl CaptureRegistry {
-    /// The registry of a gateway, whose requests go to this queue.
-    pub fn new(config: &Config, queue: CaptureQueue) -> CaptureRegistry {
-        let queue = Arc::new(queue);
+    /// The registry of a gateway.
+    pub fn new(config: &Config) -> CaptureRegistry {
         let (folder, max_bytes) = (config.capture_folder.clone(), config.capture_bytes);
-        CaptureRegistry { folder, max_bytes, counters: Arc::default(), queue }
+        CaptureRegistry { folder, max_bytes, counters: Arc::default(), queue: Arc::default() }
+    }
+
+    /// Whether a version may hand over requests.
+    pub fn is_capturing(&self) -> bool {
+        Arc::strong_count(&self.queue) > 1
     }
 
     /// The folder of all files; none if the gateway has nowhere to put them.
@@ -71,7 +75,10 @@ impl CaptureRegistry {
         let retention = Retention { keep_ms: capture.keep_ms, max_bytes: capture.max_bytes };
         let target = CaptureTarget { layout, retention };
         let destination = Arc::new(CaptureDestination { target, counters: self.counters.of(&spec.name) });
-        Some(VersionCapture { destination, queue: self.queue.clone() })
+        let capture = VersionCapture { destination, queue: self.queue.clone() };
+        // The writer looks seldom while no version is captured.
+        self.queue.wake();
+        Some(capture)
     }
 
     /// What is captured of an endpoint; `null` if nothing is and nothing was.

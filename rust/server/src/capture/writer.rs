@@ -1,6 +1,7 @@
 //! The thread that writes captured requests to files, at low priority. A disk that hangs holds up this thread alone.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,12 +12,14 @@ use headgate_capture::store::CaptureStore;
 use headgate_core::error::Result;
 use headgate_engine::join_until;
 
-use crate::capture::queue::{CaptureQueue, CaptureReceiver, CapturedRequest, Received};
+use crate::capture::queue::CapturedRequest;
 use crate::capture::registry::CaptureRegistry;
 use crate::capture::row::RowTensors;
 use crate::config::Config;
 use crate::scheduling::spawn_low_priority;
 
+/// How often the thread looks for requests while a version is captured.
+const POLL: Duration = Duration::from_millis(5);
 /// How often waiting rows and old files are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The same while no row waits and no file is open.
@@ -30,17 +33,20 @@ pub struct CaptureWriter {
     pub registry: Arc<CaptureRegistry>,
     /// When it must have ended; set when the gateway stops.
     until: Arc<OnceLock<Instant>>,
-    receiver: Mutex<Option<CaptureReceiver>>,
+    is_started: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl CaptureWriter {
     /// The writer of a gateway, which is not started yet.
     pub fn new(config: &Config) -> CaptureWriter {
-        let (queue, receiver) = CaptureQueue::new();
-        let registry = Arc::new(CaptureRegistry::new(config, queue));
-        let receiver = Mutex::new(Some(receiver));
-        CaptureWriter { registry, until: Arc::default(), receiver, thread: Mutex::default() }
+        let registry = Arc::new(CaptureRegistry::new(config));
+        CaptureWriter {
+            registry,
+            until: Arc::default(),
+            is_started: AtomicBool::new(false),
+            thread: Mutex::default(),
+        }
     }
 
     /// Starts the thread, which recovers what a crash left. Does nothing without a folder.
@@ -48,12 +54,13 @@ impl CaptureWriter {
     /// # Errors
     /// `internal` if the system gives no more threads.
     pub fn start(&self) -> Result<()> {
-        let (Some(folder), Some(receiver)) = (self.registry.folder().cloned(), take(&self.receiver)) else {
+        let Some(folder) = self.registry.folder().cloned() else { return Ok(()) };
+        if self.is_started.swap(true, Relaxed) {
             return Ok(());
-        };
+        }
         let (registry, until) = (self.registry.clone(), self.until.clone());
         let thread = spawn_low_priority("hg-capture".to_owned(), move || {
-            write(&registry, folder, &receiver, &until);
+            write(&registry, folder, &until);
         })?;
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
@@ -70,15 +77,18 @@ impl CaptureWriter {
     }
 }
 
-fn write(registry: &CaptureRegistry, folder: PathBuf, receiver: &CaptureReceiver, until: &OnceLock<Instant>) {
+fn write(registry: &CaptureRegistry, folder: PathBuf, until: &OnceLock<Instant>) {
+    let queue = &registry.queue;
+    queue.set_writer();
     let mut store = CaptureStore::open(folder, registry.max_bytes, registry.counters.clone(), Now::read());
     let mut next_tick = Instant::now() + TICK;
     loop {
-        let wait = if until.get().is_some() { Duration::ZERO } else { wait_until(next_tick) };
-        match receiver.receive(wait) {
-            Received::Request(request) => add(&mut store, &request),
-            Received::Nothing if until.get().is_none() => {}
-            Received::Nothing | Received::Closed => break,
+        // Asked first: what the last version that is captured had handed over is found then.
+        let poll = if registry.is_capturing() { POLL } else { REST };
+        match queue.take() {
+            Some(queued) => add(&mut store, &queued.request),
+            None if until.get().is_some() => break,
+            None => std::thread::park_timeout(poll.min(wait_until(next_tick))),
         }
         if until.get().is_some_and(|until| *until <= Instant::now()) {
             break;
@@ -88,7 +98,7 @@ fn write(registry: &CaptureRegistry, folder: PathBuf, receiver: &CaptureReceiver
             next_tick = Instant::now() + if store.is_at_rest() { REST } else { TICK };
         }
     }
-    receiver.drop_rest();
+    queue.drop_rest(DropReason::Stopped);
     store.close(Now::read());
 }
 

@@ -72,6 +72,7 @@ impl RunMonitor {
         // If the system gives no more threads, the next check tries again; the metrics show how many there are.
         let _ = shared.shadows.check_threads(Instant::now());
         shared.replays.check(Instant::now());
+        shared.captures.queue.check(Instant::now());
         let now_ns = shared.now_ns();
         let stalls = self.watchdog.check(&shared.heartbeats, now_ns);
         let freed = |thread: &usize, model: &mut Arc<Model>| {
