@@ -12,8 +12,8 @@ pub struct Now {
 }
 
 impl Now {
-    /// Reads the clocks.
+    /// Reads the clocks. A clock that is before 1970 is taken as 1970, because no text says such times.
     pub fn read() -> Now {
-        Now { wall: SystemTime::now(), steady: Instant::now() }
+        Now { wall: SystemTime::now().max(SystemTime::UNIX_EPOCH), steady: Instant::now() }
     }
 }

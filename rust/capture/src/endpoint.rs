@@ -244,6 +244,7 @@ impl EndpointStore {
             let listed = self.folder.list(&written);
             self.note_error(listed, now);
         }
+        self.folder.bound_times(now.wall);
         let expired = self.delete_expired(now);
         self.note_error(expired, now);
         self.publish_sizes();

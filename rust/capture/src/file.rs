@@ -31,6 +31,11 @@ pub(crate) struct ClosedFile {
 }
 
 impl ClosedFile {
+    /// Orders files by age, the oldest first.
+    pub(crate) fn age_order(&self) -> (SystemTime, &str) {
+        (self.begun, &self.name)
+    }
+
     /// The file of that name, also of one whose close failed and that has the name of an open file; `None` for a name that is none of ours.
     pub(crate) fn found(name: &str, bytes: u64) -> Option<ClosedFile> {
         let file = ClosedFile::of(name.strip_suffix(OPEN).unwrap_or(name), bytes)?;
@@ -182,6 +187,7 @@ pub(crate) fn recover(folder: &Path, name: &str) -> io::Result<Option<(ClosedFil
 /// A new file for rows of a version, and its name.
 fn create_new(folder: &Path, version: &str, begun: SystemTime) -> io::Result<(File, String, SystemTime)> {
     let mut taken = io::Error::from(io::ErrorKind::AlreadyExists);
+    let begun = within_names(begun);
     for later in 0..NAMES {
         let begun = begun + Duration::from_micros(later);
         let name = format!("{}-{version}{SUFFIX}", stamp(begun));
@@ -196,6 +202,12 @@ fn create_new(folder: &Path, version: &str, begun: SystemTime) -> io::Result<(Fi
         }
     }
     Err(taken)
+}
+
+/// The nearest time that a name can say: names have no sign, and years of four digits.
+fn within_names(at: SystemTime) -> SystemTime {
+    const LAST_DAY: Duration = Duration::from_secs(253_402_214_400);
+    at.clamp(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + LAST_DAY)
 }
 
 /// `20261130T005212.123456Z`.

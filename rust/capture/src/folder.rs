@@ -2,7 +2,7 @@
 //!
 //! Next: `endpoint`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -93,7 +93,13 @@ impl Folder {
                 Err(error) => return Err(error),
             }
         }
-        files.sort_by(|one, other| one.name.cmp(&other.name));
+        // A time that was ahead of the clock is bounded by when the file was first seen.
+        let known: HashMap<&str, SystemTime> =
+            self.files.iter().map(|file| (&*file.name, file.begun)).collect();
+        for file in &mut files {
+            file.begun = known.get(&*file.name).copied().unwrap_or(file.begun);
+        }
+        files.sort_by(|one, other| one.age_order().cmp(&other.age_order()));
         self.bytes = files.iter().map(|file| file.bytes).sum();
         self.files = files.into();
         Ok(())
@@ -121,8 +127,19 @@ impl Folder {
     /// Adds a file that is not written to any more.
     pub(crate) fn add(&mut self, file: ClosedFile) {
         self.bytes += file.bytes;
-        let place = self.files.partition_point(|other| other.name < file.name);
+        let place = self.files.partition_point(|other| other.age_order() < file.age_order());
         self.files.insert(place, file);
+    }
+
+    /// Takes files whose time is ahead of the clock as begun now: the clock was wrong, and they would never be old enough to go.
+    pub(crate) fn bound_times(&mut self, now: SystemTime) {
+        if self.files.back().is_none_or(|newest| newest.begun <= now) {
+            return;
+        }
+        for file in self.files.iter_mut().rev().take_while(|file| file.begun > now) {
+            file.begun = now;
+        }
+        self.files.make_contiguous().sort_by(|one, other| one.age_order().cmp(&other.age_order()));
     }
 
     /// Deletes the oldest file; false if there is none.

@@ -371,6 +371,31 @@ fn what_a_crash_left_open_is_closed_and_kept() {
     assert!(bench.folder("e").join("notes.txt").exists());
 }
 
+#[test]
+fn a_file_from_the_future_goes_as_if_it_was_captured_when_it_was_first_seen() {
+    let mut bench = Bench::new(u64::MAX);
+    let target = target("e", "v1", 8 * HOUR, 1 << 30);
+    bench.write(&target, 1);
+    bench.store.close(bench.now());
+    let (name, future) = (bench.names("e")[0].clone(), "20270105T000000.000000Z-v1.arrows");
+    std::fs::rename(bench.folder("e").join(name), bench.folder("e").join(future)).unwrap();
+    bench.reopen();
+    for hours in 0..12 {
+        bench.write(&target, 1);
+        assert_eq!(bench.names("e").contains(&future.to_owned()), hours < 8, "after {hours} h");
+        bench.pass(HOUR - BATCH_AGE);
+    }
+}
+
+#[test]
+fn a_clock_before_1970_costs_no_row() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.begun.wall = SystemTime::UNIX_EPOCH - 24 * HOUR;
+    bench.write(&target("e", "v1", 8 * HOUR, 1 << 30), 1);
+    assert_eq!((bench.rows("e"), bench.counters("e").failure()), (1, None));
+    assert_eq!(bench.names("e"), ["19700101T000000.000000Z-v1.arrows.open"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
