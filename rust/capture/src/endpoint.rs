@@ -45,6 +45,8 @@ pub(crate) struct EndpointStore {
     folder: Folder,
     counters: Arc<CaptureCounters>,
     streams: Vec<OpenStream>,
+    /// The revision that set the bounds last.
+    revision: u64,
     /// The rows of the batch that is being written.
     in_flight: u64,
     is_recovered: bool,
@@ -78,6 +80,7 @@ impl EndpointStore {
             folder: Folder::new(path),
             counters,
             streams: Vec::new(),
+            revision: 0,
             in_flight: 0,
             is_recovered: false,
             stopped: None,
@@ -120,7 +123,10 @@ impl EndpointStore {
         if self.is_stopped(now) {
             return self.counters.drop_rows(DropReason::Stopped, 1);
         }
-        if let Err(error) = self.folder.set_retention(retention) {
+        // A row that waited since an older revision must not bring its bounds back.
+        if row.facts.revision >= self.revision
+            && let Err(error) = self.folder.set_retention(retention)
+        {
             self.counters.drop_rows(DropReason::Failed, 1);
             return self.stop(&error, now);
         }
@@ -137,6 +143,19 @@ impl EndpointStore {
             Err(RowError::TooLarge) => self.counters.drop_rows(DropReason::TooLarge, 1),
             Err(RowError::Mismatch) => self.counters.drop_rows(DropReason::Unreadable, 1),
         }
+    }
+
+    /// Applies the bounds of a new revision to what is on the disk.
+    pub(crate) fn set_retention(&mut self, retention: Retention, revision: u64, now: Now) {
+        self.revision = revision;
+        let set = self.folder.set_retention(retention);
+        self.note_error(set, now);
+        if self.disk_bytes() > retention.max_bytes {
+            self.close_files(now);
+        }
+        let expired = self.delete_expired(now);
+        self.note_error(expired, now);
+        self.publish_sizes();
     }
 
     /// The place of the stream with this layout.

@@ -113,6 +113,13 @@ impl CaptureStore {
         }
     }
 
+    /// Applies the bounds of a new revision to the files of an endpoint. Does nothing for an endpoint without files: its first row does.
+    pub fn set_retention(&mut self, endpoint: &str, retention: Retention, revision: u64, now: Now) {
+        if let Some(store) = self.endpoints.get_mut(endpoint) {
+            guarded(store, now, |store| store.set_retention(retention, revision, now));
+        }
+    }
+
     /// Writes rows that have waited long enough, closes files that are old, deletes what is kept no longer. Called once a second or so.
     pub fn tick(&mut self, now: Now) {
         self.on_all(now, EndpointStore::tick);

@@ -300,6 +300,17 @@ fn a_run_ends_at_its_deadline_and_a_replay_when_it_is_told() {
 }
 
 #[test]
+fn new_bounds_of_a_capture_apply_without_a_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gateway, address) = serving(&folder, double, double);
+    send_all(&gateway, address, &[1.0], 1);
+    let capture = json!({"share": 10_000, "keep": 86_400_000_u64, "max_size": 1, "redact": []});
+    apply(&gateway, &json!({"revision": 4, "capture": capture}));
+    at_last("the deletion", || captured(&gateway)["disk_files"] == 0);
+    assert!(rows(&folder).is_empty());
+}
+
+#[test]
 fn capture_that_is_off_writes_nothing_and_what_was_captured_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (gateway, address) = serving(&folder, double, double);

@@ -215,6 +215,31 @@ fn a_smaller_room_deletes_what_does_not_fit() {
 }
 
 #[test]
+fn new_bounds_apply_without_a_row_and_an_older_row_does_not_bring_the_old_ones_back() {
+    let mut bench = Bench::new(u64::MAX);
+    let wide = target("e", "v1", 24 * HOUR, 1 << 20);
+    for _ in 0..10 {
+        bench.write(&wide, 20_000);
+    }
+    let now = bench.now();
+    let narrow = Retention { max_bytes: 1 << 18, ..wide.retention };
+    bench.store.set_retention("e", narrow, facts().revision + 1, now);
+    assert!(bench.rows("e") > 0 && bench.disk_bytes("e") <= 1 << 18, "{}", bench.disk_bytes("e"));
+    for _ in 0..10 {
+        bench.write(&wide, 20_000);
+        assert!(bench.disk_bytes("e") <= 1 << 18, "{}", bench.disk_bytes("e"));
+    }
+    let short = Retention { keep_ms: 1, ..narrow };
+    bench.store.close(bench.now());
+    bench.passed += Duration::from_secs(1);
+    bench.store.set_retention("e", short, facts().revision + 2, bench.now());
+    assert!(bench.names("e").is_empty());
+    // Nothing was captured of this one.
+    bench.store.set_retention("f", short, 1, bench.now());
+    assert!(!bench.folder("f").exists());
+}
+
+#[test]
 fn all_endpoints_together_stay_below_the_total() {
     let mut bench = Bench::new(1 << 20);
     for round in 0..40 {

@@ -1,8 +1,9 @@
 //! Which versions are captured, and the counters of each endpoint's capture, which outlive the revisions.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_capture::counters::DropReason;
 use headgate_capture::layout::{FileLayout, VersionIdentity};
@@ -39,13 +40,29 @@ pub struct CaptureRegistry {
     pub counters: Arc<CountersByEndpoint>,
     /// The queue to the writer.
     pub queue: Arc<CaptureQueue>,
+    /// The bounds that the writer does not know yet, by endpoint.
+    changed: Mutex<BTreeMap<String, ChangedRetention>>,
+}
+
+/// The bounds of an endpoint's files since a revision.
+pub struct ChangedRetention {
+    /// The bounds.
+    pub retention: Retention,
+    /// The revision.
+    pub revision: u64,
 }
 
 impl CaptureRegistry {
     /// The registry of a gateway.
     pub fn new(config: &Config) -> CaptureRegistry {
         let (folder, max_bytes) = (config.capture_folder.clone(), config.capture_bytes);
-        CaptureRegistry { folder, max_bytes, counters: Arc::default(), queue: Arc::default() }
+        CaptureRegistry {
+            folder,
+            max_bytes,
+            counters: Arc::default(),
+            queue: Arc::default(),
+            changed: Mutex::default(),
+        }
     }
 
     /// Whether a version may hand over requests.
@@ -72,13 +89,30 @@ impl CaptureRegistry {
             digest: version.digest.clone(),
         };
         let layout = Arc::new(FileLayout::new(identity, signature, &spec.columns, &capture.redact));
-        let retention = Retention { keep_ms: capture.keep_ms, max_bytes: capture.max_bytes };
+        let retention = retention_of(capture);
         let target = CaptureTarget { layout, retention };
         let destination = Arc::new(CaptureDestination { target, counters: self.counters.of(&spec.name) });
         let capture = VersionCapture { destination, queue: self.queue.clone() };
         // The writer looks seldom while no version is captured.
         self.queue.wake();
         Some(capture)
+    }
+
+    /// Has the writer apply the bounds of a document that is served now. One without capture leaves them as they are.
+    pub fn publish(&self, spec: &EndpointSpec) {
+        let Some(capture) = spec.capture.as_ref().filter(|_| self.folder.is_some()) else { return };
+        let changed = ChangedRetention { retention: retention_of(capture), revision: spec.revision };
+        self.changed().insert(spec.name.clone(), changed);
+        self.queue.wake();
+    }
+
+    /// The bounds that were published since the last call, for the writer.
+    pub fn take_changed(&self) -> BTreeMap<String, ChangedRetention> {
+        std::mem::take(&mut *self.changed())
+    }
+
+    fn changed(&self) -> MutexGuard<'_, BTreeMap<String, ChangedRetention>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is captured of an endpoint; `null` if nothing is and nothing was.
@@ -105,4 +139,8 @@ impl CaptureRegistry {
             "disk_bytes": counters.disk_bytes.load(Relaxed),
         })
     }
+}
+
+fn retention_of(capture: &CaptureSpec) -> Retention {
+    Retention { keep_ms: capture.keep_ms, max_bytes: capture.max_bytes }
 }

@@ -13,7 +13,7 @@ use headgate_core::error::Result;
 use headgate_engine::join_until;
 
 use crate::capture::queue::CapturedRequest;
-use crate::capture::registry::CaptureRegistry;
+use crate::capture::registry::{CaptureRegistry, ChangedRetention};
 use crate::capture::row::RowTensors;
 use crate::config::Config;
 use crate::scheduling::spawn_low_priority;
@@ -92,6 +92,9 @@ fn write(registry: &CaptureRegistry, folder: PathBuf, until: &OnceLock<Instant>)
         }
         if until.get().is_some_and(|until| *until <= Instant::now()) {
             break;
+        }
+        for (endpoint, ChangedRetention { retention, revision }) in registry.take_changed() {
+            store.set_retention(&endpoint, retention, revision, Now::read());
         }
         if next_tick <= Instant::now() {
             store.tick(Now::read());

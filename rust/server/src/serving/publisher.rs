@@ -425,6 +425,7 @@ impl PublisherCore {
         match &endpoint {
             Some((endpoint, spec)) => {
                 let live = endpoint.versions.iter().filter_map(|version| version.payload.shadow.clone());
+                self.shared.captures.publish(spec);
                 self.shared.shadows.install(spec, &live.collect::<Vec<_>>());
                 state.specs.insert(name.to_owned(), Arc::clone(spec))
             }
