@@ -5,9 +5,11 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::time::SystemTime;
 
 use headgate_core::tensor::DataType;
 
+use crate::file::ClosedFile;
 use crate::ipc::{LAYOUT_KEY, RECORD_BATCH, SCHEMA};
 use crate::layout::{FORMAT, FileLayout};
 use crate::metadata::Table;
@@ -60,6 +62,11 @@ pub enum RecordedElements {
         /// The offset of each.
         offsets: Vec<usize>,
     },
+}
+
+/// When the first row of a file came to the writer, by the file's name; `None` for another name. The row was answered a little before.
+pub fn first_row_time(path: &Path) -> Option<SystemTime> {
+    ClosedFile::found(path.file_name()?.to_str()?, 0).map(|file| file.begun)
 }
 
 fn damaged(what: &str) -> io::Error {

@@ -55,6 +55,7 @@ impl ReplayRun<'_> {
     }
 
     fn files(&self) -> Result<(), String> {
+        let mut has_row = false;
         for path in &self.plan.files.paths {
             let failed = |error: std::io::Error| format!("{}: {error}", path.display());
             let mut reader = match source::open(path) {
@@ -63,14 +64,18 @@ impl ReplayRun<'_> {
                 Err(error) => return Err(failed(error)),
             };
             while let Some(rows) = reader.next_batch().map_err(failed)? {
+                if self.is_cancelled() {
+                    return Ok(());
+                }
                 for row in rows.iter().filter(|row| self.plan.span.has(row)) {
+                    has_row = true;
                     if let Next::End = self.row(row) {
                         return Ok(());
                     }
                 }
             }
         }
-        Ok(())
+        if has_row { Ok(()) } else { Err("no captured request is within that time".to_owned()) }
     }
 
     fn is_cancelled(&self) -> bool {
