@@ -121,6 +121,11 @@ impl Rules {
         Rules { fields: fields.into(), rules: rules.into() }
     }
 
+    /// Whether a rule sends requests to the version of this index.
+    pub fn send_to(&self, version: u8) -> bool {
+        self.rules.iter().any(|rule| rule.to == version)
+    }
+
     /// The number of the first rule that matches and the index of its version.
     #[inline]
     pub fn first_match(&self, request: &impl RequestFields) -> Option<(u16, u8)> {

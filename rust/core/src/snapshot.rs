@@ -231,6 +231,14 @@ impl<V> Endpoint<V> {
         let index = self.versions.iter().position(|version| &*version.name == name)?;
         Some((index as u8, &self.versions[index]))
     }
+
+    /// Whether requests that name no version may come to the version of this index.
+    pub fn gets_requests(&self, version: u8) -> bool {
+        self.champion == version
+            || self.table.contains(&version)
+            || self.rules.send_to(version)
+            || self.fallback.to.contains(&version)
+    }
 }
 
 /// Checks a spec and compiles it. `payload` is called once for each version, in their order. The quota is left out: the server adds it,

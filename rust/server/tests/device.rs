@@ -121,6 +121,33 @@ fn a_version_on_a_device_answers_what_it_answers_on_the_processor() {
 }
 
 #[test]
+fn a_version_on_a_device_that_gets_requests_is_not_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = common::config(&json!({"capture_folder": folder.path()}));
+    let gateway = Gateway::with_devices(config, Devices::replaced_by(StandIn::new())).unwrap();
+    let (gateway, _) = common::started(gateway);
+    let version = |name: &str, digest: &str| json!({"name": name, "digest": digest, "artifact": MLP, "run": {"device": ["cuda:0"]}});
+    let spec = json!({
+        "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 20000,
+        "versions": [version("v1", "mlp"), version("v2", "other")],
+    });
+    gateway.apply(common::spec(&spec)).unwrap();
+    let mut applied = None;
+    eventually("the outcome", || {
+        applied = gateway.events().pop();
+        applied.is_some()
+    });
+    assert_eq!(applied.unwrap()["event"], "applied");
+    let refused = |request: Value| gateway.start_replay("model", request.to_string().as_bytes()).unwrap_err();
+    let device = refused(json!({"version": "v1"}));
+    assert_eq!(device.code, Code::PolicyInvalid);
+    assert!(device.message.contains("\"v1\" computes on cuda:0 and gets requests"), "{device}");
+    // The other one gets none; it only has nothing to replay.
+    let nothing = refused(json!({"version": "v2"}));
+    assert!(nothing.message.contains("is captured"), "{nothing}");
+}
+
+#[test]
 fn requests_without_rows_leave_nothing_in_flight() {
     for buckets in [json!([]), json!([1, 4, 8])] {
         let (gateway, address, _) = on_device();

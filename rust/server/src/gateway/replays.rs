@@ -28,8 +28,8 @@ impl Gateway {
         };
         let begun =
             self.shared.replays.start(folder, &live, (&request, runnable), self.shared.shadows.budget())?;
-        // A version may have gone since the snapshot was read.
-        self.shared.cancel_removed_replays(endpoint);
+        // The endpoint may have changed since the snapshot was read.
+        self.shared.cancel_outdated_replays(endpoint);
         Ok(begun)
     }
 

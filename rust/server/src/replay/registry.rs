@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::replay::report::report;
 use crate::replay::run::ReplayRun;
 use crate::replay::source::{RecordedFiles, Span};
-use crate::replay::state::{FloorPlan, ReplayEnd, ReplayPlan, ReplayState};
+use crate::replay::state::{FloorPlan, ReplayEnd, ReplayPlan, ReplayState, ReplaySummary};
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::pairing::{OutputRules, Pairing};
 
@@ -170,15 +170,13 @@ impl ReplayRegistry {
         Ok(report(&replay))
     }
 
-    /// Ends the replays of an endpoint that run a version which the endpoint, as it is served now, has no longer: they hold its model.
-    pub fn cancel_removed<V>(&self, name: &str, served: Option<&Endpoint<V>>) {
-        let versions = served.map_or(&[][..], |endpoint| &endpoint.versions);
-        let is_gone = |run: &&VersionIdentity| versions.iter().all(|version| *version.digest != run.digest);
+    /// Ends the replays of an endpoint that may not go on with what is served of it now: they run a version that is gone, and hold its
+    /// model; or one on a device that gets requests now.
+    pub fn cancel_outdated<V>(&self, name: &str, served: Option<&Endpoint<V>>) {
         for replay in self.of(name) {
-            if let Some(VersionIdentity { version, digest, .. }) = replay.summary.versions().find(is_gone) {
-                // Set once: the first version that went is the reason.
-                let _ =
-                    replay.cancel_reason.set(format!("version {version:?} ({digest}) is no longer served"));
+            if let Some(reason) = reason_to_end(&replay.summary, served) {
+                // Set once: the first reason stays.
+                let _ = replay.cancel_reason.set(reason);
                 replay.cancelled.store(true, Relaxed);
             }
         }
@@ -214,6 +212,29 @@ impl ReplayState {
     }
 }
 
+fn reason_to_end<V>(summary: &ReplaySummary, served: Option<&Endpoint<V>>) -> Option<String> {
+    let versions = served.map_or(&[][..], |endpoint| &endpoint.versions);
+    let is_gone = |run: &&VersionIdentity| versions.iter().all(|version| *version.digest != run.digest);
+    if let Some(VersionIdentity { version, digest, .. }) = summary.versions().find(is_gone) {
+        return Some(format!("version {version:?} ({digest}) is no longer served"));
+    }
+    served.and_then(|endpoint| device_conflict(endpoint, &summary.version, summary.device))
+}
+
+/// Why a version is not replayed where it computes: a run takes the session of a device, and a replay, which has the lowest priority, would
+/// hold it while requests wait.
+fn device_conflict<V>(endpoint: &Endpoint<V>, run: &VersionIdentity, device: Device) -> Option<String> {
+    let is_run = |index: &usize| *endpoint.versions[*index].digest == *run.digest;
+    let gets_requests =
+        (0..endpoint.versions.len()).filter(is_run).any(|index| endpoint.gets_requests(index as u8));
+    (device != Device::Cpu && gets_requests).then(|| {
+        let name = &run.version;
+        format!(
+            "version {name:?} computes on {device} and gets requests, which a replay of it would hold up; replay a version without a weight, a rule and a place in the fallback"
+        )
+    })
+}
+
 fn plan<V>(
     folder: &Path,
     endpoint: &Endpoint<V>,
@@ -236,6 +257,9 @@ fn plan<V>(
             "version {name:?} is out of memory, and is not fetched for a replay; a request to it brings it back"
         );
         return Err(Error::new(Code::ModelNotReady, words));
+    }
+    if let Some(conflict) = device_conflict(endpoint, &version, model.device()) {
+        return Err(Error::new(Code::PolicyInvalid, conflict));
     }
     let champion = &endpoint.versions[usize::from(endpoint.champion)].name;
     let (against, RunnableVersion { model: asked, run_threads: asked_threads }) =

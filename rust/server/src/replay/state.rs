@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use headgate_capture::layout::VersionIdentity;
 use headgate_core::histogram::Histogram;
+use headgate_core::spec::Device;
 use headgate_engine::{Model, RunCounters};
 
 use crate::replay::source::{RecordedFiles, Span};
@@ -71,6 +72,8 @@ pub struct ReplayState {
 pub struct ReplaySummary {
     /// The version that was asked.
     pub version: VersionIdentity,
+    /// Where it computes.
+    pub device: Device,
     /// The version that answered.
     pub against: VersionIdentity,
     /// The span of time.
@@ -131,6 +134,7 @@ impl ReplayState {
         let labels = plan.pairing.outputs.iter().map(|output| (output.name.clone(), output.labels.clone()));
         let summary = ReplaySummary {
             version: plan.version.clone(),
+            device: plan.model.device(),
             against: plan.against.clone(),
             span: plan.span,
             max_requests: plan.max_requests,

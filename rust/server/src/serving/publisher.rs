@@ -261,7 +261,7 @@ impl ModelRepository for Publisher {
         let spec = spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint without a spec"))?;
         self.inner.shared.store(present.with_unloaded(&spec));
         self.inner.shared.shadows.pause(name);
-        self.inner.shared.cancel_removed_replays(name);
+        self.inner.shared.cancel_outdated_replays(name);
         state.retired.push(endpoint);
         drop(state);
         self.inner.cancel_superseded(name);
@@ -438,7 +438,7 @@ impl PublisherCore {
         let next = present.with_endpoint(name, endpoint.map(|(endpoint, _)| endpoint));
         let generation = next.generation;
         self.shared.store(next);
-        self.shared.cancel_removed_replays(name);
+        self.shared.cancel_outdated_replays(name);
         state.retired.extend(present.endpoints.get(name).cloned());
         drop(state);
         self.cancel_superseded(name);

@@ -139,10 +139,10 @@ impl Shared {
         self.notify_changed();
     }
 
-    /// Ends the replays of an endpoint that run a version which is no longer served.
-    pub fn cancel_removed_replays(&self, endpoint: &str) {
+    /// Ends the replays of an endpoint that may not go on with what is served of it now.
+    pub fn cancel_outdated_replays(&self, endpoint: &str) {
         let snapshot = self.snapshot.load();
-        self.replays.cancel_removed(endpoint, snapshot.endpoints.get(endpoint).map(|served| &**served));
+        self.replays.cancel_outdated(endpoint, snapshot.endpoints.get(endpoint).map(|served| &**served));
     }
 
     /// Wakes the tasks that wait for a change of readiness or of the snapshot.
