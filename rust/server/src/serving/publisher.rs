@@ -259,9 +259,8 @@ impl ModelRepository for Publisher {
         let endpoint = present.endpoint(name)?.clone();
         let spec = state.specs.get(name).cloned();
         let spec = spec.ok_or_else(|| Error::new(Code::Internal, "an endpoint without a spec"))?;
-        self.inner.shared.store(present.with_unloaded(&spec));
+        self.inner.shared.store_endpoint(name, present.with_unloaded(&spec));
         self.inner.shared.shadows.pause(name);
-        self.inner.shared.cancel_outdated_replays(name);
         state.retired.push(endpoint);
         drop(state);
         self.inner.cancel_superseded(name);
@@ -425,8 +424,7 @@ impl PublisherCore {
         match &endpoint {
             Some((endpoint, spec)) => {
                 let live = endpoint.versions.iter().filter_map(|version| version.payload.shadow.clone());
-                self.shared.captures.publish(spec);
-                self.shared.shadows.install(spec, &live.collect::<Vec<_>>());
+                self.shared.install_copies(spec, &live.collect::<Vec<_>>());
                 state.specs.insert(name.to_owned(), Arc::clone(spec))
             }
             None => {
@@ -437,8 +435,7 @@ impl PublisherCore {
         let present = self.shared.snapshot.load_full();
         let next = present.with_endpoint(name, endpoint.map(|(endpoint, _)| endpoint));
         let generation = next.generation;
-        self.shared.store(next);
-        self.shared.cancel_outdated_replays(name);
+        self.shared.store_endpoint(name, next);
         state.retired.extend(present.endpoints.get(name).cloned());
         drop(state);
         self.cancel_superseded(name);

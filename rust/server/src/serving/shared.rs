@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::snapshot::{Endpoint, Snapshot};
+use headgate_core::spec::EndpointSpec;
 use headgate_engine::{Engine, WorkerPool};
 use tokio::sync::watch;
 
@@ -21,6 +22,7 @@ use crate::serving::trial::TrialClock;
 use crate::serving::trial_registry::TrialRegistry;
 use crate::serving::version::VersionState;
 use crate::serving::watchdog::Heartbeat;
+use crate::shadow::live_shadow::LiveShadow;
 use crate::shadow::registry::ShadowRegistry;
 
 /// Holds the snapshot that is served, which is replaced as a whole.
@@ -137,6 +139,18 @@ impl Shared {
     pub fn store(&self, next: Snapshot<VersionState>) {
         self.snapshot.store(Arc::new(next));
         self.notify_changed();
+    }
+
+    /// As [`Shared::store`] after a change of one endpoint, and ends its replays that may not go on.
+    pub fn store_endpoint(&self, name: &str, next: Snapshot<VersionState>) {
+        self.store(next);
+        self.cancel_outdated_replays(name);
+    }
+
+    /// Has shadows and the capture follow a spec that is served now.
+    pub fn install_copies(&self, spec: &EndpointSpec, shadows: &[Arc<LiveShadow>]) {
+        self.captures.publish(spec);
+        self.shadows.install(spec, shadows);
     }
 
     /// Ends the replays of an endpoint that may not go on with what is served of it now.
