@@ -29,6 +29,7 @@ from headgate.store.models import (
 from headgate.store.retention import RetentionLimits
 from headgate.store.revisions import StartRecord
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
+from headgate.store.trials import TrialKey
 
 __all__ = [
     "APPLIED_FILE",
@@ -53,6 +54,7 @@ __all__ = [
     "StartRecord",
     "Store",
     "TokenRecord",
+    "TrialKey",
     "TrialRecord",
     "is_whole",
     "json_text",

@@ -47,6 +47,7 @@ from headgate.store.retention import (
 from headgate.store.revisions import StartRecord
 from headgate.store.tokens import StoreTokens
 from headgate.store.transactions import Transactions, Write
+from headgate.store.trials import TrialKey
 
 _log = logging.getLogger(__name__)
 
@@ -373,10 +374,15 @@ class Store:
         with self.transactions.write() as write:
             trials.put(write, records)
 
-    def unfinished_trials(self) -> list[TrialRecord]:
-        """The trials that had not ended when they were last written."""
+    def unfinished_trials(self) -> list[TrialKey]:
+        """The trials that had not ended when they were last written. They are read one by one, because a row may be damaged."""
         with self.transactions.read() as session:
             return trials.unfinished(session)
+
+    def trial(self, key: TrialKey) -> TrialRecord | None:
+        """One trial as it was last written."""
+        with self.transactions.read() as session:
+            return session.get(TrialRecord, key)
 
     # === retention ===
 

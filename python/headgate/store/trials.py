@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from headgate.store.models import TrialRecord
 from headgate.store.transactions import Write
 
+TrialKey = tuple[str, int]
+"""Endpoint, and when the trial began in milliseconds."""
 KEPT = 5
 """The newest trials of an endpoint that stay."""
 
@@ -51,7 +53,8 @@ def _shorten(session: Session, endpoint: str, newest: Sequence[int]) -> None:
         session.execute(delete(TrialRecord).where(*old).execution_options(synchronize_session=False))
 
 
-def unfinished(session: Session) -> list[TrialRecord]:
+def unfinished(session: Session) -> list[TrialKey]:
     """The trials that had not ended when they were last written."""
-    query = select(TrialRecord).where(TrialRecord.ended.is_(None))
-    return list(session.scalars(query.order_by(TrialRecord.endpoint, TrialRecord.begun)))
+    query = select(TrialRecord.endpoint, TrialRecord.begun).where(TrialRecord.ended.is_(None))
+    found = session.execute(query.order_by(TrialRecord.endpoint, TrialRecord.begun))
+    return [(endpoint, begun) for endpoint, begun in found]

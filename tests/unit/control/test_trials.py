@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text as sql
 
 from headgate.control.reads.trials import running, trials
 from headgate.control.writes.trials import TrialWriter
 from headgate.errors import StorageFailed
-from headgate.store import TrialRecord
+from headgate.store import Store, TrialRecord
 from unit.control_harness import Gate, document, gateway, run
 
 SHARED = "{champion: v1, weights: {v2: 10%}, sticky: header.x-user-id}"
@@ -27,7 +28,9 @@ def grow(gate: Gate, changes: int, ended: int | None = None) -> None:
 
 
 def stored(gate: Gate) -> list[bytes]:
-    return [zlib.decompress(one.ledger) for one in gate.control._context.store.unfinished_trials()]
+    store = gate.control._context.store
+    found = [store.trial(key) for key in store.unfinished_trials()]
+    return [zlib.decompress(one.ledger) for one in found if one is not None]
 
 
 def test_a_trial_is_written_when_it_changed_and_once_a_minute(
@@ -96,14 +99,18 @@ def test_a_start_gives_back_what_had_not_ended_and_a_stop_writes_it(tmp_path: Pa
     run(body)
 
 
-@pytest.mark.parametrize("ledger", [b"no zlib", zlib.compress(b"damaged")])
-def test_a_trial_that_cannot_be_read_begins_anew(tmp_path: Path, ledger: bytes) -> None:
+@pytest.mark.parametrize("ledger", [b"no zlib", zlib.compress(b"damaged"), "text", 7, 1.5])
+def test_a_trial_that_cannot_be_read_begins_anew(tmp_path: Path, ledger: Any) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:
             context = gate.control._context
             units = zlib.compress(b"units")
             now = context.now()
-            context.store.put_trials([TrialRecord("a", 1, None, now, ledger, units)])
+            context.store.put_trials([TrialRecord("a", 1, None, now, b"", units)])
+            with context.store.transactions.write() as write:
+                write.session.execute(
+                    sql("UPDATE trials SET ledger = :ledger WHERE endpoint = 'a'"), {"ledger": ledger}
+                )
             context.store.put_trials([TrialRecord("b", 1, None, now, zlib.compress(b"whole"), units)])
         async with gateway(tmp_path) as gate:
             assert gate.native.restored == [("b", b"whole", b"units")]
@@ -150,3 +157,20 @@ def test_only_a_trial_that_is_on_is_running() -> None:
     assert of(None) is None
     assert of(told(ended_ms=5)) is None
     assert of(told()) is not None
+
+
+def test_a_table_of_trials_that_cannot_be_read_keeps_no_gateway_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_store: Store) -> None:
+        raise TypeError("string argument without an encoding")
+
+    async def body() -> None:
+        monkeypatch.setattr(Store, "unfinished_trials", fail)
+        async with gateway(tmp_path) as gate:
+            [alarm] = [
+                one for one in gate.store.newest_events(0, limit=9, endpoint=None) if one.type == "alarm"
+            ]
+            assert "no trial is known any more: TypeError" in alarm.data["message"]
+
+    run(body)

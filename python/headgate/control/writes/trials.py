@@ -15,7 +15,7 @@ from typing import Any
 from headgate.background import Background
 from headgate.control.writes.context import Context
 from headgate.errors import HeadgateError
-from headgate.store import TrialRecord, stamp
+from headgate.store import TrialKey, TrialRecord, stamp
 
 _log = logging.getLogger(__name__)
 _WRITE_SECONDS = 10.0
@@ -24,9 +24,6 @@ _LEVEL = 1
 _QUIET_SECONDS = 60.0
 """A trial without a change is written as often, so that a gap begins when it really did."""
 
-_Key = tuple[str, int]
-"""Endpoint, and when the trial began in milliseconds."""
-
 
 class TrialWriter:
     """Writes the trials that changed. Belongs to one event loop."""
@@ -34,7 +31,7 @@ class TrialWriter:
     def __init__(self, context: Context) -> None:
         """The context holds store and data plane."""
         self._context = context
-        self._written: dict[_Key, tuple[int, float]] = {}
+        self._written: dict[TrialKey, tuple[int, float]] = {}
         """For each trial the change that was written last, and when."""
 
     def start(self, background: Background) -> None:
@@ -45,18 +42,23 @@ class TrialWriter:
         """Gives the trials back that were not over. Call it before endpoints are served. What cannot be read begins anew."""
         try:
             await self._context.io(self._restore)
-        except HeadgateError as error:
-            await self._context.alarm(None, None, f"no trial is known any more: {error.message}")
+        except Exception as error:
+            why = error.message if isinstance(error, HeadgateError) else repr(error)
+            await self._context.alarm(None, None, f"no trial is known any more: {why}")
 
     def _restore(self) -> None:
-        for record in self._context.store.unfinished_trials():
+        for key in self._context.store.unfinished_trials():
             try:
-                ledger, units = zlib.decompress(record.ledger), zlib.decompress(record.units)
-                self._context.plane.restore_trial(record.endpoint, ledger, units)
-            except (HeadgateError, zlib.error) as error:
-                _log.error(
-                    "%s: its trial begins anew, what was counted cannot be read: %s", record.endpoint, error
-                )
+                self._restore_one(key)
+            except Exception as error:
+                # A damaged row may hold any type, and a gateway that does not start costs more than counts.
+                _log.error("%s: its trial begins anew, what was counted cannot be read: %s", key[0], error)
+
+    def _restore_one(self, key: TrialKey) -> None:
+        record = self._context.store.trial(key)
+        if record is not None:
+            ledger, units = zlib.decompress(record.ledger), zlib.decompress(record.units)
+            self._context.plane.restore_trial(record.endpoint, ledger, units)
 
     async def write(self) -> None:
         """Writes the trials that changed since the last time, in one transaction."""
@@ -73,11 +75,11 @@ class TrialWriter:
         self._written = {key: was for key, was in self._written.items() if key in listed}
         self._written |= {key: (one["changes"], now.timestamp()) for key, one in changed.items()}
 
-    def _is_due(self, key: _Key, one: Mapping[str, Any], now: float) -> bool:
+    def _is_due(self, key: TrialKey, one: Mapping[str, Any], now: float) -> bool:
         changes, when = self._written.get(key, (0, 0.0))
         return one["changes"] != changes or (one["ended_ms"] is None and now - when >= _QUIET_SECONDS)
 
-    def _record(self, key: _Key, one: Mapping[str, Any]) -> TrialRecord | None:
+    def _record(self, key: TrialKey, one: Mapping[str, Any]) -> TrialRecord | None:
         endpoint, begun = key
         stored = self._context.plane.stored_trial(endpoint, begun)
         if stored is None:
