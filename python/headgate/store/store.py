@@ -369,10 +369,10 @@ class Store:
 
     # === trials ===
 
-    def put_trials(self, records: Sequence[TrialRecord]) -> None:
-        """Replaces the states of these trials, and forgets the oldest of their endpoints."""
+    def put_trials(self, records: Sequence[TrialRecord], live: Collection[TrialKey] = ()) -> None:
+        """Replaces the states of these trials, and forgets the oldest of their endpoints; ``live`` go on and stay whole."""
         with self.transactions.write() as write:
-            trials.put(write, records)
+            trials.put(write, records, live)
 
     def unfinished_trials(self) -> list[TrialKey]:
         """The trials that had not ended when they were last written. They are read one by one, because a row may be damaged."""

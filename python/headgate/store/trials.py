@@ -5,9 +5,10 @@ Not here: what the bytes say (the data plane's ledger), when they are written (`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
 from headgate.store.models import TrialRecord
@@ -19,38 +20,49 @@ KEPT = 5
 """The newest trials of an endpoint that stay."""
 
 
-def put(write: Write, records: Sequence[TrialRecord]) -> None:
-    """Replaces the states of these trials. Of each endpoint the newest trials stay; of all but the newest the units go, because
-    nothing is counted in them any more.
+def put(write: Write, records: Sequence[TrialRecord], live: Collection[TrialKey] = ()) -> None:
+    """Replaces the states of these trials. Of each endpoint the newest trials stay; the units of what has ended go, because nothing
+    is counted in them any more.
+
+    ``live`` are the trials that go on in memory, whether or not they are among ``records``: they stay whole. When a trial began is
+    the time of a wall clock, which may have been set back, so that the trial that goes on is not always the one that began last.
     """
     session = write.session
     for record in records:
         same = (TrialRecord.endpoint == record.endpoint, TrialRecord.begun == record.begun)
         session.execute(delete(TrialRecord).where(*same).execution_options(synchronize_session=False))
-        write.add(record)
+        write.add(record if record.ended is None else replace(record, units=b""))
+    going_on = {*live, *((record.endpoint, record.begun) for record in records if record.ended is None)}
     for endpoint in {record.endpoint for record in records}:
         of_endpoint = select(TrialRecord.begun).where(TrialRecord.endpoint == endpoint)
-        newest = list(session.scalars(of_endpoint.order_by(TrialRecord.begun.desc())))
-        if len(newest) > 1:
-            _shorten(session, endpoint, newest)
+        begun = sorted(
+            session.scalars(of_endpoint), key=lambda one: ((endpoint, one) in going_on, one), reverse=True
+        )
+        whole = max(sum((endpoint, one) in going_on for one in begun), 1)
+        _shorten(session, endpoint, begun, whole)
 
 
-def _shorten(session: Session, endpoint: str, newest: Sequence[int]) -> None:
-    older = (TrialRecord.endpoint == endpoint, TrialRecord.begun < newest[0])
+def _shorten(session: Session, endpoint: str, begun: Sequence[int], whole: int) -> None:
+    """``begun`` names the trials of the endpoint, those that go on first, then the newest ones; the first ``whole`` stay as they are."""
+    of_endpoint, older = TrialRecord.endpoint == endpoint, begun[whole:]
     # One that a stop left unfinished, and whose endpoint is served otherwise now, ended when the next one began.
+    ended = case((TrialRecord.begun > begun[0], TrialRecord.begun), else_=begun[0])
     for values, where in (
-        ({"ended": newest[0]}, TrialRecord.ended.is_(None)),
+        ({"ended": ended}, TrialRecord.ended.is_(None)),
         ({"units": b""}, TrialRecord.units != b""),
     ):
         session.execute(
             update(TrialRecord)
-            .where(*older, where)
+            .where(of_endpoint, TrialRecord.begun.in_(older), where)
             .values(values)
             .execution_options(synchronize_session=False)
         )
-    if len(newest) > KEPT:
-        old = (TrialRecord.endpoint == endpoint, TrialRecord.begun < newest[KEPT - 1])
-        session.execute(delete(TrialRecord).where(*old).execution_options(synchronize_session=False))
+    old = begun[max(KEPT, whole) :]
+    session.execute(
+        delete(TrialRecord)
+        .where(of_endpoint, TrialRecord.begun.in_(old))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def unfinished(session: Session) -> list[TrialKey]:

@@ -44,7 +44,7 @@ def test_a_trial_is_written_when_it_changed_and_once_a_minute(
             writes: list[int] = []
             put = store.put_trials
             monkeypatch.setattr(
-                store, "put_trials", lambda records: (writes.append(len(records)), put(records))
+                store, "put_trials", lambda records, live: (writes.append(len(records)), put(records, live))
             )
             grow(gate, 1)
             await writer.write()
@@ -75,7 +75,7 @@ def test_what_could_not_be_written_is_written_the_next_time(
             writer, store = TrialWriter(gate.control._context), gate.control._context.store
             grow(gate, 1)
 
-            def fail(_records: object) -> None:
+            def fail(_records: object, _live: object) -> None:
                 raise StorageFailed("the disk is full")
 
             with monkeypatch.context() as broken:

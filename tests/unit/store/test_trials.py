@@ -41,3 +41,23 @@ def test_the_newest_trials_of_an_endpoint_stay_and_only_one_has_units(store: Sto
     # Each ended when the next one began, for what a stop left unfinished.
     assert [found["digits", begun].ended for begun in newest] == [*range(5, KEPT + 4), None]
     assert [found["digits", begun].units for begun in newest] == [b""] * (KEPT - 1) + [b"units"]
+
+
+def test_a_trial_that_goes_on_stays_whole_although_the_clock_was_set_back(store: Store) -> None:
+    store.put_trials([record(begun, ended=begun + 50) for begun in range(100, 100 + KEPT)])
+    store.put_trials([record(200)])
+    # The clock is an hour behind now; the one that a stop left open ends when it began, at the earliest.
+    store.put_trials([record(3)])
+    assert store.unfinished_trials() == [("digits", 3)]
+    found = rows(store)
+    assert (found["digits", 3].units, found["digits", 200].ended) == (b"units", 200)
+    assert len(found) == KEPT
+    # A late count of an ended one is written alone.
+    store.put_trials([record(200, ended=200)], live={("digits", 3)})
+    assert store.unfinished_trials() == [("digits", 3)]
+    assert rows(store)["digits", 3].units == b"units"
+
+
+def test_what_has_ended_has_no_units(store: Store) -> None:
+    store.put_trials([record(1, ended=2)])
+    assert rows(store)["digits", 1].units == b""

@@ -70,7 +70,8 @@ class TrialWriter:
         changed = {key: one for key, one in listed.items() if self._is_due(key, one, now.timestamp())}
         records = [record for key, one in changed.items() if (record := self._record(key, one)) is not None]
         if records:
-            self._context.store.put_trials(records)
+            live = {key for key, one in listed.items() if one["ended_ms"] is None}
+            self._context.store.put_trials(records, live)
         # Only once it is on disk: a failed write is made again.
         self._written = {key: was for key, was in self._written.items() if key in listed}
         self._written |= {key: (one["changes"], now.timestamp()) for key, one in changed.items()}
