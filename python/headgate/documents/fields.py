@@ -9,6 +9,7 @@ import datetime
 import itertools
 import math
 import re
+import sys
 from typing import Annotated, Any
 
 from pydantic import (
@@ -109,7 +110,12 @@ def _tolerance(value: Any) -> dict[str, float]:
         raise ValueError(f'must be a number or a share such as "1%", not {describe(value)}')
     if not 0 <= value < math.inf:
         raise ValueError(f"must be a number of 0 or more, not {describe(value)}")
-    return {"absolute": float(value)}
+    try:
+        return {"absolute": float(value)}
+    except OverflowError:
+        raise ValueError(
+            f"must be a number of at most {sys.float_info.max:g}, and this one has more digits"
+        ) from None
 
 
 def _written_tolerance(tolerance: dict[str, float]) -> float | str:

@@ -102,6 +102,12 @@ def test_a_replay_that_fails_is_a_problem_of_its_operation(tmp_path: Path) -> No
         ({"version": "v2", "compare": {"y": "lable"}}, "must be exact, label"),
         ({"version": "v2", "compare": {"y": {}}}, "y has nothing"),
         ({"version": "v2", "compare": {"y": {"label": True, "top": 3}}}, "y has label and top"),
+        (
+            {"version": "v2", "compare": {"y": {"within": int("9" * 400)}}},
+            "must be a number of at most 1.79769e+308",
+        ),
+        ({"version": "v2", "compare": {"y": {"threshold": int("9" * 400)}}}, "y.threshold"),
+        ({"version": "v2", "compare": {"y": {"top": int("9" * 400)}}}, "y.top"),
         ({"version": "v2", "rows": 3}, "rows"),
     ],
 )
