@@ -11,8 +11,9 @@ import click
 from headgate.cli import completion
 from headgate.cli import session as cli
 from headgate.cli.client import problem_error
-from headgate.cli.exits import EXIT_TRY_AGAIN, fail
+from headgate.cli.exits import EXIT_NO, EXIT_TRY_AGAIN, fail
 from headgate.cli.output import Lines, Table, words
+from headgate.cli.replay_view import REPLAY, replay_view, was_cancelled
 from headgate.cli.session import Session
 
 _PAGE = 1000
@@ -73,8 +74,8 @@ def audit(session: Session, endpoint: str | None, limit: int, before: int | None
 def operations(session: Session, operation_id: str | None, wait: bool, timeout: float, limit: int) -> None:
     """List changes that outlived their requests, or show one, or wait for its end.
 
-    With an ID it exits as the change would have: 0 when it is done, the code of its error when it failed, 3 while it runs and
-    --wait was over.
+    With an ID it exits as the change would have: 0 when it is done, the code of its error when it failed, 1 for a replay that was
+    cancelled, 3 while it runs and --wait was over.
 
     \b
     Example:
@@ -92,6 +93,8 @@ def operations(session: Session, operation_id: str | None, wait: bool, timeout: 
     session.show(found, _operation, lambda data: [data["id"]])
     if found["status"] == "failed":
         fail(problem_error(found["problem"]))
+    if found["kind"] == REPLAY and was_cancelled(found["result"]):
+        sys.exit(EXIT_NO)
     if wait and found["status"] == "running":
         sys.exit(EXIT_TRY_AGAIN)
 
@@ -167,8 +170,10 @@ def _operation(one: dict[str, Any]) -> Lines:
     lines = [
         f"{one['id']}  {one['kind']} of {one['endpoint']}: {one['status']} (since {one['started']}{until})"
     ]
-    if one["result"] is not None:
-        lines.append(
-            f"  {one['result']['message'] or one['result']['status']} (revision {one['result']['revision'] or 'not on disk yet'})"
-        )
-    return lines
+    result = one["result"]
+    if result is None:
+        return lines
+    if one["kind"] == REPLAY:
+        return [*lines, *replay_view(result)]
+    message, revision = result["message"] or result["status"], result["revision"] or "not on disk yet"
+    return [*lines, f"  {message} (revision {revision})"]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from headgate.cli.output import Lines, Table
 from headgate.cli.text import durations
+
+REPLAY = "replay"
+"""The kind of an operation whose result is the report of a replay."""
+
+
+def was_cancelled(report: Mapping[str, Any] | None) -> bool:
+    """Whether somebody ended the replay of this report before its end."""
+    return report is not None and report["state"] == "cancelled"
 
 
 def replay_view(one: dict[str, Any]) -> Lines:

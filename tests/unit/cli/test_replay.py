@@ -112,3 +112,13 @@ def test_without_pairs_nothing_is_known() -> None:
     shown = call(admin(result=report), "replay", "digits", "v8").stdout
     assert "disagreement: unknown of 0 pairs" in shown
     assert "noise floor: none: the version that answered computes on a device" in shown
+
+
+@pytest.mark.parametrize(("state", "code"), [("done", 0), ("cancelled", 1)])
+def test_the_operation_of_a_replay_that_has_ended_shows_its_report(state: str, code: int) -> None:
+    times = {"started": "2027-03-01T03:12:04Z", "finished": "2027-03-01T03:13:04Z"}
+    result = call(admin(**times, result=REPORT | {"state": state}), "operations", "ab12")
+    assert result.exit_code == code, result.output
+    first, second = result.stdout.splitlines()[:2]
+    assert first.startswith("ab12  replay of digits: done (since ")
+    assert second == f"replay 4 of digits: v8 against what v7 answered: {state}"
