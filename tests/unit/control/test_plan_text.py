@@ -321,3 +321,25 @@ def test_what_is_blocked_when_an_endpoint_is_deleted_does_not_come_back(tmp_path
             assert gate.live()[0] == "v7"
 
     run(body)
+
+
+def test_a_defect_in_the_words_of_a_plan_fails_no_emergency_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> str:
+        raise KeyError("words")
+
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial())
+            monkeypatch.setattr("headgate.control.domain.plan.plan_text", fail)
+            with pytest.raises(KeyError):
+                await gate.control.unfreeze("digits", call=DRY)
+            for work in (gate.control.abort, gate.control.freeze, gate.control.rollback):
+                done = await work("digits", call=Call("ann"))
+                assert done["plan"]["text"].startswith("The plan could not be made because of a defect")
+            assert gate.live() == ("v7", [], "")
+            await gate.control.block("digits", "v8", call=Call("ann"))
+            assert "the plan of rollback could not be made" in caplog.text
+
+    run(body)

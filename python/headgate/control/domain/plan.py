@@ -51,6 +51,31 @@ def make_plan(step: Step) -> Plan:
     return plan
 
 
+def bare_plan(step: Step) -> Plan:
+    """The plan of a change whose own could not be made: what moves, and no more."""
+    before, after = step.before, step.after
+    moved = slots_moved(before, after)
+    return Plan(
+        endpoint=step.endpoint,
+        base_revision=None if before is None else before.n,
+        revision=step.n,
+        changes=_differs(before, after),
+        text="The plan could not be made because of a defect of Headgate, which the gateway's log tells. The change does not need it.",
+        champion=_champion(before, after),
+        moves=moved,
+        share_of_keys=format_weight(sum(moved.values())),
+        share_of_requests=None,
+        rollback_to=None,
+        load=[],
+        unload=[],
+        needs={},
+        block=list(step.blocks),
+        notes=list(step.notes),
+        undo=[],
+        diff="",
+    )
+
+
 def _share_of_requests(step: Step, moved: Mapping[str, int]) -> str | None:
     """The share of the newest requests that these moves stand for."""
     if step.before is None:

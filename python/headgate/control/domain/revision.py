@@ -25,6 +25,10 @@ Kind = Literal[
 ]
 
 
+EMERGENCIES: frozenset[Kind] = frozenset({"rollback", "abort", "block", "freeze"})
+"""Calls that are carried out whatever else fails."""
+
+
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headgate.control.domain import copies, merge, traffic
 from headgate.control.domain.copies import Switches
-from headgate.control.domain.revision import DocumentIdentity, Kind, Revision
+from headgate.control.domain.revision import EMERGENCIES, DocumentIdentity, Kind, Revision
 from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import Change, KnownVersions, Stamp
 from headgate.control.writes.context import Context
@@ -19,8 +19,6 @@ from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.transition import Decide, Decision
 from headgate.errors import Conflict, ModelNotReady, VersionNotFound
 from headgate.store import seconds
-
-_EMERGENCIES = frozenset({"rollback", "abort", "block", "freeze"})
 
 
 @dataclass(frozen=True)
@@ -235,7 +233,7 @@ def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision)
     written = {} if before is None or kind != "apply" else before.spec.versions
     named = [] if kind != "apply" else after.spec.versions.items()
     # An emergency call does not try again what has just failed, unless nothing else is there.
-    retried = gains if kind in _EMERGENCIES and state.loaded else gains | {champion}
+    retried = gains if kind in EMERGENCIES and state.loaded else gains | {champion}
     return Decision(
         kind,
         change.message,

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.copies import routing_summary
-from headgate.control.domain.plan import live_view, make_plan, slots_moved
+from headgate.control.domain.plan import bare_plan, live_view, make_plan, slots_moved
 from headgate.control.domain.results import Plan, Result
-from headgate.control.domain.revision import Kind, Revision
+from headgate.control.domain.revision import EMERGENCIES, Kind, Revision
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.spec import answering
 from headgate.control.domain.step import Step
@@ -118,9 +118,20 @@ def prepare(context: Context, state: EndpointState, call: Call, decision: Decisi
     plan_after = None if decision.after is None else revision
     if decision.status != "applied" and before is not None:
         plan_after = wanted
-    plan = make_plan(_step(context, state, decision, plan_after))
+    plan = _plan(_step(context, state, decision, plan_after))
     omitted = {version: why for version, why in state.omitted.items() if version not in decision.retried}
     return Transition(state, call, decision, before, revision, proposal(revision), plan, omitted)
+
+
+def _plan(step: Step) -> Plan:
+    """The plan. An emergency call is carried out although there is none."""
+    try:
+        return make_plan(step)
+    except Exception:
+        if step.kind not in EMERGENCIES:
+            raise
+        _log.exception("%s: the plan of %s could not be made", step.endpoint, step.kind)
+        return bare_plan(step)
 
 
 def _step(context: Context, state: EndpointState, decision: Decision, after: Revision | None) -> Step:
