@@ -343,3 +343,69 @@ def test_a_defect_in_the_words_of_a_plan_fails_no_emergency_call(
             assert "the plan of rollback could not be made" in caplog.text
 
     run(body)
+
+
+RULED = (
+    ', rules: [{when: {header.x-tester: "1"}, to: v9}], fallback: {to: [v9]}, shadow: [{to: v9, share: 10%}]'
+)
+
+
+async def without_v9(gate: Gate) -> None:
+    """The trial, with v9 left out since its load failed."""
+    await gate.apply(trial(RULED, "v7 v8 v9"))
+    state = gate.control._endpoints["digits"]
+    state.omitted["v9"] = "it is damaged"
+    state.loaded -= {"v9"}
+
+
+def test_what_stays_out_is_neither_loaded_nor_tried_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await without_v9(gate)
+            already = await gate.control.patch_traffic("digits", weights={"v8": "5%"}, call=DRY)
+            assert (already["plan"]["load"], already["plan"]["needs"]) == ([], {})
+            assert already["plan"]["text"] == "Nothing changes on digits: the traffic is as asked already."
+            for work in (
+                gate.control.patch_traffic("digits", weights={"v8": "6%"}, call=DRY),
+                gate.control.rollback("digits", call=DRY),
+                gate.control.freeze("digits", call=DRY),
+            ):
+                plan = (await work)["plan"]
+                assert plan["load"] == []
+                assert "v9" not in plan["needs"]
+                assert "v9" not in plan["text"]
+
+    run(body)
+
+
+def test_what_is_tried_again_is_loaded_and_gets_its_rules_back(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await without_v9(gate)
+            again = await gate.apply(trial(RULED, "v7 v8 v9"), dry_run=True)
+            assert again["plan"]["load"] == ["v9"]
+            assert again["plan"]["text"].endswith("v9 is tried again.")
+            weighted = await gate.control.patch_traffic("digits", weights={"v9": "1%"}, call=DRY)
+            assert weighted["plan"]["load"] == ["v9"]
+            for words in (
+                "v9 is a constant and needs no session.",
+                "Rules send requests to v9.",
+                "The fallback changes from none to v9.",
+                "Shadow v9 gets copies",
+            ):
+                assert words in weighted["plan"]["text"]
+
+    run(body)
+
+
+def test_a_call_that_loads_nothing_says_so_of_every_version(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await without_v9(gate)
+            state = gate.control._endpoints["digits"]
+            state.loaded, state.broken = frozenset(), "digits does not answer: v7 is damaged"
+            aborted = (await gate.control.abort("digits", call=DRY))["plan"]
+            assert (aborted["load"], aborted["needs"]) == ([], {})
+            assert "loaded first" not in aborted["text"]
+
+    run(body)

@@ -6,7 +6,7 @@ Not here: computing the new state (``traffic``, ``merge``), the words (``plan_te
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from headgate.control.domain.plan_facts import VersionMemory
 from headgate.control.domain.plan_text import copies_of, plan_text, share_of_requests
@@ -25,6 +25,9 @@ def make_plan(step: Step) -> Plan:
     before, after = step.before, step.after
     moved = slots_moved(before, after)
     wanted = [] if after is None else loadable(after.spec, after.traffic)
+    loaded = (
+        [] if step.loads_nothing else [name for name in wanted if name not in {*step.loaded, *step.left_out}]
+    )
     undo = undo_of(step)
     plan = Plan(
         endpoint=step.endpoint,
@@ -36,8 +39,8 @@ def make_plan(step: Step) -> Plan:
         moves=moved,
         share_of_keys=format_weight(sum(moved.values())),
         share_of_requests=_share_of_requests(step, moved),
-        rollback_to=None if after is None else rollback_to(after, step.unloadable),
-        load=[version for version in wanted if version not in step.loaded],
+        rollback_to=None if after is None else rollback_to(after, step.left_out),
+        load=loaded,
         unload=sorted(version for version in step.loaded if version not in wanted),
         needs={},
         block=list(step.blocks),
@@ -94,8 +97,10 @@ def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:
     gains = {pair.split("→")[1] for pair in plan["moves"]}
     if plan["champion"]["from"] != plan["champion"]["to"]:
         gains.add(plan["champion"]["to"])
-    copied = copies_of(step, step.after)
-    gains |= copied.keys() - copies_of(step, step.before).keys()
+    copied = copies_of(step.after, step.left_out)
+    gains |= copied.keys() - copies_of(step.before, step.unloadable).keys()
+    # What is not in memory and is not loaded answers nothing, whoever owns slots.
+    gains &= set(step.loaded)
     facts, versions = step.facts, step.after.spec.versions
     found: dict[str, VersionNeeds] = {}
     for name in sorted(gains | set(plan["load"])):
@@ -109,9 +114,9 @@ def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:
     return found
 
 
-def rollback_to(revision: Revision, unloadable: Mapping[str, str]) -> str | None:
+def rollback_to(revision: Revision, left_out: Collection[str]) -> str | None:
     """Where a rollback would go; None: nowhere, because nothing that it may go to can be loaded."""
-    spec = revision.spec
+    spec, unloadable = revision.spec, dict.fromkeys(left_out, "it does not load")
     known = KnownVersions(revision.endpoint, spec.digests(), _moves_nothing, unloadable, spec.fallback)
     return rollback_target(revision.traffic, known)
 

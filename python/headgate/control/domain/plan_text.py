@@ -6,7 +6,7 @@ calls of the undo (``undo``), differences between documents (``plan``). Next: ``
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from headgate.control.domain.copies import CopyState, capture_state, shadow_states
 from headgate.control.domain.results import Plan, VersionNeeds
@@ -157,7 +157,7 @@ def _slots_of(revision: Revision, version: str) -> int:
 
 def _rules(step: Step, plan: Plan) -> list[str]:
     """Versions that gain or lose the requests of rules."""
-    before, after = _ruled(step, step.before), _ruled(step, step.after)
+    before, after = _ruled(step.before, step.unloadable), _ruled(step.after, step.left_out)
     if step.before is None or step.after is None:
         return [f"Rules send requests to {_list(sorted(after))}."] if after else []
     lost, gained = sorted(before.keys() - after.keys()), sorted(after.keys() - before.keys())
@@ -170,11 +170,11 @@ def _rules(step: Step, plan: Plan) -> list[str]:
     return found + ([f"Rules still send requests to {_list(staying)}."] if staying else [])
 
 
-def _ruled(step: Step, revision: Revision | None) -> dict[str, set[str]]:
+def _ruled(revision: Revision | None, left_out: Collection[str]) -> dict[str, set[str]]:
     """The rules in effect: conditions by version. A rule whose version is blocked or does not load matches nothing."""
     if revision is None:
         return {}
-    able = loadable(revision.spec, revision.traffic, step.unloadable)
+    able = loadable(revision.spec, revision.traffic, left_out)
     found: dict[str, set[str]] = {}
     for rule in revision.spec.traffic.rules:
         if rule.to in able:
@@ -185,14 +185,14 @@ def _ruled(step: Step, revision: Revision | None) -> dict[str, set[str]]:
 def _fallbacks(step: Step) -> list[str]:
     if step.before is None or step.after is None:
         return []
-    old, new = _fallback(step, step.before), _fallback(step, step.after)
+    old, new = _fallback(step.before, step.unloadable), _fallback(step.after, step.left_out)
     if old == new:
         return []
     return [f"The fallback changes from {_list(old) or 'none'} to {_list(new) or 'none'}."]
 
 
-def _fallback(step: Step, revision: Revision) -> list[str]:
-    able = loadable(revision.spec, revision.traffic, step.unloadable)
+def _fallback(revision: Revision, left_out: Collection[str]) -> list[str]:
+    able = loadable(revision.spec, revision.traffic, left_out)
     return [name for name in revision.spec.fallback if name in able]
 
 
@@ -215,8 +215,8 @@ def _copies(step: Step) -> list[str]:
     """Shadows that gain or lose copies of requests, and the capture."""
     if step.after is None:
         return []
-    old, new = copies_of(step, step.before), copies_of(step, step.after)
-    states = shadow_states(step.after.spec, step.after.traffic, step.unloadable)
+    old, new = copies_of(step.before, step.unloadable), copies_of(step.after, step.left_out)
+    states = shadow_states(step.after.spec, step.after.traffic, step.left_out)
     lost = [_no_copies(name, states.get(name)) for name in old if name not in new]
     declared = () if step.before is None else step.before.spec.shadows
     never = [_no_copies(name, states[name]) for name in states if name not in {*new, *old, *declared}]
@@ -233,11 +233,11 @@ def _no_copies(name: str, state: CopyState | None) -> str:
     return f"Shadow {name} gets no copies: {why}."
 
 
-def copies_of(step: Step, revision: Revision | None) -> dict[str, int]:
+def copies_of(revision: Revision | None, left_out: Collection[str]) -> dict[str, int]:
     """The share of requests that each shadow gets copies of."""
     if revision is None:
         return {}
-    states = shadow_states(revision.spec, revision.traffic, step.unloadable)
+    states = shadow_states(revision.spec, revision.traffic, left_out)
     return {name: share for name, share in revision.spec.declared.shadows.items() if states[name] == "on"}
 
 

@@ -27,7 +27,11 @@ class Step:
     notes: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     unloadable: Mapping[str, str] = field(default_factory=dict)
-    """Versions that cannot be loaded, with the reason."""
+    """Versions that are left out before, because they cannot be loaded, with the reason."""
+    left_out: Collection[str] = ()
+    """Those of them that stay out afterwards: the change does not try to load them again."""
+    loads_nothing: bool = False
+    """Whether no version is loaded, whatever the state afterwards has."""
     broken: str | None = None
     """Why what should be served before is not known."""
     facts: PlanFacts = field(default_factory=PlanFacts)

@@ -88,10 +88,7 @@ class Transition:
     @property
     def loads_nothing(self) -> bool:
         """Whether the data plane has no part in it: nothing of the endpoint is loaded, and no version gets anything new."""
-        state = self.state
-        return self.decision.after is not None and not (
-            state.loaded or state.loading or self.decision.serves_more
-        )
+        return _loads_nothing(self.state, self.decision)
 
     def leaves_out(self, version: str | None, why: str) -> bool:
         """Whether the change can do without a version that does not load; then it is left out from here on."""
@@ -104,6 +101,10 @@ class Transition:
         if not self.call.dry_run:
             _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
         return True
+
+
+def _loads_nothing(state: EndpointState, decision: Decision) -> bool:
+    return decision.after is not None and not (state.loaded or state.loading or decision.serves_more)
 
 
 def prepare(context: Context, state: EndpointState, call: Call, decision: Decision) -> Transition:
@@ -135,6 +136,7 @@ def _plan(step: Step) -> Plan:
 
 
 def _step(context: Context, state: EndpointState, decision: Decision, after: Revision | None) -> Step:
+    stays = decision.status != "applied" or _loads_nothing(state, decision)
     return Step(
         endpoint=state.name,
         n=state.tail + 1,
@@ -147,6 +149,8 @@ def _step(context: Context, state: EndpointState, decision: Decision, after: Rev
         notes=decision.notes,
         blocks=decision.blocks,
         unloadable=state.omitted,
+        left_out=frozenset(state.omitted) - (frozenset() if stays else decision.retried),
+        loads_nothing=stays,
         broken=state.broken,
         facts=context.facts.of(state, decision.file_bytes),
     )
