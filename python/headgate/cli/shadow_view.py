@@ -44,7 +44,9 @@ def _table(shadows: list[Report]) -> Lines:
         "EXCESS",
     )
     for one in shadows:
-        copies = f"{_share(one['share'])} of {'requests' if one['by'] == 'request' else 'keys'}"
+        copies = (
+            f"{_share(one['share'])} of the champion's {'requests' if one['by'] == 'request' else 'keys'}"
+        )
         made.row(one["to"], one["state"], copies, *(_row(one) if "drawn" in one else [None] * 6))
     return made.lines()
 

@@ -54,7 +54,7 @@ def _routing(traffic: Mapping[str, Any]) -> Lines:
         for at, rule in enumerate(traffic.get("rules", []))
     ]
     lines += [
-        f"shadow {shadow['to']}: {shadow['share']} of requests{_unless_on(shadow)}"
+        f"shadow {shadow['to']}: {shadow['share']} of the champion's requests{_unless_on(shadow)}"
         for shadow in traffic.get("shadows", [])
     ]
     capture = traffic.get("capture")

@@ -65,8 +65,8 @@ def test_traffic_shows_rules_shadows_and_the_capture() -> None:
     shown = call(admin(), "traffic", "digits").stdout
     for line in (
         'rules[0]: header.x-tester is "1": v2',
-        "shadow v3: 10% of requests (off: switched off)",
-        "shadow v4: 5% of requests",
+        "shadow v3: 10% of the champion's requests (off: switched off)",
+        "shadow v4: 5% of the champion's requests",
         "capture: 1% of requests",
     ):
         assert line in shown.splitlines()

@@ -164,7 +164,10 @@ def test_a_restore_brings_switches_back(tmp_path: Path) -> None:
             await gate.apply(shadowed())
             await gate.control.patch_traffic("digits", switches=OFF)
             told = await text(gate.control.restore("digits", 1, call=DRY))
-            assert "Shadow v2 gets copies of 10 % of requests. 1 % of requests are captured." in told
+            assert (
+                "Shadow v2 gets copies of 10 % of the requests that slots give to the champion. 1 % of requests are captured."
+                in told
+            )
             await gate.control.restore("digits", 1)
             assert served(gate) == ([], False)
             await gate.control.restore("digits", 2)
@@ -178,15 +181,19 @@ def test_a_plan_says_what_a_switch_does_and_how_it_is_undone(tmp_path: Path) -> 
         async with gateway(tmp_path) as gate:
             created = await gate.apply(shadowed(), dry_run=True)
             told = created["plan"]["text"]
-            assert "Shadow v2 gets copies of 10 % of requests. 1 % of requests are captured." in told
+            assert (
+                "Shadow v2 gets copies of 10 % of the requests that slots give to the champion. 1 % of requests are captured."
+                in told
+            )
             assert created["plan"]["needs"].keys() == {"v1", "v2", "v3"}
             await gate.apply(shadowed())
             assert await text(gate.control.patch_traffic("digits", switches=OFF, call=DRY)) == (
                 "Change the traffic of digits: champion v1, shadow v2 off, capture off. No slot moves. Shadow v2 gets no copies: it is "
                 "switched off. No request is captured any more. Undo: restore revision 1."
             )
-            assert "Shadow v2 gets copies of 20 % of requests." in await text(
-                gate.apply(shadowed("20%"), dry_run=True)
+            assert (
+                "Shadow v2 gets copies of 20 % of the requests that slots give to the champion."
+                in await text(gate.apply(shadowed("20%"), dry_run=True))
             )
             assert "Shadow v2 gets no copies: it is removed." in await text(
                 gate.apply(document(), dry_run=True)
@@ -222,7 +229,7 @@ def test_a_blocked_version_gets_no_copies_until_it_is_unblocked(tmp_path: Path) 
             again = await text(gate.apply(shadowed("20%"), dry_run=True))
             assert "copies" not in again.replace("1 % of requests are captured", "")
             told = await text(gate.control.unblock("digits", "v2", call=DRY))
-            assert "Shadow v2 gets copies of 10 % of requests." in told
+            assert "Shadow v2 gets copies of 10 % of the requests that slots give to the champion." in told
             await gate.control.unblock("digits", "v2")
             assert (await states(gate))[0] == ["on"]
 
@@ -258,7 +265,7 @@ def test_an_explanation_says_why_a_shadow_gets_no_copy(tmp_path: Path) -> None:
                     capture and (capture["chosen"], capture["why"]),
                 )
 
-            drawn = (None, "each request is drawn for itself: 10% are copied")
+            drawn = (None, "each request that slots give to the champion is drawn for itself: 10% are copied")
             assert (await why())[0] == [drawn]
             await gate.control.patch_traffic("digits", switches=OFF)
             assert await why() == ([(False, "it is switched off")], (False, "it is switched off"))

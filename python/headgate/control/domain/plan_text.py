@@ -221,7 +221,7 @@ def _copies(step: Step) -> list[str]:
     declared = () if step.before is None else step.before.spec.shadows
     never = [_no_copies(name, states[name]) for name in states if name not in {*new, *old, *declared}]
     gained = [
-        f"Shadow {name} gets copies of {percent(share / SLOTS)} of requests."
+        f"Shadow {name} gets copies of {percent(share / SLOTS)} of the requests that slots give to the champion."
         for name, share in new.items()
         if share != old.get(name)
     ]

@@ -168,16 +168,17 @@ def _shadow(shadow: Mapping[str, Any], found: Mapping[str, Any], champion: str) 
         return _view(shadow, _NOT_SHADOWED[found["by"]])
     if found["version"] not in (None, champion):
         return _view(shadow, f"{found['version']} answers the request and not the champion")
-    return _copy(shadow)
+    return _copy(shadow, "request that slots give to the champion")
 
 
-def _copy(copied: Mapping[str, Any]) -> CopyView:
+def _copy(copied: Mapping[str, Any], request: str = "request") -> CopyView:
+    """Whether a request is copied; ``request`` says which ones may be."""
     share = format_weight(copied["share"])
     match copied["chosen"]:
         case None:
-            return _view(copied, f"each request is drawn for itself: {share} are copied")
+            return _view(copied, f"each {request} is drawn for itself: {share} are copied")
         case True if copied["share"] == SLOTS:
-            return _view(copied, "every request is copied")
+            return _view(copied, f"every {request} is copied")
         case True:
             return _view(copied, f"the sticky key is among the {share} that are copied")
         case _:
