@@ -9,7 +9,9 @@ import pytest
 
 from headgate.control import Call
 from headgate.control.domain.copies import Switches
+from headgate.control.domain.plan_facts import VersionMemory
 from headgate.control.reads.explanation import HypotheticalRequest
+from headgate.control.writes.transition import prepare
 from headgate.errors import Conflict, PolicyInvalid
 from support.shadow_reports import never_ran
 from unit.control_harness import Gate, document, gateway, run
@@ -326,5 +328,81 @@ def test_the_report_says_why_a_shadow_is_not_loaded(tmp_path: Path) -> None:
             gate.control._endpoints["digits"].omitted["v3"] = "it is damaged"
             _, left_out = (await gate.control.shadows("digits"))["shadows"]
             assert left_out["reason"] == "v3 did not load: it is damaged"
+
+    run(body)
+
+
+def without_v2(gate: Gate) -> None:
+    """v2 is left out since its load failed."""
+    state = gate.control._endpoints["digits"]
+    state.omitted["v2"] = "it is damaged"
+    state.loaded -= {"v2"}
+
+
+def test_switching_a_shadow_on_tries_to_load_what_is_left_out(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed())
+            await gate.control.patch_traffic("digits", switches=OFF)
+            without_v2(gate)
+            on = Switches({"v2": True})
+            planned = (await gate.control.patch_traffic("digits", switches=on, call=DRY))["plan"]
+            assert planned["load"] == ["v2"]
+            assert "Shadow v2 gets copies of 10 %" in planned["text"]
+            await gate.control.patch_traffic("digits", switches=on)
+            assert gate.control._endpoints["digits"].omitted == {}
+            assert (await states(gate))[0] == ["on"]
+
+    run(body)
+
+
+def test_another_reason_why_a_shadow_gets_no_copies_is_said(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed())
+            await gate.control.patch_traffic("digits", switches=OFF)
+            await gate.control.block("digits", "v2")
+            told = await text(gate.control.patch_traffic("digits", switches=Switches({"v2": True}), call=DRY))
+            assert "Shadow v2 gets no copies: it is blocked." in told
+            assert "no copies" not in await text(
+                gate.control.patch_traffic("digits", weights={"v3": "1%"}, call=DRY)
+            )
+
+    run(body)
+
+
+def test_an_unblock_says_what_the_version_gets_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed(more=", fallback: {to: [v2, v3]}"))
+            await gate.control.block("digits", "v2")
+            both = await gate.control.unblock("digits", "v2", call=DRY)
+            assert both["message"] == (
+                "v2 unblocked; it answers as a fallback again, it gets copies of requests again"
+            )
+            await gate.control.patch_traffic("digits", switches=OFF)
+            one = await gate.control.unblock("digits", "v2", call=DRY)
+            assert one["message"] == "v2 unblocked; it answers as a fallback again"
+
+    run(body)
+
+
+def test_no_copy_fetches_a_version_into_memory(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed())
+            await gate.control.patch_traffic("digits", switches=OFF)
+            state = gate.control._endpoints["digits"]
+            on = Switches({"v2": True})
+            decide = gate.control._decisions.patch({}, None, on)
+            state.memory = {"v2": VersionMemory("cold", 24 << 20)}
+            told = prepare(gate.control._context, state, DRY, decide(state)).plan["text"]
+            assert (
+                "v2 is cold: no copy fetches it into memory, and it gets none until it is there (24 MiB)."
+                in told
+            )
+            decide = gate.control._decisions.patch({"v2": 100}, None, on)
+            told = prepare(gate.control._context, state, DRY, decide(state)).plan["text"]
+            assert "v2 is cold: it is fetched into memory before it answers" in told
 
     run(body)

@@ -194,6 +194,9 @@ def test_a_version_out_of_memory_is_said_to_be_fetched(tmp_path: Path) -> None:
             told = make_plan(await rolled_back(gate, PlanFacts(memory=memory)))["text"]
             assert "v7 is cold: it is fetched into memory before it answers (24 MiB)." in told
             assert "v8 is unloaded, which frees 3 MiB." in told
+            memory["v8"] = VersionMemory("cold", 3 * MIB)
+            told = make_plan(await rolled_back(gate, PlanFacts(memory=memory)))["text"]
+            assert "v8 is unloaded, which frees nothing: no memory is taken while a version is cold." in told
 
     run(body)
 

@@ -36,7 +36,7 @@ def plan_text(step: Step, plan: Plan, undo: Undo, rollback_before: str | None) -
         *_rules(step, plan),
         *_fallbacks(step),
         *_copies(step),
-        *(_need(*one) for one in plan["needs"].items()),
+        *_needs(step, plan),
         *_unloads(step, plan),
         *_blocks(step),
         *(_rollback(step, plan) if plan["rollback_to"] != rollback_before else []),
@@ -212,14 +212,15 @@ _WHY_NOT = {
 
 
 def _copies(step: Step) -> list[str]:
-    """Shadows that gain or lose copies of requests, and the capture."""
+    """Shadows that gain or lose copies of requests, or get none for another reason than before, and the capture."""
     if step.after is None:
         return []
     old, new = copies_of(step.before, step.unloadable), copies_of(step.after, step.left_out)
-    states = shadow_states(step.after.spec, step.after.traffic, step.left_out)
-    lost = [_no_copies(name, states.get(name)) for name in old if name not in new]
-    declared = () if step.before is None else step.before.spec.shadows
-    never = [_no_copies(name, states[name]) for name in states if name not in {*new, *old, *declared}]
+    were, are = _states(step.before, step.unloadable), _states(step.after, step.left_out)
+    lost = [_no_copies(name, None) for name in old if name not in are]
+    never = [
+        _no_copies(name, state) for name, state in are.items() if state != "on" and state != were.get(name)
+    ]
     gained = [
         f"Shadow {name} gets copies of {percent(share / SLOTS)} of the requests that slots give to the champion."
         for name, share in new.items()
@@ -233,11 +234,15 @@ def _no_copies(name: str, state: CopyState | None) -> str:
     return f"Shadow {name} gets no copies: {why}."
 
 
+def _states(revision: Revision | None, left_out: Collection[str]) -> dict[str, CopyState]:
+    return {} if revision is None else shadow_states(revision.spec, revision.traffic, left_out)
+
+
 def copies_of(revision: Revision | None, left_out: Collection[str]) -> dict[str, int]:
     """The share of requests that each shadow gets copies of."""
     if revision is None:
         return {}
-    states = shadow_states(revision.spec, revision.traffic, left_out)
+    states = _states(revision, left_out)
     return {name: share for name, share in revision.spec.declared.shadows.items() if states[name] == "on"}
 
 
@@ -259,12 +264,20 @@ def _captured(revision: Revision | None) -> int:
 # === memory ===
 
 
-def _need(version: str, needs: VersionNeeds) -> str:
-    """What a version that gains requests, or is loaded, takes."""
+def _needs(step: Step, plan: Plan) -> list[str]:
+    answering = {pair.split("→")[1] for pair in plan["moves"]} | {plan["champion"]["to"]}
+    answering |= _ruled(step.after, step.left_out).keys()
+    return [_need(version, needs, answers=version in answering) for version, needs in plan["needs"].items()]
+
+
+def _need(version: str, needs: VersionNeeds, *, answers: bool) -> str:
+    """What a version that gains requests, or is loaded, takes; without ``answers`` it gets copies of requests alone."""
     state, memory, files = needs["state"], needs["memory_bytes"], needs["file_bytes"]
     known = "" if not memory else f" ({size(memory)})"
     if state == "warm":
         return f"{version} is warm{known}."
+    if state is not None and state != "unloaded" and not answers:
+        return f"{version} is {state}: no copy fetches it into memory, and it gets none until it is there{known}."
     if state is not None and state != "unloaded":
         return f"{version} is {state}: it is fetched into memory before it answers{known}."
     if not needs["sessions"]:
@@ -279,10 +292,12 @@ def _need(version: str, needs: VersionNeeds) -> str:
 def _unloads(step: Step, plan: Plan) -> list[str]:
     if not plan["unload"]:
         return []
-    known = [step.facts.memory[version].bytes for version in plan["unload"] if version in step.facts.memory]
-    freed = sum(count for count in known if count)
-    verb = "is" if len(plan["unload"]) == 1 else "are"
+    found = [step.facts.memory.get(version) for version in plan["unload"]]
+    freed = sum(one.bytes or 0 for one in found if one is not None and one.state in ("warm", "draining"))
     frees = f"which frees {size(freed)}" if freed else "and how much that frees is not known"
+    if all(one is not None and one.state == "cold" for one in found):
+        frees = "which frees nothing: no memory is taken while a version is cold"
+    verb = "is" if len(plan["unload"]) == 1 else "are"
     return [f"{_list(plan['unload'])} {verb} unloaded, {frees}."]
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from headgate.control.domain.shares import EMPTY, Run, Table
+from headgate.control.domain.shares import EMPTY, Table
 from headgate.documents.faults import Fault
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import Conflict, PolicyInvalid
@@ -100,6 +100,8 @@ class KnownVersions:
     fallback: tuple[str, ...] = ()
     ruled: tuple[str, ...] = ()
     """The versions that the document's rules send requests to."""
+    shadows: tuple[str, ...] = ()
+    """The versions that the document has get copies of requests."""
 
     def usable(self, live: LiveTraffic, version: str) -> bool:
         """Whether a version may get all traffic: it is known, can be loaded, and is not blocked."""
@@ -299,13 +301,22 @@ def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersi
     return Change(settle(live, after, stamp.when), f"{name} blocked until unblocked", blocks=(name,))
 
 
-def unblock(live: LiveTraffic, digest: str, name: str, ruled: tuple[str, ...] = ()) -> Change:
-    """Lifts a block. Slots stay as they are; rules send requests to those of ``ruled`` again."""
+def unblock(live: LiveTraffic, digest: str, name: str, known: KnownVersions | None = None) -> Change:
+    """Lifts a block. Slots stay as they are; what ``known`` names for rules, fallback and shadows gets what those give."""
     if live.block_of(digest) is None:
         return Change(live, f"{name} is not blocked", already=True)
     kept = tuple(block for block in live.blocked if block.digest != digest)
-    rest = "rules send requests to it again" if name in ruled else "it has no traffic until it is given some"
+    again = [] if known is None else _given_again(live, name, known)
+    rest = ", ".join(again) or "it has no traffic until it is given some"
     return Change(replace(live, blocked=kept), f"{name} unblocked; {rest}")
+
+
+def _given_again(live: LiveTraffic, name: str, known: KnownVersions) -> list[str]:
+    """What a version that is not blocked any more gets without slots."""
+    found = ["rules send requests to it again"] if name in known.ruled else []
+    found += ["it answers as a fallback again"] if name in known.fallback else []
+    copied = name in known.shadows and name not in live.shadows_off
+    return found + (["it gets copies of requests again"] if copied else [])
 
 
 def freeze(live: LiveTraffic, stamp: Stamp) -> Change:
@@ -418,25 +429,3 @@ def _with_blocks(
         if live.block_of(digest) is None:
             added.setdefault(digest, Block(digest, version, stamp.when, stamp.who, stamp.reason))
     return (*live.blocked, *added.values())
-
-
-__all__ = [
-    "Block",
-    "Change",
-    "KnownVersions",
-    "LiveTraffic",
-    "Run",
-    "SetWeights",
-    "Stamp",
-    "abort",
-    "block",
-    "describe",
-    "freeze",
-    "move",
-    "patch",
-    "restore",
-    "returned",
-    "rollback",
-    "unblock",
-    "unfreeze",
-]

@@ -105,7 +105,14 @@ class Decisions:
             moved = traffic.patch(before.traffic, champion, weights, known, self._context.now())
             return copies.switch(moved, switches, before.spec.declared, before.endpoint)
 
-        return self._live("traffic", change)
+        decide = self._live("traffic", change)
+        on = frozenset(name for name, is_on in switches.shadows.items() if is_on)
+
+        def with_shadows(state: EndpointState) -> Decision:
+            decision = decide(state)
+            return replace(decision, retried=decision.retried | (on & state.omitted.keys()))
+
+        return with_shadows
 
     def rollback(self, stamp: Stamp) -> Decide:
         """100 % on the last good champion."""
@@ -137,7 +144,7 @@ class Decisions:
 
         def change(before: Revision, known: KnownVersions) -> Change:
             digest, version = _subject(before, subject, known)
-            return traffic.unblock(before.traffic, digest, version or digest, known.ruled)
+            return traffic.unblock(before.traffic, digest, version or digest, known)
 
         return _about(subject, self._live("unblock", change))
 
@@ -188,8 +195,9 @@ class Decisions:
 
     def _known_versions(self, state: EndpointState, before: Revision) -> KnownVersions:
         known = self._context.known_versions(state.name, before.spec.digests())
+        spec = before.spec
         return replace(
-            known, unloadable=state.omitted, fallback=before.spec.fallback, ruled=before.spec.ruled
+            known, unloadable=state.omitted, fallback=spec.fallback, ruled=spec.ruled, shadows=spec.shadows
         )
 
     def _live(
