@@ -9,11 +9,11 @@ import click
 from headgate.cli import completion, output
 from headgate.cli import session as cli
 from headgate.cli.client import AdminClient, segment
-from headgate.cli.exits import UnreachableError
+from headgate.cli.exits import EXIT_TRY_AGAIN, exit_code
 from headgate.cli.output import Lines, words
 from headgate.cli.session import Session
 from headgate.cli.shadow_view import EXAMPLES_SHOWN, shadows_view
-from headgate.errors import Draining, VersionNotFound
+from headgate.errors import HeadgateError, VersionNotFound
 
 
 @click.command()
@@ -65,11 +65,13 @@ def shadow(
 
 
 def _next_report(session: Session, client: AdminClient, asked: tuple[str, str | None], every: float) -> Any:
-    """The next one; while the gateway cannot be reached, that is said and tried again."""
+    """The next one; while the gateway cannot be reached or is not ready, that is said and tried again."""
     while True:
         try:
             return _report(client, *asked)
-        except (UnreachableError, Draining) as error:
+        except HeadgateError as error:
+            if exit_code(error) != EXIT_TRY_AGAIN:
+                raise
             words(f"headgate: {error.message}; again in {every:g} s")
             session.environment.timing.sleep(every)
 

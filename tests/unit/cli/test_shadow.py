@@ -187,6 +187,8 @@ class Gateway:
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
+        if "code" in answer:
+            return httpx.Response(answer["status"], json=answer)
         return httpx.Response(200, json=answer)
 
     def watch(self, *arguments: str) -> Result:
@@ -223,3 +225,17 @@ def test_an_endpoint_that_is_not_there() -> None:
     gone = problem(404, "model_not_found", "no endpoint is named 'digits'")
     result = call(FakeAdmin({PATH: gone, "GET /v1/endpoints": ok({"endpoints": []})}), "shadow", "digits")
     assert result.exit_code == 4
+
+
+@pytest.mark.parametrize("code", ["model_not_ready", "draining", "overloaded", "storage_failed"])
+def test_watching_goes_on_while_the_gateway_is_not_ready(code: str) -> None:
+    refused = {"code": code, "status": 503, "detail": "digits is not served yet", "title": "x"}
+    gateway = Gateway(shadows(empty()), refused, refused, shadows(report()))
+    result = gateway.watch()
+    assert result.stdout.count("digits  champion v7") == 2
+    assert result.stderr.count("digits is not served yet; again in 2 s") == 2
+
+
+def test_watching_ends_when_the_endpoint_is_gone() -> None:
+    gone = {"code": "model_not_found", "status": 404, "detail": "no endpoint", "title": "x"}
+    assert Gateway(shadows(empty()), gone, shadows(report())).watch().exit_code == 4

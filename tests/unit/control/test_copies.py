@@ -12,7 +12,7 @@ from headgate.control.domain.copies import Switches
 from headgate.control.domain.plan_facts import VersionMemory
 from headgate.control.reads.explanation import HypotheticalRequest
 from headgate.control.writes.transition import prepare
-from headgate.errors import Conflict, PolicyInvalid
+from headgate.errors import Conflict, ModelNotFound, ModelNotReady, PolicyInvalid
 from support.shadow_reports import never_ran
 from unit.control_harness import Gate, document, gateway, run
 
@@ -404,5 +404,19 @@ def test_no_copy_fetches_a_version_into_memory(tmp_path: Path) -> None:
             decide = gate.control._decisions.patch({"v2": 100}, None, on)
             told = prepare(gate.control._context, state, DRY, decide(state)).plan["text"]
             assert "v2 is cold: it is fetched into memory before it answers" in told
+
+    run(body)
+
+
+def test_the_report_on_shadows_of_an_endpoint_that_is_loaded_is_not_ready(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(shadowed())
+            # As after a restart, before the first load has ended.
+            gate.native.served.clear()
+            with pytest.raises(ModelNotReady, match="digits is not served yet"):
+                await gate.control.shadows("digits")
+            with pytest.raises(ModelNotFound):
+                await gate.control.shadows("other")
 
     run(body)

@@ -159,9 +159,11 @@ class Queries:
     async def shadows(self, endpoint: str) -> ShadowsView:
         """What the shadows of an endpoint answered beside its champion."""
         state = self._endpoints.known(endpoint)
-        report: ShadowsView = json.loads(
-            await self._context.io(lambda: self._context.plane.shadows(endpoint))
-        )
+        try:
+            told = await self._context.io(lambda: self._context.plane.shadows(endpoint))
+        except ModelNotFound as error:
+            raise ModelNotReady(f"{endpoint} is not served yet: its models are loaded") from error
+        report: ShadowsView = json.loads(told)
         for shadow in report["shadows"]:
             # The data plane knows what is not loaded, and the control plane why.
             if shadow["state"] == "not_loaded":
