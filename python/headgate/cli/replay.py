@@ -10,11 +10,12 @@ import click
 
 from headgate.cli import completion
 from headgate.cli import session as cli
-from headgate.cli.client import problem_error, segment
-from headgate.cli.exits import EXIT_TRY_AGAIN
+from headgate.cli.client import AdminClient, problem_error, segment
+from headgate.cli.exits import EXIT_NO, EXIT_TRY_AGAIN
 from headgate.cli.output import words
-from headgate.cli.replay_view import replay_view
+from headgate.cli.replay_view import replay_view, was_cancelled
 from headgate.cli.session import Session
+from headgate.errors import HeadgateError
 
 
 @click.command()
@@ -60,6 +61,8 @@ def replay(
 ) -> None:
     """Put captured requests to a version, and compare its answers with those that were given.
 
+    It runs as an operation, which goes on after Ctrl-C. A replay that somebody ended exits with 1.
+
     \b
     Example:
       headgate replay digits v2
@@ -77,14 +80,33 @@ def replay(
     }
     wanted = {name: value for name, value in body.items() if value is not None}
     with session.client() as client:
-        begun = client.ask(f"/endpoints/{segment(endpoint)}/replays", wanted).body
-        ended = client.operation(begun["id"], wait_seconds)
+        place = f"/endpoints/{segment(endpoint)}/replays"
+        begun = client.ask(place, wanted).body
+        words(f"the replay is operation {begun['id']}")
+        try:
+            ended = client.operation(begun["id"], wait_seconds)
+        except KeyboardInterrupt:
+            words(f"the replay goes on; follow it with `headgate operations {begun['id']} --wait`")
+            words(f"end it with DELETE /v1{place}/{_number(client, place, version)}")
+            raise
     if ended["problem"] is not None:
         raise problem_error(ended["problem"])
     if ended["status"] == "running":
         words(f"the replay goes on; follow it with `headgate operations {ended['id']} --wait`")
         sys.exit(EXIT_TRY_AGAIN)
     session.show(ended["result"], replay_view, lambda data: [str(data["id"])])
+    if was_cancelled(ended["result"]):
+        sys.exit(EXIT_NO)
+
+
+def _number(client: AdminClient, place: str, version: str) -> str:
+    """The number of the replay of this version that runs; where it is not known which, how to find it."""
+    try:
+        found = client.get(place).body["replays"]
+    except HeadgateError:
+        found = []
+    running = [one["id"] for one in found if one["state"] == "running" and one["version"] == version]
+    return str(running[0]) if len(running) == 1 else f"<number>, which GET /v1{place} has"
 
 
 def _form(written: str) -> tuple[str, Any]:

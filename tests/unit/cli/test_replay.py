@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from unit.cli.fake_admin import FakeAdmin, call, ok
@@ -122,3 +123,33 @@ def test_the_operation_of_a_replay_that_has_ended_shows_its_report(state: str, c
     first, second = result.stdout.splitlines()[:2]
     assert first.startswith("ab12  replay of digits: done (since ")
     assert second == f"replay 4 of digits: v8 against what v7 answered: {state}"
+
+
+def test_the_operation_is_named_at_once_and_a_cancelled_replay_is_no_success() -> None:
+    result = call(admin(result=REPORT | {"state": "cancelled"}), "replay", "digits", "v8")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == "the replay is operation ab12"
+    assert "against what v7 answered: cancelled" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("running", "number"),
+    [([REPORT], "4"), ([], "<number>, which GET"), ([REPORT, REPORT], "<number>, which GET")],
+)
+def test_ctrl_c_says_how_the_replay_is_ended(running: list[dict[str, Any]], number: str) -> None:
+    class Interrupted(FakeAdmin):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.startswith("/v1/operations"):
+                raise KeyboardInterrupt
+            return super().__call__(request)
+
+    others = [REPORT | {"id": 3}, REPORT | {"id": 2, "version": "v9", "state": "running"}]
+    replays = [*(one | {"state": "running"} for one in running), *others]
+    answers = {
+        "POST /v1/endpoints/digits/replays": (202, BEGUN, {}),
+        "GET /v1/endpoints/digits/replays": ok({"replays": replays}),
+    }
+    result = call(Interrupted(answers), "replay", "digits", "v8")
+    assert result.exit_code == 130
+    assert "headgate operations ab12 --wait" in result.stderr
+    assert f"end it with DELETE /v1/endpoints/digits/replays/{number}" in result.stderr
