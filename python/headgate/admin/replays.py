@@ -17,7 +17,9 @@ from headgate.control import Control
 from headgate.control.writes.replays import ReplayRequest
 from headgate.documents import parse_duration
 from headgate.documents.faults import quoted
+from headgate.documents.fields import MAX_TIMEOUT_MS
 from headgate.documents.traffic import Compare
+from headgate.documents.values import format_duration
 from headgate.errors import InvalidArgument, NotFound
 from headgate.store.clock import unstamp
 
@@ -60,7 +62,9 @@ class ReplayCalls:
     async def cancel(self, request: AdminRequest) -> Response:
         """Ends one."""
         report = await self._replays.cancel(request.endpoint, _number(request), request.call())
-        return JSONResponse(report)
+        # As every write: an answer that was given before is the same, and a header says so.
+        headers = {"idempotency-replayed": "true"} if report.pop("replayed", False) else {}
+        return JSONResponse(report, headers=headers)
 
 
 def _number(request: AdminRequest) -> int:
@@ -88,8 +92,9 @@ def _timeout(written: str | None) -> int | None:
         milliseconds = parse_duration(written)
     except ValueError as error:
         raise InvalidArgument(f"timeout: {error}") from None
-    if milliseconds < 1:
-        raise InvalidArgument("timeout: it must be above zero")
+    if not 1 <= milliseconds <= MAX_TIMEOUT_MS:
+        most = format_duration(MAX_TIMEOUT_MS)
+        raise InvalidArgument(f"timeout: it must be 1ms to {most}, not {quoted(written)}")
     return milliseconds
 
 

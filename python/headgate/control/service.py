@@ -85,7 +85,7 @@ class Control(Queries):
         self._files = DocumentFiles(self._context, self.apply)
         self._start_recovery = StartRecovery(self._context)
         self.operations = Operations(self._context)
-        self.replays = Replays(self._context, self.operations, self.audit_log)
+        self.replays = Replays(self._context, self._endpoints, self.operations, self.audit_log)
         self._maintenance = Maintenance(self._context, self._endpoints)
         self._trials = TrialWriter(self._context)
         self._integrity = Integrity(self._context, self._endpoints)

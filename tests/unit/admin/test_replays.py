@@ -99,6 +99,8 @@ def test_a_replay_that_fails_is_a_problem_of_its_operation(tmp_path: Path) -> No
         ({"version": "v2", "until": "2027-03-01"}, "until"),
         ({"version": "v2", "max_requests": 0}, "max_requests"),
         ({"version": "v2", "timeout": "2"}, "timeout"),
+        ({"version": "v2", "timeout": "0s"}, "timeout: it must be 1ms to 1d"),
+        ({"version": "v2", "timeout": "25h"}, "timeout: it must be 1ms to 1d"),
         ({"version": "v2", "compare": {"y": "lable"}}, "must be exact, label"),
         ({"version": "v2", "compare": {"y": {}}}, "y has nothing"),
         ({"version": "v2", "compare": {"y": {"label": True, "top": 3}}}, "y has label and top"),
@@ -125,6 +127,9 @@ def test_what_is_wrong_with_a_body_is_said(tmp_path: Path, body: dict[str, Any],
 def test_a_replay_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
+            assert problem(await p.viewer.get(f"{E}/replays")) == (404, "model_not_found")
+            await p.operator.put(E, content=document("{champion: v1}"), headers=NEW)
+            assert (await p.viewer.get(f"{E}/replays")).json() == {"replays": []}
             for path in ("1", "x", "1" * 30):
                 assert problem(await p.viewer.get(f"{E}/replays/{path}")) == (404, "not_found")
             assert problem(await p.operator.delete(f"{E}/replays/1")) == (404, "not_found")
@@ -132,5 +137,26 @@ def test_a_replay_that_is_not_there_is_not_found(tmp_path: Path) -> None:
                 403,
                 "permission_denied",
             )
+
+    run(body)
+
+
+def test_the_end_of_a_replay_takes_an_idempotency_key(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await p.operator.put(E, content=document("{champion: v1}"), headers=NEW)
+            await p.operator.post(f"{E}/replays", json={"version": "v2"})
+            key = {"idempotency-key": "end-it"}
+            first = await p.operator.delete(f"{E}/replays/1", headers=key)
+            p.gate.native.replayed[0]["state"] = "changed since"
+            again = await p.operator.delete(f"{E}/replays/1", headers=key)
+            assert (again.status_code, again.json()) == (200, first.json())
+            assert again.headers["idempotency-replayed"] == "true"
+            assert "idempotency-replayed" not in first.headers
+            other = await p.operator.delete(f"{E}/replays/1?reason=other", headers=key)
+            assert problem(other) == (409, "conflict")
+            entries = (await p.operator.get("/v1/audit", params={"endpoint": "digits"})).json()["entries"]
+            ends = [one["outcome"] for one in entries if one["action"] == "replay_cancel"]
+            assert ends == ["refused", "replayed", "applied"]
 
     run(body)

@@ -15,6 +15,8 @@ from headgate.control.domain.calls import Call
 from headgate.control.domain.results import OperationView, Result
 from headgate.control.writes.audit import Recorder, audit_record
 from headgate.control.writes.context import Context
+from headgate.control.writes.endpoint import Endpoints
+from headgate.control.writes.idempotency import Idempotency, remembered
 from headgate.control.writes.operations import Operations
 from headgate.errors import Draining, NotFound, StorageFailed
 
@@ -52,9 +54,13 @@ class ReplayRequest:
 class Replays:
     """The replays of a gateway since its start."""
 
-    def __init__(self, context: Context, operations: Operations, audit: Recorder) -> None:
-        """The context holds the data plane."""
+    def __init__(
+        self, context: Context, endpoints: Endpoints, operations: Operations, audit: Recorder
+    ) -> None:
+        """The context holds the data plane; ``endpoints`` are all there are, now and later."""
         self._context = context
+        self._endpoints = endpoints
+        self._idempotency = Idempotency(context)
         self._operations = operations
         self._audit = audit
 
@@ -69,7 +75,8 @@ class Replays:
         return await self._operations.adopt(follow, endpoint, "replay")
 
     async def list(self, endpoint: str) -> list[Report]:
-        """The newest first."""
+        """The newest first; :class:`ModelNotFound` of an endpoint that never was."""
+        self._endpoints.ever(endpoint)
         plane = self._context.plane
         found = _read(await self._context.io(lambda: plane.replays(endpoint)))
         return cast(list[Report], found["replays"])
@@ -84,14 +91,25 @@ class Replays:
         return found
 
     async def cancel(self, endpoint: str, replay: int, call: Call) -> Report:
-        """Ends one; nothing happens if it has ended."""
-        plane = self._context.plane
-        report = _read(await self._context.io(lambda: plane.cancel_replay(endpoint, replay)))
-        record = audit_record(
-            call, self._context.now(), "replay_cancel", (endpoint, None), ("applied", {"replay": replay})
-        )
-        await self._audit.leave(record)
-        return report
+        """Ends one; nothing happens if it has ended. ``replayed`` stands in an answer that an idempotency key gave back."""
+        plane, about = self._context.plane, (endpoint, None)
+
+        async def work() -> Result:
+            report = _read(await self._context.io(lambda: plane.cancel_replay(endpoint, replay)))
+            result = cast(Result, report)
+            record = audit_record(
+                call, self._context.now(), "replay_cancel", about, ("applied", {"replay": replay})
+            )
+            await self._audit.leave(record, remembered(self._context, call, result))
+            return result
+
+        result = await self._idempotency.run(call, work)
+        if result.get("replayed"):
+            record = audit_record(
+                call, self._context.now(), "replay_cancel", about, ("replayed", {"replay": replay})
+            )
+            await self._audit.leave(record)
+        return cast(Report, result)
 
     async def _followed(self, endpoint: str, replay: int) -> Result:
         """The report at the end. It is an operation's result, which is kept as it is."""
