@@ -32,9 +32,11 @@ def number(count: int) -> str:
 
 
 def percent(share: float) -> str:
-    """``0.42 %``, ``9.3 %``, ``12.5 %``, ``100 %``: two digits or three."""
+    """``0.42 %``, ``9.3 %``, ``12.5 %``, ``100 %``: two digits or three. What is less than all never reads as all."""
     if 0 < share < 0.0001:
         return "less than 0.01 %"
+    if 0.9995 <= share < 1:
+        return "more than 99.9 %"
     digits = 2 if share < 0.1 else 3
     return f"{share * 100:.{digits}g} %"
 

@@ -13,6 +13,8 @@ from headgate.control.domain.plan import make_plan
 from headgate.control.domain.plan_facts import PlanFacts, RecentRequests, VersionMemory
 from headgate.control.domain.step import Step
 from headgate.control.domain.traffic import KnownVersions, Stamp, rollback
+from headgate.errors import ModelLoadFailed
+from headgate.readable import percent
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, at, document, gateway, run
 from unit.fake_native import set_weights
@@ -412,3 +414,71 @@ def test_a_call_that_loads_nothing_says_so_of_every_version(tmp_path: Path) -> N
             assert "loaded first" not in aborted["text"]
 
     run(body)
+
+
+def test_what_is_left_out_has_no_requests_of_its_own(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial())
+            facts = PlanFacts(RecentRequests(60, {"v7": 1000}))
+            step = replace(await rolled_back(gate, facts), unloadable={"v8": "it is damaged"})
+            plan = make_plan(step)
+            assert (
+                "(5 % of keys) move from v8 to v7. v8 does not load: v7 answers its requests until then."
+                in plan["text"]
+            )
+            assert plan["share_of_requests"] is None
+
+    run(body)
+
+
+def test_a_version_that_stands_in_for_another_has_at_most_what_it_answered(tmp_path: Path) -> None:
+    facts = PlanFacts(RecentRequests(60, {"v7": 600, "v8": 400}))
+
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial(", fallback: {to: [v8]}"))
+            assert "at most 40 % of requests" in make_plan(await rolled_back(gate, facts))["text"]
+        async with gateway(tmp_path / "other") as gate:
+            await gate.apply(trial())
+            told = make_plan(await rolled_back(gate, facts))["text"]
+            assert "(5 % of keys, 40 % of requests in 60 s)" in told
+
+    run(body)
+
+
+def test_a_version_that_is_left_out_during_its_load_stands_in_the_notes(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(trial(versions="v7 v8"))
+            gate.native.failing["v9"] = "broken"
+            state = gate.control._endpoints["digits"]
+            with pytest.raises(ModelLoadFailed):
+                await gate.apply(trial(versions="v7 v8 v9"))
+            gate.native.failing.clear()
+            await gate.apply(trial(versions="v7 v8 v9"))
+            state.omitted["v9"] = "it is damaged"
+            state.loaded -= {"v9"}
+            gate.native._loaded["digits"] = {one for one in gate.native._loaded["digits"] if one[0] != "v9"}
+            gate.native.failing["v9"] = gate.native.unopenable["v9"] = "broken"
+            again = trial(versions="v7 v8 v9")
+            planned = await gate.apply(again, dry_run=True)
+            assert planned["plan"]["notes"] == ["v9 would be left out, because it does not load: broken"]
+            done = await gate.apply(again)
+            assert done["plan"]["notes"] == ["v9 is left out, because it did not load: broken"]
+
+    run(body)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (0.999, "99.9 %"),
+        (0.99949, "99.9 %"),
+        (0.9995, "more than 99.9 %"),
+        (0.99999, "more than 99.9 %"),
+        (1.0, "100 %"),
+    ],
+)
+def test_what_is_less_than_all_never_reads_as_all(share: float, words: str) -> None:
+    assert percent(share) == words

@@ -87,7 +87,7 @@ def _share_of_requests(step: Step, moved: Mapping[str, int]) -> str | None:
         share_of_requests(step, step.before, pair.split("→")[0], slots) for pair, slots in moved.items()
     ]
     known = [share for share in shares if share is not None]
-    return format_weight(round(sum(known) * SLOTS)) if known else None
+    return format_weight(round(sum(known) * SLOTS)) if known and len(known) == len(shares) else None
 
 
 def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:

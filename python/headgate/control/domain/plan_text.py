@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from headgate.control.domain.copies import CopyState, capture_state, shadow_states
 from headgate.control.domain.results import Plan, VersionNeeds
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.spec import loadable
+from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.step import Step
 from headgate.control.domain.traffic import describe
 from headgate.control.domain.undo import Undo
@@ -94,21 +94,34 @@ def _move(step: Step, before: Revision, pair: str, slots: int) -> str:
     affected = f"{percent(slots / SLOTS)} of {keys}"
     share = share_of_requests(step, before, old, slots)
     if share is not None:
-        exact = (
-            "at most " if old in before.spec.ruled else "" if slots == _slots_of(before, old) else "about "
-        )
+        exact = "" if slots == _slots_of(before, old) else "about "
+        exact = "at most " if _answers_more(step, before, old) else exact
         affected += f", {exact}{percent(share)} of requests in {_window(step)}"
     which = "All" if slots == SLOTS else f"{number(slots)} of"
-    return f"{which} {number(SLOTS)} slots ({affected}) move from {old} to {new}."
+    moves = f"{which} {number(SLOTS)} slots ({affected}) move from {old} to {new}."
+    instead = answering(before.spec, before.traffic, step.unloadable) if old in step.unloadable else None
+    return (
+        moves
+        if instead is None
+        else f"{moves} {old} does not load: {instead} answers its requests until then."
+    )
+
+
+def _answers_more(step: Step, before: Revision, old: str) -> bool:
+    """Whether a version answers requests that its slots did not bring: those of rules, or those of a version that fails."""
+    stands_in = old == answering(before.spec, before.traffic, step.unloadable)
+    left_out = any(name in step.unloadable for name in _owners(before))
+    return old in before.spec.ruled or old in before.spec.fallback or (stands_in and left_out)
 
 
 def share_of_requests(step: Step, before: Revision, old: str, slots: int) -> float | None:
     """The part of the newest requests that these slots of a version stand for; None: not known.
 
-    A version that loses some of its slots loses that part of its requests, as far as its keys are alike.
+    A version that loses some of its slots loses that part of its requests, as far as its keys are alike. Those of one that is left
+    out were answered by another, and are not told apart.
     """
     recent = step.facts.recent
-    if not recent.seconds or not recent.total:
+    if not recent.seconds or not recent.total or old in step.unloadable:
         return None
     return recent.answered.get(old, 0) / recent.total * slots / _slots_of(before, old)
 

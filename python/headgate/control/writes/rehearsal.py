@@ -17,8 +17,7 @@ from headgate.control.writes.transition import Transition, argument_of, refusal,
 async def rehearse(context: Context, transition: Transition) -> Result:
     """The plan of a transition that is not carried out; raises what carrying it out would be refused for."""
     unopened = await _ask(context, transition) if transition.decision.status == "applied" else []
-    notes = [*transition.plan["notes"], *_left_out(transition)]
-    notes += [
+    notes = transition.plan["notes"] + [
         f"{version} was not opened, because the models in memory leave no room for it: only an apply tells whether it loads"
         for version in unopened
     ]
@@ -38,12 +37,3 @@ async def _ask(context: Context, transition: Transition) -> list[str]:
             return list(found["unopened"])
         if not transition.leaves_out(refused["version"], refused["message"]):
             raise refusal(transition, refused)
-
-
-def _left_out(transition: Transition) -> list[str]:
-    known = transition.state.omitted
-    return [
-        f"{version} would be left out, because it does not load: {why}"
-        for version, why in transition.omitted.items()
-        if version not in known
-    ]

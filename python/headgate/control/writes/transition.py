@@ -79,6 +79,8 @@ class Transition:
     """What is written of it before its end."""
     plan: Plan
     omitted: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Those of ``omitted`` that the plan does not know of, because their load failed after it was made."""
 
     @property
     def changes(self) -> bool:
@@ -97,7 +99,7 @@ class Transition:
             return False
         if answering(revision.spec, revision.traffic, {*self.omitted, version}) is None:
             return False
-        self.omitted[version] = why
+        self.omitted[version] = self.left_out[version] = why
         if not self.call.dry_run:
             _log.warning("%s: %s is left out, because it did not load: %s", revision.endpoint, version, why)
         return True
@@ -244,8 +246,18 @@ def result_of(
         durable=durable,
         message=message if durable else f"{message} (not written to disk yet)",
         traffic=live_view(transition.revision.traffic),
-        plan=transition.plan,
+        plan=_corrected(transition, status),
     )
+
+
+def _corrected(transition: Transition, status: str) -> Plan:
+    """The plan with a note on what it takes for loaded and was left out."""
+    verb = ("would be", "does") if status == "planned" else ("is", "did")
+    notes = [
+        f"{version} {verb[0]} left out, because it {verb[1]} not load: {why}"
+        for version, why in transition.left_out.items()
+    ]
+    return {**transition.plan, "notes": [*transition.plan["notes"], *notes]} if notes else transition.plan
 
 
 def applied_document(transition: Transition) -> AppliedDocument | None:
