@@ -374,6 +374,15 @@ class Store:
         with self.transactions.write() as write:
             trials.put(write, records, live)
 
+    def drop_trials_of_removed(self) -> bool:
+        """Drops the trials of endpoints that were removed, as many as one transaction may; whether there may be more."""
+        with self.transactions.read() as session:
+            if not trials.of_removed(session):
+                return False
+        with self.transactions.write() as write:
+            trials.drop_of_removed(write.session)
+        return True
+
     def unfinished_trials(self) -> list[TrialKey]:
         """The trials that had not ended when they were last written. They are read one by one, because a row may be damaged."""
         with self.transactions.read() as session:

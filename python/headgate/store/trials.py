@@ -11,13 +11,15 @@ from dataclasses import replace
 from sqlalchemy import case, delete, select, update
 from sqlalchemy.orm import Session
 
-from headgate.store.models import TrialRecord
+from headgate.store.models import EndpointRecord, TrialRecord
 from headgate.store.transactions import Write
 
 TrialKey = tuple[str, int]
 """Endpoint, and when the trial began in milliseconds."""
 KEPT = 5
 """The newest trials of an endpoint that stay."""
+AT_ONCE = 100
+"""Endpoints whose trials are dropped in one transaction at most."""
 
 
 def put(write: Write, records: Sequence[TrialRecord], live: Collection[TrialKey] = ()) -> None:
@@ -61,6 +63,26 @@ def _shorten(session: Session, endpoint: str, begun: Sequence[int], whole: int) 
     session.execute(
         delete(TrialRecord)
         .where(of_endpoint, TrialRecord.begun.in_(old))
+        .execution_options(synchronize_session=False)
+    )
+
+
+def of_removed(session: Session) -> list[str]:
+    """The endpoints that were removed and have trials; at most ``AT_ONCE``."""
+    query = (
+        select(TrialRecord.endpoint)
+        .distinct()
+        .join(EndpointRecord, EndpointRecord.name == TrialRecord.endpoint)
+        .where(EndpointRecord.removed)
+    )
+    return list(session.scalars(query.order_by(TrialRecord.endpoint).limit(AT_ONCE)))
+
+
+def drop_of_removed(session: Session) -> None:
+    """Drops the trials of :func:`of_removed`."""
+    session.execute(
+        delete(TrialRecord)
+        .where(TrialRecord.endpoint.in_(of_removed(session)))
         .execution_options(synchronize_session=False)
     )
 

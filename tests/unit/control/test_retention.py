@@ -8,7 +8,7 @@ import pytest
 
 from headgate.control import Call
 from headgate.errors import NotFound, StorageFailed
-from headgate.store import EventRecord, RetentionLimits
+from headgate.store import EventRecord, RetentionLimits, TrialRecord, stamp
 from headgate.store import retention as dropping
 from unit.control_harness import Gate, document, gateway, run
 
@@ -176,5 +176,23 @@ def test_a_file_that_may_have_been_applied_is_not_applied_at_a_start(tmp_path: P
             assert gate.control.damage() == []
         async with gateway(tmp_path) as gate:
             assert await gate.control.apply_file(path) == []
+
+    run(body)
+
+
+def test_the_trials_of_a_removed_endpoint_go(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            for name in ("digits", "other"):
+                await gate.apply(document(SHARED, name=name))
+                gate.store.put_trials(
+                    [TrialRecord(name, 1, None, stamp(gate.clock.now), b"ledger", b"units")]
+                )
+            await drop(gate)
+            assert gate.store.unfinished_trials() == [("digits", 1), ("other", 1)]
+            await gate.control.delete("digits", force=True)
+            await drop(gate)
+            assert gate.store.unfinished_trials() == [("other", 1)]
+            assert gate.store.trial(("digits", 1)) is None
 
     run(body)

@@ -1,4 +1,5 @@
-"""Forgets old revisions, audit rows, events and operations, a bounded number in a transaction. Other writes come between.
+"""Forgets old revisions, audit rows, events, operations and the trials of removed endpoints, a bounded number in a transaction. Other
+writes come between.
 
 Not here: how rows are dropped (``store.retention``), which revisions are kept for what they say (``domain.history``). Next:
 ``collection``, which removes the files that nobody references then.
@@ -53,10 +54,10 @@ class Retention:
         """Drops what is old, but not more than a turn may; whether there may be more."""
         context, settings = self._context, self._context.settings
         await context.write(lambda: context.store.prune_operations(KEPT_OPERATIONS))
+        more = await context.write(context.store.drop_trials_of_removed)
         audit = RetentionLimits(KEPT_AUDIT, self._since(settings.audit_seconds))
-        more = await self._journal("event", RetentionLimits(KEPT_EVENTS)) | await self._journal(
-            "audit", audit
-        )
+        more |= await self._journal("event", RetentionLimits(KEPT_EVENTS))
+        more |= await self._journal("audit", audit)
         kept = RetentionLimits(settings.revisions, self._since(settings.revision_seconds))
         # Asked for all at once: most endpoints have nothing that is old.
         names = await context.io(lambda: context.store.endpoints_to_drop_from(kept))
