@@ -28,7 +28,7 @@ _INTERRUPTED = 130
 
 MEANINGS = {
     0: "done",
-    EXIT_NO: "a check said no: `--check`, `doctor`",
+    EXIT_NO: "a check said no: `--check`, `doctor`; a replay that was cancelled",
     EXIT_USAGE: "wrong usage or document",
     EXIT_TRY_AGAIN: "could not reach the gateway, or try again: draining, overloaded, the store failed",
     EXIT_NOT_THERE: "no such endpoint, version, revision, operation, token or context",
