@@ -4,10 +4,12 @@ A request for a constant version (so that the model is out of the picture) over 
 thread that answers. The other threads work by the clock, not by the request: the control plane looks at its connections once a
 second, and under callgrind, beside whatever else the machine does, a request lasts long. What they took is said beside it.
 The library is the one that cargo builds, with its symbols; wheels have none. Writes ``results/<date>-profile.md``. Needs valgrind.
+With ``--shadow SHARE`` another constant version gets copies of that share of requests, and the file is called ``profile-shadow``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -33,6 +35,18 @@ ANSWERS = "headgate_server::transport::serve::serve"
 """The function that only the IO thread runs."""
 
 
+SHADOWED = """
+apiVersion: headgate/v1
+kind: Endpoint
+name: digits
+versions:
+  "1": "file:models/digits/1"
+  constant: {constant: {label: %(label)s, probabilities: %(probabilities)s}}
+  copied: {constant: {label: %(label)s, probabilities: %(probabilities)s}}
+traffic: {champion: constant, shadow: [{to: copied, share: %(share)s}]}
+"""
+
+
 def with_symbols(folder: Path) -> Path:
     """A copy of the package with the library that has symbols; what goes on PYTHONPATH."""
     package = folder / "python" / "headgate"
@@ -41,11 +55,14 @@ def with_symbols(folder: Path) -> Path:
     return package.parent
 
 
-def started(folder: Path, counts: Path, answer: dict[str, list[float]]) -> tuple[subprocess.Popen[str], str]:
+def started(
+    folder: Path, counts: Path, answer: dict[str, list[float]], shadow: str | None
+) -> tuple[subprocess.Popen[str], str]:
     """Headgate under callgrind, which counts nothing yet, and where it answers."""
     values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
     document = folder / "profile.yaml"
-    document.write_text(DOCUMENT % (values | {"constant": "100%"}))
+    text = DOCUMENT if shadow is None else SHADOWED
+    document.write_text(text % (values | {"constant": "100%", "share": shadow}))
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes"]
     command += [f"--callgrind-out-file={counts}"]
     command += [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1"]
@@ -77,14 +94,14 @@ def ask(connection: socket.socket, request: bytes) -> None:
         raise SystemExit(f"answered {answer[:200]!r}")
 
 
-def counted(folder: Path) -> list[Path]:
+def counted(folder: Path, shadow: str | None) -> list[Path]:
     """Counts the instructions of some requests; callgrind's files, one for each thread."""
     launcher = Launcher(min(os.sched_getaffinity(0)), folder)
     teacher = launcher.starlette()
     answer = answer_of(teacher.ask())
     teacher.stop()
     counts = folder / "counts"
-    process, address = started(folder, counts, answer)
+    process, address = started(folder, counts, answer, shadow)
     body = REQUEST.read_bytes()
     head = f"POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     host, port = address.rsplit(":", 1)
@@ -131,13 +148,14 @@ def by_function(counts: Path) -> tuple[Counter[str], Counter[str]]:
     return own, whole
 
 
-def report(threads: list[tuple[Counter[str], Counter[str]]]) -> str:
+def report(threads: list[tuple[Counter[str], Counter[str]]], shadow: str | None) -> str:
     """The IO thread's as tables, and the sum of the others."""
     own, whole = next(thread for thread in threads if any(name.startswith(ANSWERS) for name in thread[0]))
     others = sum(sum(thread[0].values()) for thread in threads) - sum(own.values())
     lines = [f"# profile, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
     lines += [
-        f"User instructions of a request (64 numbers in JSON, HTTP/1.1, constant version, sketches off) on its IO thread: "
+        f"User instructions of a request (64 numbers in JSON, HTTP/1.1, constant version, sketches off"
+        f"{'' if shadow is None else f', a shadow gets {shadow}'}) on its IO thread: "
         f"{sum(own.values()) / COUNTED:,.0f}, by callgrind over {COUNTED:,} requests. "
         f"The other threads took {others / COUNTED:,.0f} in the time of a request.",
     ]
@@ -159,10 +177,17 @@ def version(program: str) -> str:
 
 def main() -> None:
     """Counts and writes."""
+    parser = argparse.ArgumentParser(description="Counts the instructions of a request by function.")
+    parser.add_argument(
+        "--shadow", metavar="SHARE", help="the share of requests that a shadow gets, such as 10%%"
+    )
+    shadow = parser.parse_args().shadow
     need("valgrind", "callgrind_control", peers=[LIBRARY])
     with tempfile.TemporaryDirectory(prefix="headgate-profile-") as name:
-        text = report([by_function(counts) for counts in counted(Path(name))])
-    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-profile.md").write_text(text)
+        text = report([by_function(counts) for counts in counted(Path(name), shadow)], shadow)
+    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-profile{'' if shadow is None else '-shadow'}.md").write_text(
+        text
+    )
     print(text)
 
 
