@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from headgate.control.domain.calls import Call
-from headgate.control.domain.revision import Revision, read_revision
+from headgate.control.domain.revision import EMERGENCIES, Revision, read_revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.writes import swap
 from headgate.control.writes.audit import audit_record
@@ -37,7 +37,6 @@ from headgate.store import (
 )
 
 _log = logging.getLogger(__name__)
-_COMPLETED = frozenset({"rollback", "abort", "block", "freeze"})
 _COMPLETED_NOW = "completed at start"
 _UNCONFIRMED = "the gateway stopped before this revision was confirmed"
 _End = tuple[RevisionStatus, str]
@@ -124,7 +123,7 @@ class StartRecovery:
                 f"{pointer.name}: revision {pointer.applied} is applied, but the store has lost it"
             )
         urgent = [
-            left for left in record.proposed if left.kind in _COMPLETED and left.n > (pointer.applied or 0)
+            left for left in record.proposed if left.kind in EMERGENCIES and left.n > (pointer.applied or 0)
         ]
         ends: dict[int, _End] = {}
         if urgent:
