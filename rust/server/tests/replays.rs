@@ -5,52 +5,17 @@ mod common;
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{answer, at_last, connect, gateway_with, request, signature};
+use common::computed::adopt;
+use common::{answer, at_last, connect, gateway_with, request};
 use headgate_capture::reader::{CaptureReader, RecordedElements, RecordedRow};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::spec::RunSpec;
-use headgate_core::tensor::Shape;
-use headgate_core::tensor::Signature;
-use headgate_engine::runtime::{Binding, cancel};
-use headgate_engine::{Executable, Model};
+use headgate_engine::runtime::cancel;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
-
-/// Makes an output of each value of the input.
-struct Computed<F> {
-    signature: Signature,
-    compute: F,
-}
-
-impl<F: Fn(f32) -> Result<f32> + Send + Sync + 'static> Executable for Computed<F> {
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn run(&self, binding: &mut Binding) -> Result<()> {
-        let values: Vec<f32> = binding.input(0).view()?.elements::<f32>().unwrap().to_vec();
-        let computed = values.into_iter().map(&self.compute).collect::<Result<Vec<_>>>()?;
-        let shape: Shape = *binding.input(0).shape();
-        let output = binding.output_mut(0);
-        output.reshape(&shape)?;
-        output.elements_mut::<f32>().unwrap().copy_from_slice(&computed);
-        Ok(())
-    }
-}
-
-/// Keeps adopted models, which the engine knows for as long as something has them.
-static ADOPTED: Mutex<Vec<Arc<Model>>> = Mutex::new(Vec::new());
-
-fn adopt(gateway: &Gateway, version: &str, compute: impl Fn(f32) -> Result<f32> + Send + Sync + 'static) {
-    let executable = Computed { signature: signature(), compute };
-    let digest = format!("sha256:{version}");
-    let model = gateway.engine().adopt(&digest, Box::new(executable), &RunSpec::default()).unwrap();
-    ADOPTED.lock().unwrap().push(model);
-}
 
 fn apply(gateway: &Gateway, changes: &Value) {
     let versions = ["v1", "v2", "v3"]

@@ -7,6 +7,8 @@
     reason = "each test binary uses a part, and panics to say what went wrong"
 )]
 
+pub mod computed;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
