@@ -95,7 +95,7 @@ fn counts(spec: &ShadowSpec, state: &ShadowState, plan: Option<&ShadowPlan>) -> 
         "drawn": state.drawn.load(Relaxed),
         "dropped": state.drops.to_json(),
         "slices": slices(spec, &tally),
-        "examples": {"keep": tally.examples.keep, "kept": tally.examples.kept},
+        "examples": {"keep": tally.examples.keep, "kept": tally.examples.newest_first()},
         "run_seconds": run_seconds(&tally),
         "queue": {
             "length": state.queue.len(), "max_length": MAX_LENGTH,

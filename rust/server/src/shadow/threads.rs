@@ -301,7 +301,7 @@ impl CopyRun<'_> {
         let mut tally = self.shadow.tally();
         tally.add_pair(&found, slices, run.run_ns);
         if let Some(shown) = shown {
-            tally.examples.add(shown);
+            tally.examples.add(copied.at, shown);
         }
         tally.wants_floor()
     }

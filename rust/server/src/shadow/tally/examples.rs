@@ -28,8 +28,8 @@ const MAX_STRING: usize = 256;
 pub struct Examples {
     /// How many are kept.
     pub keep: usize,
-    /// The examples.
-    pub kept: VecDeque<Value>,
+    /// The examples with the time of their responses, the newest first.
+    kept: VecDeque<(SystemTime, Value)>,
 }
 
 /// What is left out of examples.
@@ -57,10 +57,16 @@ impl Examples {
         self.kept.truncate(if redaction_changed { 0 } else { keep });
     }
 
-    /// Adds an example.
-    pub fn add(&mut self, example: Value) {
-        self.kept.push_front(example);
+    /// Adds the example of a request whose response was out at `at`. Copies run side by side, so an older request may come after a newer one.
+    pub fn add(&mut self, at: SystemTime, example: Value) {
+        let place = self.kept.partition_point(|(other, _)| *other > at);
+        self.kept.insert(place, (at, example));
         self.kept.truncate(self.keep);
+    }
+
+    /// The examples, the newest first.
+    pub fn newest_first(&self) -> Vec<&Value> {
+        self.kept.iter().map(|(_, example)| example).collect()
     }
 }
 
@@ -184,6 +190,8 @@ fn string(bytes: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     #[test]
@@ -199,11 +207,14 @@ mod tests {
     fn the_newest_are_kept_and_none_when_more_must_be_left_out() {
         let mut examples = Examples::default();
         examples.configure(2, false);
-        (0..5).for_each(|at| examples.add(json!(at)));
-        assert_eq!(examples.kept, [json!(4), json!(3)]);
+        // Copies end in any order.
+        for second in [0, 4, 1, 3, 2] {
+            examples.add(UNIX_EPOCH + Duration::from_secs(second), json!(second));
+        }
+        assert_eq!(examples.newest_first(), [&json!(4), &json!(3)]);
         examples.configure(1, false);
-        assert_eq!(examples.kept, [json!(4)]);
+        assert_eq!(examples.newest_first(), [&json!(4)]);
         examples.configure(1, true);
-        assert!(examples.kept.is_empty());
+        assert!(examples.newest_first().is_empty());
     }
 }
