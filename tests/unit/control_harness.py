@@ -6,10 +6,10 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -19,8 +19,11 @@ from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
 from unit.fake_native import FakeNative
 
+T = TypeVar("T")
 _PATIENCE_SECONDS = 0.1
 """What a test leaves unsaved is given up soon."""
+_WORKING_DISK_SECONDS = 60.0
+"""A disk that writes is waited for as long as a busy machine needs."""
 START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
 
 
@@ -60,6 +63,7 @@ class Gate:
 
     def full_disk(self) -> Callable[[], None]:
         """Every write to the store fails until the result is called."""
+        self._impatient()
         write = self.store.transactions.write
 
         def fail() -> Any:
@@ -72,15 +76,26 @@ class Gate:
 
         return heal
 
-    async def flush_healed(self) -> None:
-        """Writes everything to a disk that is whole again. A write that began before that fails once and is joined by the next one."""
+    def _impatient(self) -> None:
+        """A call does not wait long for a disk that does not write, unless the test says how long."""
+        settings = self.control.settings
+        if settings.durable_seconds == _WORKING_DISK_SECONDS:
+            self.control.settings = self.control._context.settings = replace(settings, durable_seconds=0.1)
+
+    async def once_healed(self, call: Callable[[], Awaitable[T]]) -> T:
+        """A call on a disk that is whole again. A write that began before that fails once, and the call may have joined it."""
         try:
-            await self.control.flush()
+            return await call()
         except StorageFailed:
-            await self.control.flush()
+            return await call()
+
+    async def flush_healed(self) -> None:
+        """Writes everything to a disk that is whole again."""
+        await self.once_healed(self.control.flush)
 
     def hung_disk(self) -> Callable[[], None]:
         """Every write to the store waits, as behind an fsync that does not return, until the result is called."""
+        self._impatient()
         writer = self.store.transactions._writer
         assert writer.acquire(timeout=60)
         return writer.release
@@ -93,9 +108,8 @@ async def gateway(
     """Starts on the state folder and stops at the end; the data plane is a new one, as after a restart."""
     clock, native, state = clock or Clock(), native or FakeNative(), folder / "state"
     store = open_store(state, clock=clock)
-    control = Control(
-        store, native, ArtifactStore(state), Settings(**{"refused_pause_seconds": 0.01, **settings})
-    )
+    usual = {"refused_pause_seconds": 0.01, "durable_seconds": _WORKING_DISK_SECONDS}
+    control = Control(store, native, ArtifactStore(state), Settings(**{**usual, **settings}))
     loop = asyncio.get_running_loop()
     loop.add_reader(native.event_fd(), control.pump)
     try:

@@ -289,7 +289,7 @@ def test_a_full_disk_stops_writes_but_not_emergencies(tmp_path: Path) -> None:
             with pytest.raises(StorageFailed):
                 await gate.control.patch_traffic("digits", weights={"v3": "1%"})
             heal()
-            await gate.control.patch_traffic("digits", weights={"v3": "1%"})
+            await gate.once_healed(lambda: gate.control.patch_traffic("digits", weights={"v3": "1%"}))
             assert [r["kind"] for r in await gate.control.revisions("digits")] == [
                 "traffic",
                 "rollback",
