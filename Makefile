@@ -68,7 +68,7 @@ fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
 	BOLERO_RANDOM_TEST_TIME_MS=$$((1000 * $(FUZZ))) cargo test --release --locked -p headgate-server --lib any_
 
 .PHONY: lint
-lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions, links
+lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions, links, lock files
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(PY) -m ruff check .
@@ -80,6 +80,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) tools/check_sizes.py
 	$(PY) tools/reference.py --check
 	$(PY) tools/check_links.py
+	$(PY) tools/check_locks.py
 	$(MAKE) --no-print-directory proto-check
 
 .PHONY: proto
