@@ -91,6 +91,17 @@ impl BatchCounts {
         (self.total() > 0).then(|| self.at_rank(quantile_rank(self.total(), p)))
     }
 
+    /// The quantile `p` within one batch; `None` if it has no codes.
+    #[must_use]
+    pub fn batch_quantile(&self, batch: usize, p: f64) -> Option<u16> {
+        let size = self.sizes[batch];
+        let rank = quantile_rank(size, p);
+        let counts = &self.cumulative[batch * self.width..(batch + 1) * self.width];
+        let place = counts.partition_point(|&count| u64::from(count) < rank);
+        let code = if place == self.width { SLOWER_THAN_ANY } else { self.first + place as u16 };
+        (size > 0).then_some(code)
+    }
+
     /// How many times as much the share above `level` varies between batches as it would for independent requests: the
     /// variance of its estimate is that many times `share * (1 - share) / total`. At least 1; `None` with fewer codes than
     /// batches.
@@ -170,6 +181,7 @@ mod tests {
             (Some(50), Some(99), Some(100))
         );
         assert_eq!(counts.slower_than(99), 1);
+        assert_eq!((counts.batch_quantile(0, 0.5), counts.batch_quantile(19, 1.0)), (Some(98), Some(5)));
         assert_eq!(quantile_rank(20, 0.95), 19);
     }
 
