@@ -125,3 +125,13 @@ def inspect_model(library: str, model: str) -> bytes:
 
 def error_codes() -> bytes:
     """The closed table of error codes: name, HTTP, gRPC, retry (JSON)."""
+
+def bench_statistics(function: str, arguments: str) -> str:
+    """A statistic by its name, of the arguments in a JSON object; its answer is a JSON object. Unknown and unbounded values are null.
+
+    ``sign_flip`` {differences, alpha}: mean, p, low, high. ``mann_whitney`` {first, second}: u, p, exact. ``evidence`` {slower, faster,
+    quantile}: pass, fail (counts that were divided by their inflation). ``mlperf`` {slower, quantile, confidence}: requests, fixed,
+    fixed_rounded. ``quantile_ranks`` {n, quantile, alpha}: low, high. ``least_requests`` {quantile, alpha}: requests. ``mser`` {values} and
+    ``mser5`` {values}, which averages five first: dropped, settled. ``mann_kendall`` {values}: s, z. ``overload`` {in_flight}: overload.
+    ``little_gap`` {integral, durations}: gap. ``docs/design/bench-statistics.md`` says what they mean. Raises ``InvalidArgument``.
+    """

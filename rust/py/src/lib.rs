@@ -2,10 +2,11 @@
 //!
 //! JSON bytes, strings and integers go in, and JSON bytes come out. No request, callback or Python object crosses the boundary. A call that
 //! may wait goes through [`interpreter::detached`], which releases the interpreter lock. Read in this order: [`gateway`], [`functions`],
-//! [`interpreter`].
+//! [`bench_functions`], [`interpreter`].
 
 use pyo3::prelude::*;
 
+mod bench_functions;
 mod functions;
 mod gateway;
 mod interpreter;
@@ -14,5 +15,6 @@ mod interpreter;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<gateway::Gateway>()?;
-    functions::register(module)
+    functions::register(module)?;
+    bench_functions::register(module)
 }

@@ -38,6 +38,13 @@ pub fn ranks(n: u64, p: f64, alpha: f64) -> Ranks {
     Ranks { low: (beyond > 0).then_some(beyond), high: (upper < n).then_some(upper + 1) }
 }
 
+/// The fewest independent values of which the greatest is above the quantile `p` often enough to be the upper end.
+#[must_use]
+pub fn least_values(p: f64, alpha: f64) -> u64 {
+    // All of n values lie below it with probability p^n.
+    ((alpha / 2.0).ln() / p.ln()).ceil() as u64
+}
+
 /// A quantile of codes and its interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantileInterval {
@@ -144,6 +151,7 @@ mod tests {
         assert_eq!(found(368, 0.99), (Some(360), Some(368)));
         assert_eq!(found(30, 0.9), (Some(23), None));
         assert_eq!(found(1, 0.5), (None, None));
+        assert_eq!((least_values(0.99, 0.05), least_values(0.999, 0.05)), (368, 3_688));
     }
 
     #[test]
