@@ -55,7 +55,7 @@ CRATES: dict[str, set[str]] = {
     "engine": {"core", "runtime"},
     "server": {"core", "protocol", "engine", "sketch", "capture"},
     "load": {"core", "protocol"},
-    "py": {"server", "load", "sketch", "core"},
+    "py": {"server", "load", "engine", "sketch", "core"},
 }
 
 

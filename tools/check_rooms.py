@@ -45,7 +45,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"compute", "queue"},
         {"workers"},
         {"batching", "memory", "warmup"},
-        {"models"},
+        {"models", "simulation"},
         {"runs"},
         {"load"},
         {"lib"},

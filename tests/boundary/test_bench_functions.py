@@ -101,3 +101,57 @@ def test_statistics_give_their_known_values(
 def test_wrong_arguments_are_refused_in_words(function: str, arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidArgument, match=said):
         statistic(function, **arguments)
+
+
+QUESTION: dict[str, Any] = {
+    "seed": 1,
+    "rate": 2000,
+    "requests": 20_000,
+    "arrivals": {"kind": "poisson"},
+    "rows": [[1, 0.9], [16, 0.1]],
+    "setting": {"instances": 2, "max_batch": 32, "max_delay_ns": 500_000, "max_queue": 1000},
+    "curve": {"base_ns": 1_000_000, "row_ns": 50_000},
+    "run_ns": None,
+}
+
+
+def simulated(**changes: object) -> dict[str, Any]:
+    """The answer of a simulation that differs from ``QUESTION`` in these fields."""
+    need_native()
+    from headgate import _native
+
+    answer: dict[str, Any] = json.loads(_native.simulate_batches(json.dumps(QUESTION | changes)))
+    return answer
+
+
+def test_a_simulation_is_repeatable_and_counts_all_requests() -> None:
+    answer = simulated()
+    assert answer == simulated() != simulated(seed=2)
+    assert (answer["requests"], answer["rejected"]) == (20_000, 0)
+    assert 1_050_000 <= answer["p50_ns"] < answer["p90_ns"] < answer["p95_ns"] < answer["p99_ns"]
+    assert 1 < answer["mean_batch_rows"] <= 32
+    assert 0 < answer["busy_share"] < 1
+
+
+def test_a_quantile_among_rejected_requests_is_unknown() -> None:
+    answer = simulated(
+        run_ns=[[4_000_000, 1]],
+        setting={"instances": 1, "max_batch": 1, "max_delay_ns": 0, "max_queue": 4},
+    )
+    assert answer["rejected"] > 15_000
+    assert answer["p50_ns"] is None
+    assert answer["mean_ns"] > 4_000_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rate": 0}, "simulation: rate: from 0.001"),
+        ({"arrivals": {"kind": "uniform"}}, "unknown variant `uniform`"),
+        ({"more": 1}, "unknown field `more`"),
+        ({"setting": {"instances": 1}}, "missing field `max_batch`"),
+    ],
+)
+def test_a_wrong_simulation_is_refused_in_words(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InvalidArgument, match=said):
+        simulated(**changes)

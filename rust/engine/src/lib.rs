@@ -12,6 +12,7 @@ mod models;
 mod queue;
 mod runs;
 mod shapes;
+mod simulation;
 mod sync;
 mod time;
 mod warmup;
@@ -30,5 +31,6 @@ pub use runs::{
     BatchedResult, BatchedRun, BatchedRunOutcome, BufferLease, CopiedResult, PendingRun, RunOutcome,
     RunResult, RunThread, RunThreads, SeparateRun,
 };
+pub use simulation::{Arrivals, BatchSimulation, CostLine, SimulatedSetting, SimulatedTimes};
 pub use time::join_until;
 pub use workers::{RunCounters, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters, WorkerPool};

@@ -1,6 +1,6 @@
-//! The functions of the module that measurements of load use: statistics by name.
+//! The functions of the module that measurements of load use: statistics by name, and batches in virtual time.
 //!
-//! Arguments and answers are JSON texts. What is unknown or unbounded is null. Next: `headgate_core::stats`.
+//! Arguments and answers are JSON texts. What is unknown or unbounded is null. Next: `headgate_core::stats`, the engine's `simulation`.
 
 use headgate_core::error::{Error, Result};
 use headgate_core::stats::quantile::{Ranks, least_values, ranks};
@@ -9,6 +9,7 @@ use headgate_core::stats::steadiness::{
 };
 use headgate_core::stats::verdict::{evidence, mlperf_fixed, mlperf_requests};
 use headgate_core::stats::{paired, verdict};
+use headgate_engine::BatchSimulation;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -38,7 +39,13 @@ const STATISTICS: [(&str, Function); 11] = [
 
 /// Adds the functions to the module.
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_function(wrap_pyfunction!(bench_statistics, module)?)
+    module.add_function(wrap_pyfunction!(bench_statistics, module)?)?;
+    module.add_function(wrap_pyfunction!(simulate_batches, module)?)
+}
+
+#[pyfunction]
+fn simulate_batches(py: Python<'_>, question: &str) -> PyResult<String> {
+    detached(py, || Ok(json!(BatchSimulation::parse(question)?.run()?).to_string()))
 }
 
 #[pyfunction]

@@ -49,7 +49,7 @@ impl Batch {
     fn close(&self, waits: bool) -> ClosedBatch {
         let batcher = &self.context.batcher;
         if waits && !batcher.is_off() {
-            self.slots.wait(|waiting| batcher.wait_until(waiting));
+            self.slots.wait(|waiting, now| batcher.wait_until(waiting, now));
         }
         let closed_at = Instant::now();
         let (requests, expired): (Vec<_>, Vec<_>) =

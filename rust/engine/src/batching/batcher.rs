@@ -1,6 +1,6 @@
 //! The batches of a version as a whole: how large they are, how long they wait, which slabs they use, what their runs cost.
 //!
-//! Not here: one batch (`batch`), what waiting is worth (`cost_curve`). Next: `open_batches`.
+//! Not here: one batch (`batch`), how long waiting pays (`wait_policy`). Next: `open_batches`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -14,8 +14,9 @@ use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{DataType, Shape, Signature};
 use headgate_runtime::Binding;
 
-use super::cost_curve::{ArrivalGaps, CostCurve, RunCost, worth_waiting_ns};
+use super::cost_curve::{ArrivalGaps, CostCurve, RunCost};
 use super::row_slots::WaitingRows;
+use super::wait_policy::{self, Expectation};
 use crate::time::nanos;
 
 /// The most free slabs that a version keeps for its next batches.
@@ -176,22 +177,11 @@ impl Batcher {
     }
 
     /// Until when a batch waits for more rows; `None` if it does not.
-    pub(crate) fn wait_until(&self, waiting: WaitingRows) -> Option<Instant> {
-        if self.max_delay.is_zero() || waiting.full {
-            return None;
-        }
-        let (cost, gap_ns) = {
+    pub(crate) fn wait_until(&self, waiting: WaitingRows, now: Instant) -> Option<Instant> {
+        wait_policy::wait_until(waiting, self.max_delay, now, || {
             let stats = self.lock_stats();
-            (stats.curve.cost()?, stats.gaps.mean_ns()?)
-        };
-        let worth = Duration::from_nanos(worth_waiting_ns(cost, gap_ns, waiting.rows)?);
-        let run = Duration::from_nanos(cost.expected_ns(waiting.rows + 1) as u64);
-        let newest = Instant::now().checked_add(worth)?;
-        Some(
-            newest
-                .min(waiting.oldest_queued_at + self.max_delay)
-                .min(waiting.earliest_deadline.checked_sub(run)?),
-        )
+            Some(Expectation { cost: stats.curve.cost()?, gap_ns: stats.gaps.mean_ns()? })
+        })
     }
 
     /// The rows that a slab has room for if each takes `row_bytes`.
@@ -201,7 +191,7 @@ impl Batcher {
 
     /// The number of rows that a batch of `rows` rows is padded to.
     pub(crate) fn padded_rows(&self, rows: usize) -> usize {
-        self.buckets.iter().copied().find(|&bucket| bucket >= rows).unwrap_or(rows)
+        wait_policy::padded_rows(&self.buckets, rows)
     }
 
     /// Takes a slab for a batch of that class: a free one, or else what `create` makes. Its `bytes` count until [`Batcher::return_slab`].
@@ -301,11 +291,10 @@ mod tests {
             earliest_deadline,
             latest_deadline: earliest_deadline,
         };
-        let until = |batcher: &Batcher, of: WaitingRows| batcher.wait_until(of).map(|until| until - now);
+        let until = |batcher: &Batcher, of: WaitingRows| batcher.wait_until(of, now).map(|until| until - now);
         let (batcher, far) = (experienced(1_000), later(1_000_000));
-        // It waits for two gaps from now on; the time since the test began adds to them.
-        let wait = until(&batcher, waiting(2, far)).unwrap();
-        assert!(wait >= Duration::from_micros(40) && wait < Duration::from_millis(500), "{wait:?}");
+        // It waits for two gaps from now on.
+        assert_eq!(until(&batcher, waiting(2, far)), Some(Duration::from_micros(40)));
         // Six rows that wait for 20 us each cost more than a run.
         assert_eq!(until(&batcher, waiting(6, far)), None);
         assert_eq!(until(&batcher, WaitingRows { full: true, ..waiting(2, far) }), None);
@@ -314,7 +303,7 @@ mod tests {
         // A run of three rows takes 130 us.
         assert_eq!(until(&batcher, waiting(2, later(140))), Some(Duration::from_micros(10)));
         assert_eq!(until(&experienced(0), waiting(2, far)), None);
-        assert_eq!(self::batcher(32).wait_until(waiting(1, far)), None, "nothing is known yet");
+        assert_eq!(self::batcher(32).wait_until(waiting(1, far), now), None, "nothing is known yet");
     }
 
     #[test]

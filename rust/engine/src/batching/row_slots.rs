@@ -158,13 +158,13 @@ impl<O> RowSlots<O> {
         self.lock().waiting(self.capacity)
     }
 
-    /// Waits for more rows until the time that `until` gives, which is asked again whenever the requests change.
-    pub(crate) fn wait(&self, mut until: impl FnMut(WaitingRows) -> Option<Instant>) {
+    /// Waits for more rows until the time that `until` gives, which is asked again, with the present time, whenever the requests change.
+    pub(crate) fn wait(&self, mut until: impl FnMut(WaitingRows, Instant) -> Option<Instant>) {
         let mut state = self.lock();
         loop {
             let Some(waiting) = state.waiting(self.capacity) else { return };
             let now = Instant::now();
-            let Some(left) = until(waiting).and_then(|until| until.checked_duration_since(now)) else {
+            let Some(left) = until(waiting, now).and_then(|until| until.checked_duration_since(now)) else {
                 return;
             };
             if left == Duration::ZERO {

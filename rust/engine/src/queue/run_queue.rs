@@ -90,6 +90,11 @@ impl<T: Queued> RunQueue<T> {
         !state.is_limited(class) || state.admits(class, Instant::now())
     }
 
+    /// As [`RunQueue::admits`], at a given time.
+    pub(crate) fn admits_at(&self, class: u8, now: Instant) -> bool {
+        lock(&self.state).admits(class, now)
+    }
+
     /// How many items of a class and of those above it wait.
     pub(crate) fn waiting(&self, class: u8) -> usize {
         lock(&self.state).waiting(class)

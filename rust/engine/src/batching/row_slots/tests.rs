@@ -77,10 +77,10 @@ proptest! {
 #[test]
 fn a_wait_ends_when_it_is_full_or_everybody_left() {
     let (slots, now) = (RowSlots::<()>::new(2), Instant::now());
-    slots.wait(|_| panic!("no request is there to wait for"));
+    slots.wait(|_, _| panic!("no request is there to wait for"));
     slots.reserve(2, 0, now, now + Duration::from_secs(9)).unwrap();
     let mut calls = 0;
-    slots.wait(|waiting| {
+    slots.wait(|waiting, _| {
         calls += 1;
         assert!(
             waiting.full && waiting.rows == 2 && waiting.earliest_deadline == now + Duration::from_secs(9)
