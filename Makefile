@@ -129,6 +129,10 @@ bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do
 	$(PY) -m benches.overload
 
+.PHONY: bench-capacity
+bench-capacity:  ## how often the intervals and verdicts of `headgate bench` are right, by simulation: tables, about ten minutes
+	cargo test --release --locked -p headgate-core --test load_statistics -- --ignored --nocapture --test-threads 1
+
 .PHONY: bench-isolation
 bench-isolation: $(STAMPS)/native  ## a good endpoint beside clients, models and loads at their worst, against honest ones
 	$(PY) -m benches.isolation

@@ -139,10 +139,10 @@ def bench_statistics(function: str, arguments: str) -> str:
 def simulate_batches(question: str) -> str:
     """A version's queue and batches in virtual time, with the policy that serves requests. The same question has the same answer.
 
-    ``question`` is a JSON object: seed; rate (requests per second); requests (how many are measured, at most 10 000 000; a tenth as many come
-    before them); arrivals ({kind: poisson or constant}, {kind: gamma, cv}, {kind: mmpp, burst, share, burst_ns}); rows ([[rows, weight]]);
-    setting (instances, max_batch, max_delay_ns, max_queue, and optionally buckets and timeout_ns); curve (base_ns, row_ns: a run of n rows
-    takes base_ns + row_ns * n); run_ns ([[ns, weight]] in the place of the curve, or null).
+    ``question`` is a JSON object: seed; rate (requests per second); requests (how many are measured, at most 10 000 000; a tenth as many
+    come before them); arrivals ({kind: poisson or constant}, {kind: gamma, cv}, {kind: mmpp, burst, share, burst_ns}); rows ([[rows,
+    weight]]); setting (instances, max_batch, max_delay_ns, max_queue, and optionally buckets and timeout_ns); curve (base_ns, row_ns: a run
+    of n rows takes base_ns + row_ns * n); run_ns ([[ns, weight]] in the place of the curve, or null).
     The answer: requests, rejected, p50_ns, p90_ns, p95_ns, p99_ns (null if among rejected requests), mean_ns of those that ran, busy_share,
     mean_batch_rows. Raises ``InvalidArgument``.
     """

@@ -73,9 +73,16 @@ pub fn interval(counts: &BatchCounts, p: f64, alpha: f64) -> Option<QuantileInte
 /// As how many independent requests `total` count.
 #[must_use]
 pub fn effective_requests(total: u64, inflation: f64, alpha: f64) -> f64 {
+    total as f64 / with_penalty(inflation, alpha)
+}
+
+/// By how much requests are to be divided so that they count as independent ones at the confidence 1 - `alpha`: the
+/// inflation, times `(t / z)^2` because it is an estimate from [`BATCHES`] batches.
+#[must_use]
+pub fn with_penalty(inflation: f64, alpha: f64) -> f64 {
     let t = student::quantile(1.0 - alpha / 2.0, BATCHES as f64 - 1.0);
     let z = normal::quantile(1.0 - alpha / 2.0);
-    total as f64 / (inflation * (t / z).powi(2))
+    inflation * (t / z).powi(2)
 }
 
 /// The ends of the interval if the codes count as `effective` independent ones.

@@ -5,12 +5,14 @@
 //! the true share is `a` or more, however often it is looked at, so that it reaches `1 / alpha` with probability `alpha`
 //! at most (Ville 1939; mixtures: Robbins 1970). "Fail" mirrors it. The mixture is Beta(1, 1/a - 1), cut at `a`.
 //!
-//! That is proved for independent requests. Counts of correlated ones are divided by their inflation first, which is a
-//! heuristic: `docs/design/bench-statistics.md` says how often it decides wrongly, by simulation.
+//! That is proved for independent requests. Counts of correlated ones are divided by their inflation first, and by the
+//! penalty for its estimate ([`with_penalty`]), which is a heuristic: `docs/design/bench-statistics.md` says how often it
+//! decides wrongly, by simulation.
 
 use super::beta;
 use super::codes::{BATCHES, BatchCounts};
 use super::normal;
+use super::quantile::with_penalty;
 
 /// The fewest requests that a verdict is given on: batches of fewer than 50 are shorter than the bursts of a queue.
 pub const FIRST_LOOK: u64 = 50 * BATCHES as u64;
@@ -90,7 +92,7 @@ pub struct Judgement {
     pub slower: u64,
     /// All requests.
     pub requests: u64,
-    /// What the counts were divided by; `None` with too few requests for batches.
+    /// What the counts were divided by: their inflation with its penalty; `None` with too few requests for batches.
     pub inflation: Option<f64>,
 }
 
@@ -99,7 +101,7 @@ pub struct Judgement {
 pub fn judge(counts: &BatchCounts, objective: Objective) -> Judgement {
     let Objective { quantile, limit, alpha } = objective;
     let (requests, slower) = (counts.total(), counts.slower_than(limit));
-    let inflation = counts.inflation(limit);
+    let inflation = counts.inflation(limit).map(|inflation| with_penalty(inflation, alpha));
     let scale = inflation.unwrap_or(1.0);
     let evidence = evidence(slower as f64 / scale, (requests - slower) as f64 / scale, 1.0 - quantile);
     let needed = 1.0 / alpha;

@@ -109,7 +109,8 @@ fn objectives_of_latency_and_of_errors_are_judged() {
         (&errors["slower"], &errors["requests"], &errors["needed"]),
         (&json!(200), &json!(20_000), &json!(100.0))
     );
-    assert_eq!(errors["inflation"], 1.0);
+    // The errors come one by one; what is left is the penalty for having estimated that from 20 batches.
+    assert!((1.1..1.5).contains(&errors["inflation"].as_f64().unwrap()), "{errors}");
 }
 
 /// A tenth of a percent of noise, so that no value is like the one before.
