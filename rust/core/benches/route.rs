@@ -91,7 +91,7 @@ fn choose(c: &mut Criterion) {
                 let key = sticky_key(&endpoint, request);
                 let draws = endpoint.shadows.iter().map(|shadow| &shadow.sample);
                 let draws = draws.chain(endpoint.capture.iter().map(|capture| &capture.sample));
-                (decision, draws.filter(|sample| sample.chooses(black_box(0x9e37_79b9), key)).count())
+                (decision, draws.filter(|sample| sample.chooses(black_box(0x9e37_79b9), || key)).count())
             });
         });
     }

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::comparison::Comparison;
 use crate::rules::FieldName;
-use crate::slots::{SLOTS, slot_of};
+use crate::slots::{SLOTS, number_hash, slot_of, slot_of_hash, text_hash};
 
 /// The most shadows of an endpoint.
 pub const MAX_SHADOWS: usize = 8;
@@ -150,6 +150,8 @@ impl Capture {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
     salt: Box<str>,
+    /// A hash of the salt, with which numbers are hashed.
+    seed: u64,
     share: u16,
     by: DrawBy,
 }
@@ -158,7 +160,8 @@ impl Sample {
     /// Chooses `share` of 10 000; `purpose` says what for, such as `shadow/v8`, and makes the draw independent of others.
     #[must_use]
     pub fn new(endpoint: &str, purpose: &str, share: u16, by: DrawBy) -> Sample {
-        Sample { salt: format!("{endpoint}/{purpose}").into(), share, by }
+        let salt: Box<str> = format!("{endpoint}/{purpose}").into();
+        Sample { seed: text_hash(&salt), salt, share, by }
     }
 
     /// What keys are hashed with.
@@ -167,17 +170,20 @@ impl Sample {
         &self.salt
     }
 
-    /// Whether it chooses a request with that number and, where it has one, that sticky key.
+    /// Whether it chooses a request with that number and that sticky key. `key` is asked only if keys are drawn; it is `None` for a request
+    /// without one. A key has the slot of [`slot_of`], a number that of [`number_hash`].
     #[inline]
     #[must_use]
-    pub fn chooses(&self, request: u64, key: Option<&[u8]>) -> bool {
+    pub fn chooses<'k>(&self, request: u64, key: impl FnOnce() -> Option<&'k [u8]>) -> bool {
         if self.share == 0 || usize::from(self.share) >= SLOTS {
             return self.share != 0;
         }
-        match key {
-            Some(key) if self.by == DrawBy::Sticky => slot_of(&self.salt, key) < self.share,
-            _ => slot_of(&self.salt, &request.to_le_bytes()) < self.share,
-        }
+        let key = if self.by == DrawBy::Sticky { key() } else { None };
+        let slot = match key {
+            Some(key) => slot_of(&self.salt, key),
+            None => slot_of_hash(number_hash(self.seed, request)),
+        };
+        slot < self.share
     }
 
     /// Whether it chooses all requests of a caller with that sticky key, or none; `None` if each is drawn for itself.
@@ -186,7 +192,7 @@ impl Sample {
         let foreseen = self.share == 0
             || usize::from(self.share) >= SLOTS
             || (self.by == DrawBy::Sticky && key.is_some());
-        foreseen.then(|| self.chooses(0, key))
+        foreseen.then(|| self.chooses(0, || key))
     }
 }
 
@@ -223,7 +229,7 @@ mod tests {
     fn chosen(first: &Sample, second: &Sample) -> (u32, u32, u32) {
         let mut counts = (0, 0, 0);
         for request in 0..20_000_u64 {
-            let (one, other) = (first.chooses(request, None), second.chooses(request, None));
+            let (one, other) = (first.chooses(request, || None), second.chooses(request, || None));
             counts.0 += u32::from(one);
             counts.1 += u32::from(other);
             counts.2 += u32::from(one && other);
@@ -261,7 +267,7 @@ mod tests {
         let samples = [sample("shadow/v8"), sample("shadow/v9"), sample("capture")];
         let draw = |which: usize, key: &[u8]| match which.checked_sub(1) {
             None => slot_of("digits/v8/1", key) < 3_000,
-            Some(sample) => samples[sample].chooses(7, Some(key)),
+            Some(sample) => samples[sample].chooses(7, || Some(key)),
         };
         for first in 0..=samples.len() {
             for second in first + 1..=samples.len() {
@@ -283,16 +289,16 @@ mod tests {
             let by = if key.is_some() { DrawBy::Sticky } else { DrawBy::Request };
             let sample = |share| Sample::new("digits", "shadow/v8", share, by);
             let key = key.as_ref().map(|key| &key[..]);
-            if sample(one.min(other)).chooses(request, key) {
-                prop_assert!(sample(one.max(other)).chooses(request, key));
+            if sample(one.min(other)).chooses(request, || key) {
+                prop_assert!(sample(one.max(other)).chooses(request, || key));
             }
-            prop_assert!(!sample(0).chooses(request, key) && sample(10_000).chooses(request, key));
+            prop_assert!(!sample(0).chooses(request, || key) && sample(10_000).chooses(request, || key));
         }
 
         #[test]
         fn a_sticky_key_is_chosen_with_all_its_requests(one: u64, other: u64, key: [u8; 4]) {
             let sample = Sample::new("digits", "shadow/v8", 5_000, DrawBy::Sticky);
-            prop_assert_eq!(sample.chooses(one, Some(&key)), sample.chooses(other, Some(&key)));
+            prop_assert_eq!(sample.chooses(one, || Some(&key)), sample.chooses(other, || Some(&key)));
         }
     }
 }

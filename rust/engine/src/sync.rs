@@ -1,9 +1,10 @@
-//! The locks of the queue, the workers and a batch's row slots: the standard library's, or loom's if every interleaving is tried.
+//! The locks of the queue, the workers and a batch's row slots, and the atomics of free lists: the standard library's, or loom's if every
+//! interleaving is tried.
 
 #[cfg(feature = "loom")]
-pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard, atomic};
 #[cfg(not(feature = "loom"))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
 
 /// Takes a lock. A lock that a panic poisoned is taken as well: each change under these locks is complete when it is made.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

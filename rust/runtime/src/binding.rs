@@ -162,6 +162,11 @@ impl Binding {
         }
     }
 
+    /// Whether the runtime allocated an output of the last run.
+    pub fn has_allocated_outputs(&self) -> bool {
+        self.outputs.iter().any(|output| output.allocated.is_some())
+    }
+
     /// Releases what others own: outputs that the runtime allocated, strings, adopted bytes.
     pub fn forget(&mut self) {
         self.inputs.iter_mut().for_each(Tensor::forget);
@@ -182,19 +187,19 @@ impl Binding {
     /// Bytes that the tensors keep in memory, those of others included: the buffer that adopted bytes lie in, strings, outputs that the
     /// runtime allocated.
     pub fn held_bytes(&self) -> usize {
-        let inputs = self.inputs.iter().map(Tensor::held_bytes);
+        let inputs: usize = self.inputs.iter().map(Tensor::held_bytes).sum();
         let outputs = self.outputs.iter().map(|output| {
             let allocated = output.allocated.as_ref().map_or(0, |value| held_bytes(self.library, value));
             allocated + output.tensor.held_bytes()
         });
         let optional = self.optional.as_ref().map_or(0, |optional| optional.held_bytes());
-        inputs.chain(outputs).sum::<usize>() + optional + self.adopted_from()
+        inputs + outputs.sum::<usize>() + optional + self.adopted_from()
     }
 
     /// The longest buffer that adopted bytes lie in. All of them lie in the body of one request, so that it counts once.
     fn adopted_from(&self) -> usize {
-        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_from());
-        self.inputs.iter().map(Tensor::adopted_from).chain(optional).max().unwrap_or(0)
+        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_from()).max();
+        self.inputs.iter().map(Tensor::adopted_from).max().max(optional).unwrap_or(0)
     }
 
     /// Copies adopted bytes if they are at most `max` and less than half of the buffer that they lie in, so that the buffer can be freed.
@@ -202,9 +207,9 @@ impl Binding {
     /// # Errors
     /// As [`Tensor::reshape`].
     pub fn copy_small_adopted(&mut self, max: usize) -> Result<()> {
-        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_bytes());
-        let adopted = self.inputs.iter().map(Tensor::adopted_bytes).chain(optional).sum::<usize>();
-        if adopted > max || adopted >= self.adopted_from() / 2 {
+        let optional = self.optional_inputs().map(|(_, tensor)| tensor.adopted_bytes()).sum::<usize>();
+        let adopted = self.inputs.iter().map(Tensor::adopted_bytes).sum::<usize>() + optional;
+        if adopted == 0 || adopted > max || adopted >= self.adopted_from() / 2 {
             return Ok(());
         }
         let optional = self.optional.iter_mut().flat_map(|optional| optional.given_mut());

@@ -1,12 +1,12 @@
 //! The tensors of a request after its response, with one owner for all that want them: shadows and the capture.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 
-/// What a request asked, and what its version made of it. The last owner frees the buffers, on any thread.
+/// What a request asked, and what its version made of it. The last owner may be any thread.
 pub struct CopiedRun {
     /// The inputs and, if the version answered, the outputs.
     pub run: RunResult,
@@ -15,9 +15,16 @@ pub struct CopiedRun {
     /// The bytes that `run` keeps in memory.
     pub bytes: usize,
     /// When the response was out.
-    pub at: SystemTime,
+    pub at: Instant,
     /// `x-request-id` of the request.
     pub request_id: Option<HeaderValue>,
+}
+
+impl CopiedRun {
+    /// When the response was out, by the clock of the system.
+    pub fn time(&self) -> SystemTime {
+        SystemTime::now() - self.at.elapsed()
+    }
 }
 
 /// What a version made of a request.

@@ -15,17 +15,17 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 
 use common::{answer, connect, free, gateway_with, request, signature};
 use headgate_core::error::Result;
 use headgate_core::tensor::Signature;
 use headgate_core::trial::report::Detail;
-use headgate_engine::Executable;
 use headgate_engine::runtime::Binding;
+use headgate_engine::{Executable, Model};
 use headgate_server::gateway::Gateway;
-use serde_json::json;
+use serde_json::{Value, json};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -108,6 +108,16 @@ fn powers(gateway: &Gateway) -> u64 {
 
 /// Many requests, of which all but the first are warm.
 fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>) -> WarmRequests {
+    per_request_and_then(gateway, address, told, |_| {})
+}
+
+/// The same, with something that is done after each request, whose number it gets.
+fn per_request_and_then(
+    gateway: &Gateway,
+    address: SocketAddr,
+    told: &Receiver<u64>,
+    mut after: impl FnMut(u64),
+) -> WarmRequests {
     let mut stream = connect(address);
     let (mut counts, mut before) = (Vec::new(), 0);
     for number in 0..60 {
@@ -117,6 +127,7 @@ fn per_request(gateway: &Gateway, address: SocketAddr, told: &Receiver<u64>) -> 
         stream.write_all(request("model", 2.0).as_bytes()).unwrap();
         assert_eq!(answer(&mut stream).0, 200);
         counts.push(told.recv_timeout(common::PATIENCE).unwrap());
+        after(number as u64);
     }
     // What the last request allocates after its reply is not among the counts, and may be among the powers.
     let new_powers = powers(gateway) - before;
@@ -150,7 +161,7 @@ fn warm_requests_of_a_trial() -> WarmRequests {
 }
 
 /// The allocations of each warm request on a gateway with these settings.
-fn warm_requests(settings: &serde_json::Value) -> WarmRequests {
+fn warm_requests(settings: &Value) -> WarmRequests {
     let (tell, told) = channel();
     let (gateway, address) = gateway_with(settings);
     let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
@@ -160,23 +171,47 @@ fn warm_requests(settings: &serde_json::Value) -> WarmRequests {
     per_request(&gateway, address, &told)
 }
 
-/// The same, with a shadow that gets every request.
-fn shadowed_requests(settings: &serde_json::Value) -> WarmRequests {
-    let (tell, told) = channel();
-    let (gateway, address) = gateway_with(settings);
-    let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
-    let adopt = |digest, executable| gateway.engine().adopt(digest, executable, &Default::default()).unwrap();
-    let model = adopt("telling", Box::new(telling) as Box<dyn Executable>);
-    model.placement_policy.pin_inline();
-    let _shadow = adopt("shadow", Box::new(free()));
-    let version = |name, digest| json!({"name": name, "digest": digest, "artifact": "adopted"});
-    let state = json!({
-        "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 600_000,
-        "versions": [version("v1", "telling"), version("v2", "shadow")],
-        "shadow": [{"to": "v2", "share": 10_000}],
-    });
-    gateway.apply(common::spec(&state)).unwrap();
-    per_request(&gateway, address, &told)
+/// A gateway whose endpoint has two versions and what else `traffic` says of it, and that has served no request yet.
+struct TwoVersions {
+    gateway: Arc<Gateway>,
+    address: SocketAddr,
+    told: Receiver<u64>,
+    _models: [Arc<Model>; 2],
+}
+
+impl TwoVersions {
+    fn new(settings: &Value, traffic: &Value) -> TwoVersions {
+        let (tell, told) = channel();
+        let (gateway, address) = gateway_with(settings);
+        let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
+        let adopt =
+            |digest, executable| gateway.engine().adopt(digest, executable, &Default::default()).unwrap();
+        let model = adopt("telling", Box::new(telling) as Box<dyn Executable>);
+        model.placement_policy.pin_inline();
+        let models = [model, adopt("other", Box::new(free()))];
+        let version = |name, digest| json!({"name": name, "digest": digest, "artifact": "adopted"});
+        let mut state = json!({
+            "name": "model", "revision": 1, "champion": "v1", "timeout_ms": 600_000,
+            "versions": [version("v1", "telling"), version("v2", "other")],
+        });
+        state.as_object_mut().unwrap().extend(traffic.as_object().unwrap().clone());
+        gateway.apply(common::spec(&state)).unwrap();
+        TwoVersions { gateway, address, told, _models: models }
+    }
+
+    fn requests(&self) -> WarmRequests {
+        per_request(&self.gateway, self.address, &self.told)
+    }
+
+    /// What the gateway says of the shadow.
+    fn shadow(&self) -> Value {
+        self.gateway.shadows("model").unwrap()["shadows"][0].clone()
+    }
+}
+
+/// An endpoint with a shadow that gets every request.
+fn shadowed(settings: &Value) -> TwoVersions {
+    TwoVersions::new(settings, &json!({"shadow": [{"to": "v2", "share": 10_000}]}))
 }
 
 #[test]
@@ -199,14 +234,74 @@ fn sketching_allocates_only_for_buckets_that_are_not_there_yet() {
 }
 
 #[test]
-fn a_copy_allocates_its_two_owners_and_a_list_even_if_it_finds_no_room() {
-    let requests = shadowed_requests(&json!({"sketches": false, "shadow_memory_bytes": 0}));
-    assert!(requests.counts.iter().all(|&count| count >= 3), "{:?}", requests.counts);
-    requests.assert_few(3 * requests.counts.len() as u64);
+fn choosing_by_rules_allocates_nothing() {
+    let when = |field: &str, accepted: Value| json!({"when": {field: accepted}, "to": "v2"});
+    let others = [
+        when("header.x-tester", json!({"one_of": ["yes", "of course"]})),
+        when("header.host", json!({"prefix": "test-"})),
+        when("parameter.tier", json!({"one_of": ["gold", "7"]})),
+    ];
+    let last = json!({"when": {"header.host": {"one_of": ["t", "u"]}}, "to": "v1"});
+    for (rules, by_rule) in [(others.to_vec(), 0), ([&others[..], &[last]].concat(), 60)] {
+        let served = TwoVersions::new(&json!({"sketches": false}), &json!({"rules": rules}));
+        served.requests().assert_few(0);
+        let labels = json!({"endpoint": "model", "version": "v1"});
+        let counted = || common::metric(&served.gateway, "headgate_requests_by_rule_total", &labels);
+        common::eventually("the last request", || counted() == by_rule);
+    }
 }
 
 #[test]
-fn a_copy_that_is_run_costs_its_request_no_more_than_buffers_for_the_next_one() {
-    let WarmRequests { counts, .. } = shadowed_requests(&json!({"sketches": false, "shadow_cpu": 1.0}));
-    assert!(counts.iter().all(|count| (3..=24).contains(count)), "{counts:?}");
+fn shadows_that_do_not_draw_a_request_allocate_nothing() {
+    // The slot of the key `t` is above the share. Numbers are drawn seldom.
+    let shadows = [
+        json!({"to": "v2", "share": 1, "by": "sticky", "slices": ["header.host"]}),
+        json!({"to": "v2", "share": 1, "by": "request", "slices": ["header.host"]}),
+    ];
+    for shadow in shadows {
+        let traffic = json!({"shadow": [shadow], "sticky": "header.host"});
+        let served = TwoVersions::new(&json!({"sketches": false, "shadow_cpu": 1.0}), &traffic);
+        let requests = served.requests();
+        let drawn = served.shadow()["drawn"].as_u64().unwrap();
+        assert!(drawn == 0 || shadow["by"] == "request", "{drawn}");
+        requests.assert_few(drawn * A_COPY_AND_ITS_BUFFERS);
+    }
+}
+
+#[test]
+fn shadows_that_are_switched_off_allocate_nothing() {
+    let shadow = json!([{"to": "v2", "share": 10_000}]);
+    for traffic in [json!({"shadow": []}), json!({"shadow": shadow, "shadows_off": ["v2"]})] {
+        TwoVersions::new(&json!({"sketches": false}), &traffic).requests().assert_few(0);
+    }
+}
+
+/// More than what a copy, and buffers in place of those that it takes along, allocate.
+const A_COPY_AND_ITS_BUFFERS: u64 = 24;
+
+#[test]
+fn a_copy_allocates_its_owner_even_if_it_finds_no_room() {
+    let requests = shadowed(&json!({"sketches": false, "shadow_memory_bytes": 0})).requests();
+    assert!(requests.counts.iter().all(|&count| count >= 1), "{:?}", requests.counts);
+    requests.assert_few(requests.counts.len() as u64);
+}
+
+#[test]
+fn a_copy_that_was_run_gives_its_buffers_back_to_the_next_request() {
+    let served = shadowed(&json!({"sketches": false, "shadow_cpu": 1.0}));
+    let is_over = |number| {
+        let pairs = served.shadow()["pairs"].as_u64().unwrap();
+        let held = common::metric(&served.gateway, "headgate_shadow_memory_bytes", &json!({}));
+        pairs == number + 1 && held == 0
+    };
+    let requests = per_request_and_then(&served.gateway, served.address, &served.told, |number| {
+        common::eventually("the end of the copy", || is_over(number));
+    });
+    requests.assert_few(requests.counts.len() as u64);
+}
+
+#[test]
+fn a_copy_that_waits_costs_its_request_no_more_than_buffers_for_the_next_one() {
+    let WarmRequests { counts, .. } = shadowed(&json!({"sketches": false, "shadow_cpu": 1.0})).requests();
+    assert!(counts.iter().all(|count| (1..=A_COPY_AND_ITS_BUFFERS).contains(count)), "{counts:?}");
 }

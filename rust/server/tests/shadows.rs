@@ -338,20 +338,35 @@ fn rows_of_a_batch_are_compared_with_their_own_answers_and_keep_no_slab() {
 }
 
 #[test]
-fn buffers_of_a_copy_reach_the_pool_of_their_thread_only_if_nobody_took_it() {
+fn buffers_of_a_copy_return_to_their_thread_and_hold_no_session() {
     let (gateway, _) = gateway_with(&json!({}));
     adopt(&gateway, "pooled", double);
     let model = ADOPTED.lock().unwrap().last().unwrap().clone();
     let lease = || BufferLease::acquire(model.hold_unmarked().unwrap(), 0);
-    let detached = || {
+    let session = model.resident().hold().unwrap();
+    let unheld = Arc::strong_count(&session);
+    let detached = |dims: &[i64]| {
         let mut lease = lease();
-        lease.binding_mut().input_mut(0).reshape(&Shape::new(&[8]).unwrap()).unwrap();
-        RunResult::Single(lease).detach(0).unwrap()
+        assert_eq!(Arc::strong_count(&session), unheld + 1);
+        lease.binding_mut().input_mut(0).reshape(&Shape::new(dims).unwrap()).unwrap();
+        let mut run = RunResult::Single(lease);
+        run.detach(0).unwrap();
+        assert_eq!(Arc::strong_count(&session), unheld);
+        run
     };
-    drop(detached());
-    assert_eq!(lease().binding().capacity(), 0, "new buffers");
-    detached().recycle();
-    assert!(lease().binding().capacity() > 0, "those of before");
+    let capacity = || lease().binding().capacity();
+    let copies: Vec<_> = [8, 1_000].map(|rows| detached(&[rows])).into();
+    assert_eq!(capacity(), 0, "new buffers");
+    // What the line above returned is found before what other threads return.
+    let other = lease();
+    std::thread::spawn(move || drop(copies)).join().unwrap();
+    let returned = [lease(), lease()];
+    assert!(returned.iter().all(|lease| lease.binding().capacity() > 0), "those of the copies");
+    let more = lease();
+    assert_eq!(more.binding().capacity(), 0, "each is returned once");
+    drop((other, returned, more));
+    detached(&[8]).recycle();
+    assert!(capacity() > 0);
 }
 
 #[test]

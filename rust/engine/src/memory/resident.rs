@@ -172,9 +172,14 @@ impl ResidentExecutable {
         self.slot.load().as_ref().map(|present| present.0.clone())
     }
 
+    /// Whether it is in memory and not evicted. Takes no lock.
+    pub(crate) fn is_warm(&self) -> bool {
+        self.slot.load().is_some()
+    }
+
     /// Whether it is in memory.
     pub fn state(&self) -> Residency {
-        if self.slot.load().is_some() {
+        if self.is_warm() {
             Residency::Warm
         } else if self.loading.load(Relaxed) {
             Residency::Loading

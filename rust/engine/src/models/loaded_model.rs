@@ -44,6 +44,11 @@ impl LoadedModel {
         self.model
     }
 
+    /// The model, and what holds it in memory.
+    pub(crate) fn into_parts(self) -> (Arc<Model>, ExecutableHandle) {
+        (self.model, self.executable)
+    }
+
     /// The executable.
     pub(crate) fn executable(&self) -> &ExecutableHandle {
         &self.executable

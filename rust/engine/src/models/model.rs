@@ -2,7 +2,7 @@
 //!
 //! Buffers are leased (`runs/lease`). Each IO thread has a pool of free buffers in the model, so that a request finds its buffers and
 //! allocates none. Unloading a model frees them. A lease may be dropped on any thread: its buffers return to
-//! their pool, unless it was detached from it.
+//! their pool.
 //! Next: `loaded_model`.
 
 use std::sync::Arc;
@@ -231,6 +231,18 @@ impl Model {
     /// Gives buffers back to their pool.
     pub(crate) fn give_binding(&self, binding: Box<Binding>, thread: usize) {
         self.buffer_pools[thread].give(binding);
+    }
+
+    /// Prepares for [`Model::give_binding_remote`].
+    pub(crate) fn prepare_remote(&self, thread: usize) {
+        self.buffer_pools[thread].prepare_remote();
+    }
+
+    /// As [`Model::give_binding`], for threads of low priority. A model that is out of memory keeps none.
+    pub(crate) fn give_binding_remote(&self, binding: Box<Binding>, thread: usize) {
+        if self.resident.is_warm() {
+            self.buffer_pools[thread].give_remote(binding);
+        }
     }
 
     /// New buffers for one run.

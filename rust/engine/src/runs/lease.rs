@@ -11,14 +11,17 @@ use headgate_core::tensor::Signature;
 use headgate_runtime::device::InFlightRun;
 use headgate_runtime::{Binding, TensorView};
 
+use crate::compute::ExecutableHandle;
 use crate::models::{LoadedModel, Model};
 
 /// The buffers of one run, leased from a model.
 pub struct BufferLease {
-    loaded: LoadedModel,
+    model: Arc<Model>,
+    /// Holds the model in memory; `None` once the buffers are detached and do not need it.
+    executable: Option<ExecutableHandle>,
     /// The pool that the buffers return to.
     pool: usize,
-    /// Whether the buffers are freed instead.
+    /// Whether a thread of low priority may drop the lease.
     is_detached: bool,
     /// In a box, because a lease is moved from phase to phase.
     binding: Option<Box<Binding>>,
@@ -41,7 +44,9 @@ impl BufferLease {
 
     fn from_pool(loaded: LoadedModel, pool: usize) -> BufferLease {
         let binding = loaded.take_binding(pool);
-        BufferLease { loaded, pool, is_detached: false, binding: Some(binding), attached: None }
+        let (model, executable) = loaded.into_parts();
+        let executable = Some(executable);
+        BufferLease { model, executable, pool, is_detached: false, binding: Some(binding), attached: None }
     }
 
     /// Keeps `guard` alive for as long as the buffers are in use, in place of what was attached before.
@@ -49,21 +54,25 @@ impl BufferLease {
         self.attached = guard;
     }
 
-    /// For an owner that keeps the buffers after the response: drops what was attached, and has the buffers freed with the lease. A thread
-    /// of low priority that the system interrupts in the middle of a pool would make the IO thread of that pool wait.
+    /// For an owner that keeps the buffers after the response: drops what was attached, and lets the model leave memory unless it made the
+    /// outputs. The buffers return to a part of their pool in which a thread of low priority makes no IO thread wait.
     pub(super) fn detach(&mut self) {
         self.attached = None;
+        self.model.prepare_remote(self.pool);
         self.is_detached = true;
+        if !self.binding().has_allocated_outputs() {
+            self.executable = None;
+        }
     }
 
-    /// Returns the buffers to their pool although they were detached.
+    /// Returns the buffers to the part of their pool in which requests look first.
     pub(super) fn recycle(mut self) {
         self.is_detached = false;
     }
 
     /// The model that they belong to.
     pub fn model(&self) -> &Arc<Model> {
-        self.loaded.model()
+        &self.model
     }
 
     /// The tensors.
@@ -78,9 +87,15 @@ impl BufferLease {
 
     /// The signature and its tensors.
     pub fn signature_and_binding(&mut self) -> (&Signature, &mut Binding) {
-        let BufferLease { loaded, binding, .. } = self;
+        let BufferLease { model, binding, .. } = self;
         let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        (loaded.model().signature(), binding)
+        (model.signature(), binding)
+    }
+
+    fn executable_and_binding(&mut self) -> (&ExecutableHandle, &mut Binding) {
+        let BufferLease { executable, binding, .. } = self;
+        let executable = executable.as_ref().expect("only a lease that was not detached is run");
+        (executable, binding.as_mut().expect("a lease holds its binding until it is dropped"))
     }
 
     /// Makes the elements of an input those of `view`, with its shape.
@@ -112,12 +127,11 @@ impl BufferLease {
     /// # Errors
     /// As [`Executable::run`]; `internal` after a panic.
     pub fn run(&mut self) -> Result<()> {
-        let BufferLease { loaded, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        let result = loaded.executable().execute(binding);
+        let (executable, binding) = self.executable_and_binding();
+        let result = executable.execute(binding);
         if result.as_ref().is_err_and(|error| error.code == Code::Internal) {
             // After a panic the contents of the buffers are unknown.
-            **binding = loaded.new_binding();
+            *binding = executable.new_binding();
         }
         result
     }
@@ -133,10 +147,9 @@ impl BufferLease {
     /// # Safety
     /// The lease must not be dropped or read before [`BufferLease::finish`] got the flight.
     pub(crate) unsafe fn begin(&mut self, instance: usize) -> Result<InFlightRun> {
-        let BufferLease { loaded, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
+        let (executable, binding) = self.executable_and_binding();
         // SAFETY: the caller keeps the contract, and the binding lies in the lease.
-        unsafe { loaded.executable().begin(instance, binding) }
+        unsafe { executable.begin(instance, binding) }
     }
 
     /// Waits for the end of a run.
@@ -144,9 +157,8 @@ impl BufferLease {
     /// # Errors
     /// As [`Executable::run`].
     pub(crate) fn finish(&mut self, instance: usize, flight: InFlightRun) -> Result<()> {
-        let BufferLease { loaded, binding, .. } = self;
-        let binding = binding.as_mut().expect("a lease holds its binding until it is dropped");
-        loaded.executable().finish(instance, flight, binding)
+        let (executable, binding) = self.executable_and_binding();
+        executable.finish(instance, flight, binding)
     }
 
     /// Runs on the thread of an instance, or on the calling thread if `instance` is `None`.
@@ -164,10 +176,11 @@ impl BufferLease {
 impl Drop for BufferLease {
     fn drop(&mut self) {
         let Some(mut binding) = self.binding.take() else { return };
-        if self.is_detached {
-            return;
-        }
         binding.forget();
-        self.loaded.give_binding(binding, self.pool);
+        if self.is_detached {
+            self.model.give_binding_remote(binding, self.pool);
+        } else {
+            self.model.give_binding(binding, self.pool);
+        }
     }
 }

@@ -109,25 +109,30 @@ impl RunResult {
 /// For an owner that keeps the tensors after the response.
 impl RunResult {
     /// Detaches the tensors from what requests share. The memory that the request was counted with is released. Rows of a batch with at
-    /// most `max_copied` bytes are copied, and so are inputs that lie in a much larger body, so that the slab is free for the next batch; a slab that is kept leaves the count of the version's
-    /// slabs. The last owner frees what it keeps, unless it calls [`RunResult::recycle`].
+    /// most `max_copied` bytes are copied, so that the slab is free for the next batch, and so are inputs that lie in a much larger body. A
+    /// slab that is kept leaves the count of the version's slabs. The model may leave memory, unless it made the outputs. Any thread may be
+    /// the last owner.
     ///
     /// # Errors
-    /// `internal` if a tensor cannot be viewed.
-    pub fn detach(self, max_copied: usize) -> Result<RunResult> {
+    /// `internal` if a tensor cannot be viewed. Then the tensors are not to be used.
+    pub fn detach(&mut self, max_copied: usize) -> Result<()> {
         match self {
-            RunResult::Single(mut lease) => {
+            RunResult::Single(lease) => {
                 lease.detach();
                 // A small input may keep a large body in memory.
                 lease.binding_mut().copy_small_adopted(max_copied)?;
-                Ok(RunResult::Single(lease))
             }
-            RunResult::Batched(batched) => batched.copied_up_to(max_copied),
-            copied @ RunResult::Copied(_) => Ok(copied),
+            RunResult::Batched(batched) => {
+                if let Some(copied) = batched.copied_up_to(max_copied)? {
+                    *self = RunResult::Copied(Box::new(copied));
+                }
+            }
+            RunResult::Copied(_) => {}
         }
+        Ok(())
     }
 
-    /// Returns buffers that nobody kept to the pool of their IO thread. For a thread whose requests need them, and no thread of low priority.
+    /// Returns buffers that no other owner kept. For a thread whose requests need them, and no thread of low priority.
     pub fn recycle(self) {
         if let RunResult::Single(lease) = self {
             lease.recycle();
@@ -145,8 +150,9 @@ impl RunResult {
 }
 
 impl BatchedResult {
-    fn copied_up_to(self, max_bytes: usize) -> Result<RunResult> {
-        let BatchedResult { rows, model } = &self;
+    /// A copy, if that has at most `max_bytes`; else the slab leaves the count of the version's slabs.
+    fn copied_up_to(&self, max_bytes: usize) -> Result<Option<CopiedResult>> {
+        let BatchedResult { rows, model } = self;
         let signature = model.signature();
         let inputs =
             (0..signature.inputs.len()).map(|index| rows.input(index)).collect::<Result<Vec<_>>>()?;
@@ -159,9 +165,8 @@ impl BatchedResult {
         };
         if inputs.iter().chain(&outputs).map(bytes).sum::<usize>() > max_bytes {
             rows.release_slab();
-            return Ok(RunResult::Batched(self));
+            return Ok(None);
         }
-        let copied = CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs)?;
-        Ok(RunResult::Copied(Box::new(copied)))
+        CopiedResult::of(model.clone(), rows.rows(), &inputs, &outputs).map(Some)
     }
 }

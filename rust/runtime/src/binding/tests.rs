@@ -58,6 +58,9 @@ fn an_output_that_is_left_alone_gets_no_buffer_once_it_was_checked() {
         assert_eq!(run(&session, &mut binding, values), [values.map(|value| -value), values]);
     }
     assert!(binding.outputs[0].allocated.is_none() && binding.outputs[1].allocated.is_some());
+    assert!(binding.has_allocated_outputs());
+    binding.forget();
+    assert!(!binding.has_allocated_outputs());
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use headgate_capture::row::RowFacts;
 use headgate_core::error::Code;
 use headgate_core::route::{RouteDecision, RouteReason};
+use headgate_core::shadow::Capture;
 use headgate_core::slots::key_hash;
 
 use crate::copied_run::CopiedRun;
@@ -35,17 +36,17 @@ pub struct CapturedEnd {
 }
 
 impl DrawnCapture {
-    /// Whether a request with this number is captured, and what of it is.
-    pub fn draw(
-        endpoint: &LiveEndpoint,
+    /// What is captured of a request that was drawn by `number`, has that sticky key, and whose first byte came at `received`.
+    pub fn new(
+        capture: &Capture,
         decision: RouteDecision,
         number: u64,
         key: Option<&[u8]>,
         received: Instant,
-    ) -> Option<DrawnCapture> {
-        let capture = endpoint.capture.as_ref().filter(|capture| capture.sample.chooses(number, key))?;
+    ) -> DrawnCapture {
         let unit = key.map(|key| key_hash(capture.sample.salt(), key));
-        Some(DrawnCapture { version: decision.version, number, unit, reason: decision.reason, received })
+        let RouteDecision { version, reason, .. } = decision;
+        DrawnCapture { version, number, unit, reason, received }
     }
 
     /// Hands it over; `run` has the tensors, unless they were lost.
@@ -58,7 +59,7 @@ impl DrawnCapture {
             RouteReason::Drawn => ("drawn", None),
             RouteReason::Direct => ("direct", None),
         };
-        let at = run.map_or_else(SystemTime::now, |run| run.at);
+        let at = run.map_or_else(SystemTime::now, |run| run.time());
         let facts = RowFacts {
             time_us: at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64),
             request: self.number,

@@ -6,13 +6,15 @@
 //!
 //! Not here: the queues and what becomes of copies (`shadow`, `capture`).
 
+use std::cell::OnceCell;
+use std::mem::take;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
-use headgate_core::error::Code;
+use headgate_core::error::{Code, Result};
 use headgate_core::route::{RouteDecision, RouteReason, sticky_key};
 use headgate_core::rules::{FieldName, FieldValue, RequestFields};
-use headgate_core::shadow::Shadow;
+use headgate_core::shadow::{MAX_SHADOWS, Shadow};
 use headgate_core::trial::outcome::RunStage;
 use headgate_engine::RunResult;
 use http::HeaderValue;
@@ -31,20 +33,23 @@ const MAX_VALUE: usize = 64;
 
 /// What was drawn for a request.
 pub struct DrawnCopies {
-    /// The shadows that get it.
-    shadows: Vec<DrawnShadow>,
+    /// The shadows that get it: a bit for each of the endpoint's.
+    shadows: u8,
+    /// `None` if there is nothing else to say of it, so that nothing is allocated.
+    details: Option<Box<DrawnDetails>>,
+}
+
+const _: () = assert!(MAX_SHADOWS <= u8::BITS as usize, "each shadow has a bit");
+
+/// What most requests that are drawn do not have.
+#[derive(Default)]
+struct DrawnDetails {
     /// What the capture says of it, if it is captured.
     capture: Option<DrawnCapture>,
     /// `x-request-id` of the request.
     request_id: Option<HeaderValue>,
-}
-
-/// A shadow that gets a request.
-struct DrawnShadow {
-    /// Its index among the endpoint's shadows.
-    index: u8,
-    /// The values of the fields that it counts apart.
-    slices: SliceValues,
+    /// The values of the fields that a shadow counts apart, with the shadow's index, if it has such fields.
+    slices: Vec<(u8, SliceValues)>,
 }
 
 /// What is known of a request when its version is chosen.
@@ -65,33 +70,58 @@ pub fn draw<F: RequestFields>(
     endpoint: &LiveEndpoint,
     decision: RouteDecision,
     request: &DrawnRequest<'_, F>,
-) -> Option<Box<DrawnCopies>> {
+) -> Option<DrawnCopies> {
     if endpoint.shadows.is_empty() && endpoint.capture.is_none() {
         return None;
     }
-    draw_copies(endpoint, decision, request)
-}
-
-#[inline(never)]
-fn draw_copies<F: RequestFields>(
-    endpoint: &LiveEndpoint,
-    decision: RouteDecision,
-    request: &DrawnRequest<'_, F>,
-) -> Option<Box<DrawnCopies>> {
-    let key = sticky_key(endpoint, request.fields);
-    let drawn = |shadow: &Shadow| shadow.sample.chooses(request.number, key);
-    let mut shadows = Vec::new();
-    if is_compared(endpoint, decision) {
-        for (index, shadow) in endpoint.shadows.iter().enumerate().filter(|(_, shadow)| drawn(shadow)) {
-            let slices = shadow.spec.slices.iter().map(|field| value_of(request.fields, field));
-            shadows.push(DrawnShadow { index: index as u8, slices: slices.collect() });
-        }
-    }
-    let capture = DrawnCapture::draw(endpoint, decision, request.number, key, request.received);
-    if shadows.is_empty() && capture.is_none() {
+    // Most draws ask for no key.
+    let known = OnceCell::new();
+    let key = || *known.get_or_init(|| sticky_key(endpoint, request.fields));
+    let shadows = if is_compared(endpoint, decision) {
+        let drawn = |shadow: &Shadow| shadow.sample.chooses(request.number, key);
+        let bits = endpoint.shadows.iter().enumerate();
+        bits.fold(0, |bits, (index, shadow)| bits | (u8::from(drawn(shadow)) << index))
+    } else {
+        0
+    };
+    let capture = endpoint.capture.as_ref().filter(|capture| capture.sample.chooses(request.number, key));
+    if shadows == 0 && capture.is_none() {
         return None;
     }
-    Some(Box::new(DrawnCopies { shadows, capture, request_id: request.request_id.cloned() }))
+    let DrawnRequest { number, received, .. } = *request;
+    let capture = capture.map(|capture| DrawnCapture::new(capture, decision, number, key(), received));
+    Some(drawn_copies(endpoint, request, shadows, capture))
+}
+
+#[cold]
+fn drawn_copies<F: RequestFields>(
+    endpoint: &LiveEndpoint,
+    request: &DrawnRequest<'_, F>,
+    shadows: u8,
+    capture: Option<DrawnCapture>,
+) -> DrawnCopies {
+    let mut slices = Vec::new();
+    for index in bits_of(shadows) {
+        let fields = &endpoint.shadows[usize::from(index)].spec.slices;
+        if !fields.is_empty() {
+            slices.push((index, fields.iter().map(|field| value_of(request.fields, field)).collect()));
+        }
+    }
+    let has_details = capture.is_some() || request.request_id.is_some() || !slices.is_empty();
+    let request_id = request.request_id.cloned();
+    DrawnCopies {
+        shadows,
+        details: has_details.then(|| Box::new(DrawnDetails { capture, request_id, slices })),
+    }
+}
+
+/// The places of the bits that are set.
+fn bits_of(mut bits: u8) -> impl Iterator<Item = u8> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros() as u8;
+        bits &= bits.checked_sub(1)?;
+        Some(place)
+    })
 }
 
 /// Whether an answer takes part in comparisons: slots sent the request to the champion. Requests that a rule or the caller sent there are no
@@ -147,30 +177,39 @@ impl FinishedRun {
     }
 }
 
-/// Detaches the tensors of a run from what requests share; `None` if they cannot be read.
-pub fn detach(run: RunResult) -> Option<RunResult> {
-    run.detach(MAX_COPIED).ok()
+/// Detaches the tensors of a run from what requests share.
+///
+/// # Errors
+/// `internal` if they cannot be read. Then they are lost.
+pub fn detach(run: &mut RunResult) -> Result<()> {
+    run.detach(MAX_COPIED)
 }
 
-/// Hands a request over to those that drew it, after its response.
-pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: FinishedRun) {
+/// Hands a request over to those that drew it, after its response, which was out at `at`.
+pub fn hand_over(endpoint: &LiveEndpoint, drawn: DrawnCopies, finished: FinishedRun, at: Instant) {
     let FinishedRun { run, answer, end } = finished;
-    let live = |drawn: DrawnShadow| Some((live_shadow(endpoint, drawn.index)?, drawn.slices));
-    let shadows = drawn.shadows.into_iter().filter_map(live);
-    let Some(run) = run.and_then(detach) else {
+    let DrawnDetails { capture, request_id, mut slices } =
+        drawn.details.map(|details| *details).unwrap_or_default();
+    let shadows = || {
+        let live = |index| Some((index, live_shadow(endpoint, index)?));
+        bits_of(drawn.shadows).filter_map(live)
+    };
+    let Some(run) = run.and_then(|mut run| detach(&mut run).is_ok().then_some(run)) else {
         if let Answer::Failed(code) = answer {
-            shadows.for_each(|(shadow, _)| shadow.count_lost(code));
+            shadows().for_each(|(_, shadow)| shadow.count_lost(code));
         }
-        if let Some(capture) = drawn.capture {
+        if let Some(capture) = capture {
             capture.hand_over(endpoint, end, None);
         }
         return;
     };
     let bytes = run.held_bytes();
-    let request_id = drawn.request_id;
-    let copied = Arc::new(CopiedRun { run, answer, bytes, at: SystemTime::now(), request_id });
-    shadows.for_each(|(shadow, slices)| shadow.offer(&copied, slices));
-    if let Some(capture) = drawn.capture {
+    let copied = Arc::new(CopiedRun { run, answer, bytes, at, request_id });
+    for (index, shadow) in shadows() {
+        let own = slices.iter_mut().find(|(of, _)| *of == index);
+        shadow.offer(&copied, own.map_or_else(SliceValues::default, |(_, values)| take(values)));
+    }
+    if let Some(capture) = capture {
         capture.hand_over(endpoint, end, Some(&copied));
     }
     if let Some(copied) = Arc::into_inner(copied) {

@@ -54,7 +54,7 @@ pub struct RequestRecord {
     /// Its share of the memory for requests in progress, until the response is out.
     pub memory: RequestMemory,
     /// The copies that were drawn of it.
-    pub copies: Option<Box<DrawnCopies>>,
+    pub copies: Option<DrawnCopies>,
     /// What the access log says of it, if it was sampled.
     pub log: Option<Box<LogSample>>,
     /// What `x-headgate-fallback` says, if this version answers in another one's place.

@@ -188,7 +188,7 @@ impl LiveShadow {
             // It would wait until its deadline.
             return drops.add(DropReason::CpuBudget, 1);
         }
-        let (now, bytes) = (Instant::now(), copied.bytes);
+        let (now, bytes) = (copied.at, copied.bytes);
         let copy = ShadowCopy { copied: copied.clone(), slices, plan: self.plan.clone(), queued_at: now };
         if let Err(Refused { reason, copies }) = queue.push(copy, bytes) {
             let by_budget =

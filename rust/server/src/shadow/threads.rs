@@ -295,7 +295,7 @@ impl CopyRun<'_> {
         };
         let shown = (found.differs() && plan.spec.keep_examples > 0).then(|| {
             let request_id = copied.request_id.as_ref().and_then(|id| id.to_str().ok());
-            let request = ExampleRequest { at: copied.at, request_id };
+            let request = ExampleRequest { at: copied.time(), request_id };
             example(request, pairing, (&copied.run, &run.lease), &found, &plan.redaction)
         });
         let mut tally = self.shadow.tally();

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use headgate_core::error::{Code, Result};
 use headgate_engine::{PendingRun, RunOutcome, RunResult};
@@ -19,7 +20,7 @@ pub struct AwaitedRun {
     run: Option<PendingRun>,
     routed: RoutedVersion,
     /// The copies that were drawn of a request that is too late.
-    copies: Option<Box<DrawnCopies>>,
+    copies: Option<DrawnCopies>,
 }
 
 impl AwaitedRun {
@@ -29,7 +30,7 @@ impl AwaitedRun {
     }
 
     /// The request is too late. The copies that were drawn of it get its inputs when the run has ended.
-    pub fn hand_over_later(&mut self, copies: Option<Box<DrawnCopies>>) {
+    pub fn hand_over_later(&mut self, copies: Option<DrawnCopies>) {
         self.copies = copies;
     }
 
@@ -67,7 +68,8 @@ impl Drop for AwaitedRun {
                 let (run, answer) =
                     (RunResult::Single(outcome.lease), Answer::Failed(Code::DeadlineExceeded));
                 let end = CapturedEnd { code: Some(Code::DeadlineExceeded), run_ns: Some(outcome.run_ns) };
-                copies::hand_over(&routed.endpoint, *drawn, FinishedRun { run: Some(run), answer, end });
+                let finished = FinishedRun { run: Some(run), answer, end };
+                copies::hand_over(&routed.endpoint, drawn, finished, Instant::now());
             }
         });
     }

@@ -46,17 +46,17 @@ impl RequestRecord {
             self.sketch(io, delivered.unwrap_or(self.timing.phase_end));
         }
         if let Some(drawn) = self.copies.take() {
-            self.hand_over(*drawn, code);
+            self.hand_over(drawn, code, delivered.unwrap_or_else(Instant::now));
         }
     }
 
     /// Hands the tensors over to the shadows and the capture that drew the request. Last, because they are gone then.
     #[cold]
-    fn hand_over(&mut self, drawn: DrawnCopies, code: Option<Code>) {
+    fn hand_over(&mut self, drawn: DrawnCopies, code: Option<Code>, at: Instant) {
         let run = self.sample.run.take();
         let end = CapturedEnd { code, run_ns: self.timing.run_ns };
         if let Some(finished) = FinishedRun::new(run, self.sample.failed, self.timing.stage, end) {
-            copies::hand_over(self.endpoint(), drawn, finished);
+            copies::hand_over(self.endpoint(), drawn, finished, at);
         }
     }
 

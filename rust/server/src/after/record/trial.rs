@@ -30,9 +30,9 @@ impl RequestRecord {
     /// Frees what a run holds of the request's memory before the request is booked: its tensors, or their share of that memory if copies
     /// of the request were drawn.
     pub fn release_run(&mut self) {
-        let Some(run) = self.sample.run.take() else { return };
+        let Some(mut run) = self.sample.run.take() else { return };
         if self.copies.is_some() {
-            self.sample.run = copies::detach(run);
+            self.sample.run = copies::detach(&mut run).is_ok().then_some(run);
         } else if let (Some(part), RunStage::Succeeded) = (&mut self.trial, self.timing.stage) {
             part.outputs.get_or_insert_with(|| non_finite::outputs(&run));
         }
