@@ -47,16 +47,16 @@ traffic: {champion: constant, shadow: [{to: copied, share: %(share)s}]}
 """
 
 
-def with_symbols(folder: Path) -> Path:
+def with_symbols(folder: Path, library: Path) -> Path:
     """A copy of the package with the library that has symbols; what goes on PYTHONPATH."""
     package = folder / "python" / "headgate"
     shutil.copytree(ROOT / "python" / "headgate", package)
-    shutil.copy(LIBRARY, package / "_native.abi3.so")
+    shutil.copy(library, package / "_native.abi3.so")
     return package.parent
 
 
 def started(
-    folder: Path, counts: Path, answer: dict[str, list[float]], shadow: str | None
+    folder: Path, counts: Path, answer: dict[str, list[float]], shadow: str | None, library: Path
 ) -> tuple[subprocess.Popen[str], str]:
     """Headgate under callgrind, which counts nothing yet, and where it answers."""
     values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
@@ -69,7 +69,10 @@ def started(
     command += ["--root", str(DIGITS), "--sketches", "off", "--state", str(folder / "state")]
     for port in ("http", "grpc", "observe", "admin"):
         command += [f"--{port}", "127.0.0.1:0"]
-    environment = os.environ | {"PYTHONPATH": str(with_symbols(folder)), "ORT_DISABLE_TELEMETRY": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(with_symbols(folder, library)),
+        "ORT_DISABLE_TELEMETRY": "1",
+    }
     with (folder / "profile.log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
     assert process.stdout is not None
@@ -94,14 +97,14 @@ def ask(connection: socket.socket, request: bytes) -> None:
         raise SystemExit(f"answered {answer[:200]!r}")
 
 
-def counted(folder: Path, shadow: str | None) -> list[Path]:
+def counted(folder: Path, shadow: str | None, library: Path = LIBRARY) -> list[Path]:
     """Counts the instructions of some requests; callgrind's files, one for each thread."""
     launcher = Launcher(min(os.sched_getaffinity(0)), folder)
     teacher = launcher.starlette()
     answer = answer_of(teacher.ask())
     teacher.stop()
     counts = folder / "counts"
-    process, address = started(folder, counts, answer, shadow)
+    process, address = started(folder, counts, answer, shadow, library)
     body = REQUEST.read_bytes()
     head = f"POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     host, port = address.rsplit(":", 1)
@@ -181,10 +184,14 @@ def main() -> None:
     parser.add_argument(
         "--shadow", metavar="SHARE", help="the share of requests that a shadow gets, such as 10%%"
     )
-    shadow = parser.parse_args().shadow
-    need("valgrind", "callgrind_control", peers=[LIBRARY])
+    parser.add_argument(
+        "--library", type=Path, default=LIBRARY, help="what cargo built, if that is not in target/release"
+    )
+    options = parser.parse_args()
+    shadow, library = options.shadow, options.library
+    need("valgrind", "callgrind_control", peers=[library])
     with tempfile.TemporaryDirectory(prefix="headgate-profile-") as name:
-        text = report([by_function(counts) for counts in counted(Path(name), shadow)], shadow)
+        text = report([by_function(counts) for counts in counted(Path(name), shadow, library)], shadow)
     (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-profile{'' if shadow is None else '-shadow'}.md").write_text(
         text
     )

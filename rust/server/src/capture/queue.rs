@@ -20,7 +20,7 @@ use crate::copied_run::CopiedRun;
 const MAX_REQUESTS: usize = 1024;
 /// The most bytes that they keep in memory.
 const MAX_BYTES: usize = 64 << 20;
-/// How long requests wait for a writer that takes none, because its disk hangs: they hold the sessions of their models.
+/// How long requests wait for a writer that takes none, because its disk hangs: they hold memory, and some the sessions of their models.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Where the requests of one version go.
