@@ -370,6 +370,27 @@ fn buffers_of_a_copy_return_to_their_thread_and_hold_no_session() {
 }
 
 #[test]
+fn buffers_of_copies_return_within_the_bytes_of_their_pool() {
+    let (gateway, _) = gateway_with(&json!({}));
+    adopt(&gateway, "bounded", double);
+    let model = ADOPTED.lock().unwrap().last().unwrap().clone();
+    let lease = || BufferLease::acquire(model.hold_unmarked().unwrap(), 0);
+    // Each has 5 MiB, and 16 MiB are kept.
+    let copies: Vec<_> = (0..4)
+        .map(|_| {
+            let mut lease = lease();
+            lease.binding_mut().input_mut(0).reshape(&Shape::new(&[5 << 18]).unwrap()).unwrap();
+            let mut run = RunResult::Single(lease);
+            run.detach(0).unwrap();
+            run
+        })
+        .collect();
+    std::thread::spawn(move || drop(copies)).join().unwrap();
+    let leases = [lease(), lease(), lease(), lease()];
+    assert_eq!(leases.map(|lease| lease.binding().capacity()), [5 << 20, 5 << 20, 5 << 20, 0]);
+}
+
+#[test]
 fn slabs_that_copies_keep_do_not_count_among_those_of_the_champion() {
     // Room for far more bytes of copies than the batches of a version may hold.
     let settings = json!({"shadow_memory_bytes": 4_u64 << 30, "shadow_cpu": 1.0});
