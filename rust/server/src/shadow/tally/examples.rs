@@ -4,7 +4,7 @@
 //! kept, and not more than a number of elements.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
@@ -29,7 +29,7 @@ pub struct Examples {
     /// How many are kept.
     pub keep: usize,
     /// The examples with the time of their responses, the newest first.
-    kept: VecDeque<(SystemTime, Value)>,
+    kept: VecDeque<(Instant, Value)>,
 }
 
 /// What is left out of examples.
@@ -58,7 +58,7 @@ impl Examples {
     }
 
     /// Adds the example of a request whose response was out at `at`. Copies run side by side, so an older request may come after a newer one.
-    pub fn add(&mut self, at: SystemTime, example: Value) {
+    pub fn add(&mut self, at: Instant, example: Value) {
         let place = self.kept.partition_point(|(other, _)| *other > at);
         self.kept.insert(place, (at, example));
         self.kept.truncate(self.keep);
@@ -190,7 +190,7 @@ fn string(bytes: &[u8]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::Duration;
 
     use super::*;
 
@@ -208,8 +208,9 @@ mod tests {
         let mut examples = Examples::default();
         examples.configure(2, false);
         // Copies end in any order.
+        let first = Instant::now();
         for second in [0, 4, 1, 3, 2] {
-            examples.add(UNIX_EPOCH + Duration::from_secs(second), json!(second));
+            examples.add(first + Duration::from_secs(second), json!(second));
         }
         assert_eq!(examples.newest_first(), [&json!(4), &json!(3)]);
         examples.configure(1, false);
