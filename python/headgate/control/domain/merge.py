@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 
 from headgate.control.domain import copies
 from headgate.control.domain.declared import Declared
+from headgate.control.domain.rollout import interruptions
+from headgate.control.domain.stamp import ms_of
 from headgate.control.domain.traffic import (
     Change,
     KnownVersions,
@@ -17,8 +19,10 @@ from headgate.control.domain.traffic import (
     describe,
     faults,
     move,
+    overridden,
     put_weights,
     too_much_fault,
+    with_rollout,
 )
 from headgate.documents.values import format_weight
 
@@ -45,6 +49,8 @@ def first(declared: Declared, carried: LiveTraffic | None, known: KnownVersions,
         since=when,
         attempt=carried.attempt if carried else 0,
         blocked=carried.blocked if carried else (),
+        tried=carried.tried if carried else (),
+        rollouts=carried.rollouts if carried else 0,
     )
     found = blocked_fault(live, declared.champion, "traffic.champion", known)
     for version in declared.weights:
@@ -74,11 +80,44 @@ def apply_document(live: LiveTraffic, merge: Merge, known: KnownVersions, when: 
         # What is refused may not be in the document, but live.
         raise faults({path: "; ".join([why, *notes]) for path, why in found.items()})
     after = move(live, champion, weights, known, when)
+    after, more = _rollout(live, after, merge, known, when)
+    notes += more
     if after.last_good not in known.digests:
         after = replace(after, last_good=after.champion)
     after, more = copies.merged(after, merge.new, merge.base, take=merge.take)
     notes += more
     return Change(after, describe(after), already=after == live, notes=tuple(notes))
+
+
+def _rollout(
+    live: LiveTraffic, after: LiveTraffic, merge: Merge, known: KnownVersions, when: str
+) -> tuple[LiveTraffic, list[str]]:
+    """What a document does to a rollout under way: nothing, unless it moves traffic, changes the sticky key or takes the challenger away.
+    A rollout that has ended stays so: a document that is applied again starts nothing.
+    """
+    rollout = after.rollout
+    if rollout is None or not rollout.active:
+        return after, []
+    name, digest = rollout.challenger.name, rollout.challenger.digest
+    gone = name in merge.base_versions and name not in merge.versions
+    if (gone or known.digests.get(name) != digest) and after.champion != name:
+        what = (
+            "is not in it any more"
+            if gone
+            else f"is {known.digests.get(name, 'nothing')} in it, not {digest}"
+        )
+        said = f"A document was applied, and {name} {what}."
+        after = replace(after, table=after.table.without(frozenset({name})))
+        ended = interruptions.aborted(rollout, "document", said, ms_of(when))
+        return with_rollout(after, ended), [f"rollout {rollout.id} is aborted: {name} {what}"]
+    after = overridden(live, after, "A document changed the traffic", when)
+    if after.rollout == rollout and merge.new.sticky != merge.base.sticky:
+        said = f"The sticky key is {merge.new.sticky or 'none'} now, not {merge.base.sticky or 'none'}: every key draws anew."
+        weights = after.weights()
+        state = interruptions.overridden(rollout, after.champion, weights, said, ms_of(when))
+        after = with_rollout(after, state)
+    changed = after.rollout != rollout and after.rollout is not None
+    return after, [f"rollout {rollout.id} is {after.rollout.phase}"] if changed and after.rollout else []
 
 
 def differences(live: LiveTraffic, declared: Declared) -> list[str]:

@@ -67,13 +67,13 @@ class Revision(_Value):
         return spec.dumped()
 
     def body(self) -> dict[str, Any]:
-        """What is stored beside the index columns, as JSON values. Switches that nobody used are left out: an earlier build, which
-        does not know them, reads the rest.
+        """What is stored beside the index columns, as JSON values. Switches that nobody used, and rollouts that never were, are left out:
+        an earlier build, which does not know them, reads the rest.
         """
         body = self.model_dump(mode="json")
-        for switch in ("shadows_off", "capture_off"):
-            if not body["traffic"][switch]:
-                del body["traffic"][switch]
+        for name in ("shadows_off", "capture_off", "rollout", "tried", "rollouts"):
+            if not body["traffic"][name]:
+                del body["traffic"][name]
         return body
 
     def numbered(self, n: int, parent: int | None, kind: Kind, stamp: Stamp) -> Self:

@@ -12,6 +12,7 @@ Where a rollback goes, as a state machine of ``(champion, last_good)``:
     rollback from (B, A)          (A, A)    B and all challengers are blocked
     block of B in (B, A)          (A, A)    block of A in (B, A): (B, B)
     rollback from (B, A), A damaged (B, B)  B stays: a version that cannot be loaded is never gone back to
+    promotion of B by a rollout   (B, A)    the rollout's own moves are in ``rollout.moves``
     restore                       as the restored revision says, unless its champion is the last good one: a return
 
 Invariants that hold after each function: champion and owners of slots are not blocked; the champion owns no run of the table;
@@ -20,104 +21,21 @@ a table without runs has no salt; ``last_good`` is not blocked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
+from headgate.control.domain.live import Block, Change, KnownVersions, LiveTraffic
+from headgate.control.domain.rollout import interruptions
+from headgate.control.domain.rollout.state import RolloutState, remembered
 from headgate.control.domain.shares import EMPTY, Table
+from headgate.control.domain.stamp import Stamp, ms_of
 from headgate.documents.faults import Fault
 from headgate.documents.values import SLOTS, format_weight
 from headgate.errors import Conflict, PolicyInvalid
 from headgate.store import seconds
 
-SetWeights = Callable[[Table, Mapping[str, int]], Table]
-"""Contract of ``headgate._native.set_weights``: slots per version, absent = 0, salt unchanged, return order kept."""
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Who changes something, when (RFC 3339) and why."""
-
-    who: str
-    when: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Block:
-    """A digest that may get no traffic; ``version`` is the name it had when it was blocked."""
-
-    digest: str
-    version: str | None
-    since: str
-    who: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class LiveTraffic:
-    """What the table does now.
-
-    ``attempt`` counts how often weight was given while none was given away; ``last_good`` is where a rollback goes;
-    ``since`` is when champion or table changed last; ``frozen`` says who froze the endpoint. ``shadows_off`` and ``capture_off``
-    are what is switched off of the copies that the document declares (``copies``).
-    """
-
-    champion: str
-    last_good: str
-    since: str
-    table: Table = EMPTY
-    attempt: int = 0
-    frozen: Stamp | None = None
-    blocked: tuple[Block, ...] = ()
-    shadows_off: tuple[str, ...] = ()
-    capture_off: bool = False
-
-    def weights(self) -> dict[str, int]:
-        """Slots of each challenger that has some."""
-        return self.table.weights()
-
-    def named(self) -> frozenset[str]:
-        """The versions that it cannot do without: the champion, the one a rollback goes to, and those with weight."""
-        return frozenset({self.champion, self.last_good, *self.weights()})
-
-    def block_of(self, digest: str | None) -> Block | None:
-        """The block on a digest, if there is one."""
-        return next((block for block in self.blocked if block.digest == digest), None)
-
-
-@dataclass(frozen=True)
-class KnownVersions:
-    """What the pure functions need to know around live traffic: the endpoint's name, each version's digest, the slot arithmetic.
-
-    ``unloadable`` names the versions that cannot be loaded, with the reason; ``fallback`` those that the document has answer when
-    the champion does not, in their order.
-    """
-
-    endpoint: str
-    digests: Mapping[str, str]
-    set_weights: SetWeights
-    unloadable: Mapping[str, str] = field(default_factory=dict)
-    fallback: tuple[str, ...] = ()
-    ruled: tuple[str, ...] = ()
-    """The versions that the document's rules send requests to."""
-    shadows: tuple[str, ...] = ()
-    """The versions that the document has get copies of requests."""
-
-    def usable(self, live: LiveTraffic, version: str) -> bool:
-        """Whether a version may get all traffic: it is known, can be loaded, and is not blocked."""
-        digest = self.digests.get(version)
-        return digest is not None and version not in self.unloadable and live.block_of(digest) is None
-
-
-@dataclass(frozen=True)
-class Change:
-    """The outcome: ``live`` is the new state; with ``already`` it is the old one, and ``message`` says so."""
-
-    live: LiveTraffic
-    message: str
-    already: bool = False
-    notes: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
+__all__ = ["Block", "Change", "KnownVersions", "LiveTraffic", "Stamp"]
+"""The values are ``live``'s, and are imported from here as well, beside the functions that take them."""
 
 
 def full(live: LiveTraffic) -> str:
@@ -129,6 +47,22 @@ def settle(before: LiveTraffic, after: LiveTraffic, when: str) -> LiveTraffic:
     """Dates ``after`` when champion or table differ from ``before``."""
     same = (before.champion, before.table) == (after.champion, after.table)
     return replace(after, since=before.since if same else when)
+
+
+def with_rollout(live: LiveTraffic, state: RolloutState | None) -> LiveTraffic:
+    """With a rollout's state, and what is remembered of its digest."""
+    if state is None or state == live.rollout:
+        return live
+    return replace(live, rollout=state, tried=remembered(live.tried, state))
+
+
+def overridden(before: LiveTraffic, after: LiveTraffic, who: str, when: str) -> LiveTraffic:
+    """``after`` with the rollout paused, if a person moved traffic under it."""
+    if (before.champion, before.table) == (after.champion, after.table):
+        return after
+    said = f"{who}: {describe(replace(after, rollout=None))}."
+    state = interruptions.overridden(after.rollout, after.champion, after.weights(), said, ms_of(when))
+    return with_rollout(after, state)
 
 
 def put_weights(live: LiveTraffic, weights: Mapping[str, int], known: KnownVersions) -> LiveTraffic:
@@ -203,6 +137,7 @@ def patch(
     after = move(live, target, merged, known, when)
     if after == live:
         return Change(live, "the traffic is as asked already", already=True)
+    after = overridden(live, after, "Traffic was changed by hand", when)
     return Change(after, describe(after))
 
 
@@ -215,7 +150,8 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
             f"{_another(live, known, frozenset())}"
         )
     ruled = {version for version in known.ruled if known.usable(live, version)}
-    losers = sorted(({live.champion} | set(live.weights()) | ruled) - {target})
+    on_trial = {version for version in live.on_trial() if version in known.digests}
+    losers = sorted(({live.champion} | set(live.weights()) | ruled | on_trial) - {target})
     note = (
         ""
         if target == live.last_good
@@ -231,8 +167,14 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
         last_good=target,
         table=EMPTY,
         since=stamp.when,
-        blocked=_with_blocks(live, bad, known, stamp),
+        blocked=with_blocks(live, bad, known, stamp),
     )
+    rollout = live.rollout
+    if rollout is not None and rollout.challenger.name not in losers:
+        rollout = interruptions.aborted(rollout, "rollback", f"Rolled back by {stamp.who}.", stamp.ms)
+    else:
+        rollout = interruptions.stopped(rollout, "rollback", stamp)
+    after = with_rollout(after, rollout)
     names = ", ".join(bad)
     message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "") + note
     return Change(after, message, blocks=tuple(bad))
@@ -271,9 +213,11 @@ def _another(live: LiveTraffic, known: KnownVersions, without: frozenset[str]) -
 def abort(live: LiveTraffic, stamp: Stamp, ruled: tuple[str, ...] = ()) -> Change:
     """Every slot back to the champion, nothing blocked. Idempotent. Rules, which send requests to ``ruled``, stay."""
     rest = f"; rules still send requests to {', '.join(sorted(set(ruled)))}" if ruled else ""
-    if not live.table.given:
+    if not live.table.given and not live.on_trial():
         return Change(live, full(live) + rest, already=True)
-    after = replace(live, table=EMPTY, since=stamp.when)
+    table = live.rollout.before if live.rollout is not None and live.rollout.active else EMPTY
+    after = with_rollout(live, interruptions.stopped(live.rollout, "abort", stamp))
+    after = settle(live, replace(after, table=table), stamp.when)
     return Change(after, f"100 % {live.champion}{rest}")
 
 
@@ -298,7 +242,20 @@ def block(live: LiveTraffic, digest: str, version: str | None, known: KnownVersi
         after = replace(after, champion=heir, last_good=heir, table=table)
     elif live.last_good in names:
         after = replace(after, last_good=live.champion)
+    after = _blocked_under(after, live, digest, stamp)
     return Change(settle(live, after, stamp.when), f"{name} blocked until unblocked", blocks=(name,))
+
+
+def _blocked_under(after: LiveTraffic, before: LiveTraffic, digest: str, stamp: Stamp) -> LiveTraffic:
+    """A block of the challenger rejects it; one that takes the champion away leaves nothing to compare with."""
+    rollout = before.rollout
+    if rollout is not None and rollout.challenger.digest == digest:
+        return with_rollout(after, interruptions.stopped(rollout, "block", stamp))
+    if not before.on_trial() or after.champion == before.champion:
+        return after
+    said = f"Its champion {before.champion} was blocked by {stamp.who}."
+    after = replace(after, table=after.table.without(before.on_trial()))
+    return with_rollout(after, interruptions.aborted(rollout, "block", said, stamp.ms))
 
 
 def unblock(live: LiveTraffic, digest: str, name: str, known: KnownVersions | None = None) -> Change:
@@ -347,6 +304,7 @@ def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: st
         capture_off=then.capture_off,
         last_good=_restored_good(live, then, known),
     )
+    after = _with_restored(after, live, then, when)
     after = settle(live, after, when)
     return Change(after, describe(after))
 
@@ -357,8 +315,15 @@ def returned(then: LiveTraffic, carried: LiveTraffic | None, known: KnownVersion
     blocked = replace(then, blocked=left.blocked, frozen=None)
     _check_unblocked(blocked, then, known)
     good = then.last_good if known.usable(blocked, then.last_good) else then.champion
-    live = replace(blocked, last_good=good, attempt=max(left.attempt, then.attempt), since=when)
+    attempt, rollouts = max(left.attempt, then.attempt), max(left.rollouts, then.rollouts)
+    live = replace(blocked, last_good=good, attempt=attempt, since=when, tried=left.tried, rollouts=rollouts)
+    live = _with_restored(live, replace(live, rollout=None), then, when)
     return Change(live, describe(live))
+
+
+def _with_restored(after: LiveTraffic, now: LiveTraffic, then: LiveTraffic, when: str) -> LiveTraffic:
+    said, tried = f"The state of {seconds(then.since)}", now.tried
+    return with_rollout(after, interruptions.restored(now.rollout, then.rollout, tried, said, ms_of(when)))
 
 
 def _check_unblocked(live: LiveTraffic, then: LiveTraffic, known: KnownVersions) -> None:
@@ -386,7 +351,13 @@ def describe(live: LiveTraffic) -> str:
     """``champion v7, v8 5%``, and what is switched off: ``shadow v9 off``."""
     weights = [f"{version} {format_weight(slots)}" for version, slots in sorted(live.weights().items())]
     off = [f"shadow {version} off" for version in live.shadows_off] + ["capture off"] * live.capture_off
-    return ", ".join([f"champion {live.champion}", *weights, *off])
+    rollout = live.rollout
+    trial = (
+        [f"rollout {rollout.id} of {rollout.challenger.name} {rollout.phase}"]
+        if live.on_trial() and rollout
+        else []
+    )
+    return ", ".join([f"champion {live.champion}", *weights, *off, *trial])
 
 
 def blocked_fault(live: LiveTraffic, version: str, path: str, known: KnownVersions) -> dict[str, str]:
@@ -420,9 +391,10 @@ def faults(found: Mapping[str, str]) -> PolicyInvalid:
     return PolicyInvalid(text, detail={"faults": listed})
 
 
-def _with_blocks(
+def with_blocks(
     live: LiveTraffic, versions: list[str], known: KnownVersions, stamp: Stamp
 ) -> tuple[Block, ...]:
+    """The blocks with those of ``versions`` added."""
     added: dict[str, Block] = {}
     for version in versions:
         digest = known.digests[version]

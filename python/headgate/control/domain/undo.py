@@ -91,7 +91,7 @@ def _blocks(of: Revision, without: Revision) -> list[Block]:
 
 def _restorable(live: LiveTraffic) -> tuple[Any, ...]:
     """What a restore brings back of live traffic."""
-    return live.champion, live.table, live.shadows_off, live.capture_off
+    return live.champion, live.table, live.shadows_off, live.capture_off, live.rollout
 
 
 def _name(block: Block) -> str:
@@ -123,6 +123,10 @@ def _differences(step: Step, before: Revision, after: Revision, left: LiveTraffi
     found = []
     if left.last_good != before.traffic.last_good:
         found.append(f"after it a rollback goes to {left.last_good}, not to {before.traffic.last_good}")
+    rollout, was = left.rollout, before.traffic.rollout
+    if rollout is not None and rollout != was:
+        waits = "waits for a person" if rollout.active else f"stays {rollout.phase}"
+        found.append(f"rollout {rollout.id} then {waits}")
     had = {**after.traffic.weights(), after.traffic.champion: None}
     gains = [
         version

@@ -1,0 +1,126 @@
+"""What a driver saw at one moment: the judge's verdicts, counts, breakers, load. Values, and what follows from them alone.
+
+Counts are those of the present step. What is None is not known, and never counts as good news. Next: ``missing``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from headgate.control.domain.rollout.plan import Value
+from headgate.control.domain.rollout.state import GateStatus, PoolLatency
+
+QUIET_MS = 10 * 60_000
+"""An endpoint without a request for so long has no traffic."""
+LONGEST_LOOK_MS = 60_000
+"""Time between two observations that counts at most: what nobody watched is no evidence."""
+MOST_BUSY = 0.80
+MOST_CHAMPION_ERRORS = 0.20
+LEAST_CHAMPION_REQUESTS = 50
+MOST_LATENCY = 1.5
+LEAST_LATENCIES = 100
+SIMILAR_LOAD = (0.75, 1.25)
+BREAKER_UNITS = 3
+
+
+class Breaker(Value):
+    """A version's breaker: how often it has opened since the gateway started, and how many units of the trial erred."""
+
+    state: Literal["closed", "open", "half_open"] = "closed"
+    openings: int = 0
+    failed_units: int = 0
+
+
+class PoolLoad(Value):
+    """The pool of threads that runs the challenger: its busy share, the endpoint's requests a second, and the mean run times of
+    champion and challenger in seconds.
+    """
+
+    busy: float
+    per_second: float
+    champion_run_s: float
+    challenger_run_s: float
+    threads: int
+
+    def busy_after(self, more: float) -> float:
+        """The predicted busy share once a share ``more`` of the requests moves from the champion to the challenger:
+        ``rho + lambda * dw * (run_c - run_h) / threads``.
+        """
+        heavier = self.challenger_run_s - self.champion_run_s
+        return self.busy + self.per_second * more * heavier / max(self.threads, 1)
+
+
+class Copies(Value):
+    """A shadow in this step: pairs that were compared, and copies that were run and failed."""
+
+    pairs: int = 0
+    errors: int = 0
+
+
+class Replay(Value):
+    """A replay that this step asked for, by its key."""
+
+    key: str
+    state: Literal["running", "done", "failed"]
+    pairs: int = 0
+    problem: str = ""
+
+
+class Observation(Value):
+    """One look at an endpoint.
+
+    ``gates`` are of the whole attempt. ``requests`` are those of the challenger in this step, ``champion_requests`` and
+    ``champion_errors`` those of the champion within the last minutes. ``last_request_ms`` is when the endpoint's newest request came.
+    ``ready`` says that the challenger is loaded and its digest the one on trial.
+    """
+
+    gates: tuple[GateStatus, ...] = ()
+    requests: int = 0
+    last_request_ms: int | None = None
+    champion_requests: int = 0
+    champion_errors: int = 0
+    champion_breaker: Breaker = Breaker()
+    challenger_breaker: Breaker = Breaker()
+    srm: Literal["ok", "mismatch", "undecided"] = "undecided"
+    srm_words: str = ""
+    few_keys: str | None = None
+    """Why the errors say little: they are mostly from three units. None: they do not."""
+    pool: tuple[PoolLatency, ...] = ()
+    load: PoolLoad | None = None
+    copies: Copies | None = None
+    replay: Replay | None = None
+    frozen: bool = False
+    ready: bool = True
+
+    def has_traffic(self, now_ms: int) -> bool:
+        """Whether a request came lately."""
+        return self.last_request_ms is not None and now_ms - self.last_request_ms <= QUIET_MS
+
+    def status(self, key: str) -> GateStatus | None:
+        """The verdict of a gate by its key."""
+        return next((status for status in self.gates if status.key == key), None)
+
+    def champion_unhealthy(self) -> str | None:
+        """Why nothing can be compared with the champion; None: it is well."""
+        if self.champion_breaker.state == "open":
+            return "the champion's breaker is open"
+        share = self.champion_errors / self.champion_requests if self.champion_requests else 0.0
+        if self.champion_requests >= LEAST_CHAMPION_REQUESTS and share > MOST_CHAMPION_ERRORS:
+            return f"{share:.0%} of the champion's requests fail"
+        return None
+
+    def interference(self, before: tuple[PoolLatency, ...]) -> str | None:
+        """Which version became slower since the step began although its load is similar; None: no one."""
+        earlier = {(one.endpoint, one.version): one for one in before}
+        for now in self.pool:
+            then = earlier.get((now.endpoint, now.version))
+            if then is None or now.count < LEAST_LATENCIES or then.p95_ns <= 0 or then.per_second <= 0:
+                continue
+            load = now.per_second / then.per_second
+            ratio = now.p95_ns / then.p95_ns
+            if SIMILAR_LOAD[0] <= load <= SIMILAR_LOAD[1] and ratio > MOST_LATENCY:
+                return (
+                    f"the p95 of {now.endpoint}/{now.version} is {ratio:.2g}x of what it was before this step, "
+                    f"at {load:.0%} of the load"
+                )
+        return None

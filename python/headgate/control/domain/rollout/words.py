@@ -1,0 +1,121 @@
+"""What a rollout says of its evidence, in sentences. Pure.
+
+A promotion says what was shown and what would have been seen, and no more: that nothing failed proves little. Next: ``preview``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from headgate.control.domain.rollout.plan import PlanGate
+from headgate.control.domain.rollout.state import GateStatus
+from headgate.readable import number
+
+_CONFIDENCE = "anytime 95 %"
+_NAMES = {
+    "error_rate": "error ratio",
+    "availability": "ratio of requests without a run",
+    "disagreement": "disagreement",
+}
+
+
+def figure(value: float) -> str:
+    """Two digits: ``0.30``, ``8.4``, ``12``."""
+    if value >= 100:
+        return number(round(value))
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _name(status: GateStatus) -> str:
+    name = _NAMES.get(status.gate, f"ratio of {status.gate}")
+    return name if status.measure is None else f"{name} ({status.measure})"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def interval(status: GateStatus) -> str | None:
+    """``error ratio 0.30-8.4 (anytime 95 %)``; None without an interval."""
+    if status.interval is None:
+        return None
+    low, high = status.interval
+    range_ = f"{figure(low)} or more" if high is None else f"{figure(low)}-{figure(high)}"
+    return f"{_name(status)} {range_} ({_CONFIDENCE})"
+
+
+def caught(status: GateStatus) -> str | None:
+    """``5x would have been caught in 84 % of such rollouts``; None if that is not known."""
+    if status.power is not None and "ratio" in status.power and "probability" in status.power:
+        ratio, share = status.power["ratio"], status.power["probability"]
+    elif status.detectable is not None:
+        ratio, share = status.detectable, 0.8
+    else:
+        return None
+    return f"{ratio:.3g}x would have been caught in {share * 100:.0f} % of such rollouts"
+
+
+def promotion(gates: Sequence[GateStatus], undecided: Iterable[str], who: str = "") -> str:
+    """What was shown when the challenger became champion. ``undecided`` names the gates that had not passed, and other open ends."""
+    open_ends = list(undecided)
+    failing = [status.key for status in gates if status.verdict == "fail"]
+    said = ["No harm shown."] if not failing else [f"{', '.join(failing)} failed."]
+    for status in gates:
+        range_ = interval(status)
+        if range_ is None or status.gate != "error_rate":
+            continue
+        seen = caught(status)
+        said += [f"{_sentence(range_)}.", *([f"{_sentence(seen)}."] if seen else [])]
+    if not any(status.interval for status in gates):
+        said.append("No request of the challenger was compared with the champion's.")
+    if open_ends:
+        said.append(f"Undecided then: {', '.join(open_ends)}.")
+    if who:
+        said.append(f"Promoted by {who}.")
+    return " ".join(said)
+
+
+def harm(statuses: Sequence[GateStatus], gates: Sequence[PlanGate]) -> str:
+    """Why it was rolled back or paused, with the numbers of each gate that failed."""
+    limits = {gate.key: gate.above for gate in gates}
+    return " ".join(_failure(status, limits.get(status.key)) for status in statuses)
+
+
+def _failure(status: GateStatus, above: float | None) -> str:
+    said = f"{status.key} fails: "
+    if status.ratio is not None:
+        said += f"{_name(status)} {figure(status.ratio)}"
+        said += "" if above is None else f", limit {above:g}"
+        range_ = status.interval
+        if range_ is not None:
+            high = "or more" if range_[1] is None else f"to {figure(range_[1])}"
+            said += f", {figure(range_[0])} {high} ({_CONFIDENCE})"
+        said += "; "
+    champion, challenger = status.champion, status.challenger
+    said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
+    if status.e_value is not None and status.threshold is not None:
+        said += f"; evidence {figure(status.e_value)}, needed {figure(status.threshold)}"
+    return said + "."
+
+
+def undecided(status: GateStatus | None, gate: PlanGate) -> str:
+    """Why a gate has not passed: ``error_rate is undecided (812 requests; 3x shows after 2 500)``."""
+    if status is None:
+        return f"{gate.key} has no data"
+    if status.verdict == "error":
+        return f"{gate.key} cannot be judged: {status.reason or 'no reason given'}"
+    if status.verdict == "fail":
+        return f"{gate.key} fails"
+    known = f"{number(status.challenger.n)} requests"
+    need = status.need or {}
+    if "ratio" in need and "requests" in need:
+        known += f"; {need['ratio']:g}x shows after {number(round(need['requests']))}"
+    return f"{gate.key} is undecided ({known})"
+
+
+def both_ways(why: str) -> str:
+    """A champion that is unwell: nothing moves by itself."""
+    return (
+        f"{why}: nothing moves by itself. "
+        "Promote the challenger (:promote with full), or abort the rollout and look after the champion."
+    )
