@@ -63,13 +63,17 @@ def metrics() -> Iterator[str]:
 
 
 def document() -> Iterator[str]:
-    """The fields of an Endpoint document."""
-    schema = documents.json_schema()
-    yield "# The Endpoint document"
-    yield f"\n{MADE_BY} The machine's form is `headgate validate --schema`.\n"
-    yield "| field | required | meaning |"
-    yield "|---|---|---|"
-    yield from fields(schema, schema, "")
+    """The fields of the documents, kind by kind."""
+    for kind in documents.kinds():
+        schema = documents.json_schema(kind)
+        if kind == "Endpoint":
+            yield "# The Endpoint document"
+            yield f"\n{MADE_BY} The machine's form is `headgate validate --schema`.\n"
+        else:
+            yield f"\n## The {kind} document\n"
+        yield "| field | required | meaning |"
+        yield "|---|---|---|"
+        yield from fields(schema, schema, "")
 
 
 def fields(schema: dict[str, Any], part: dict[str, Any], path: str) -> Iterator[str]:
@@ -80,8 +84,14 @@ def fields(schema: dict[str, Any], part: dict[str, Any], path: str) -> Iterator[
         words = " ".join(str(field.get("description") or target.get("description") or "").split())
         yield f"| `{path}{name}` | {'yes' if name in required else ''} | {words} |"
         yield from fields(schema, target, f"{path}{name}.")
-        for each in target.get("patternProperties", {}).values():
-            yield from fields(schema, resolve(schema, each), f"{path}{name}.*.")
+        each = target.get("additionalProperties")
+        for part in [
+            *target.get("patternProperties", {}).values(),
+            *([each] if isinstance(each, dict) else []),
+        ]:
+            yield from fields(schema, resolve(schema, part), f"{path}{name}.*.")
+        if isinstance(target.get("items"), dict):
+            yield from fields(schema, resolve(schema, target["items"]), f"{path}{name}[].")
 
 
 def resolve(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:

@@ -12,48 +12,62 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from headgate.documents import traffic_rules
+from headgate.documents import later, rollout_rules, traffic_rules
+from headgate.documents.defaults import Defaults
 from headgate.documents.faults import MAX_FAULTS, Path, did_you_mean, nearest, quoted
 from headgate.documents.model import API_VERSION, Endpoint, Version
 from headgate.documents.nodes import Report, WrittenInt, describe
 from headgate.documents.part import FORMS, Part
+from headgate.documents.rollout import RolloutPlan
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
-LATER_KINDS = ("RolloutPlan", "Defaults")
-"""Kinds of the design that are not built."""
+MODELS: dict[str, type[Endpoint] | type[RolloutPlan] | type[Defaults]] = {
+    "Endpoint": Endpoint,
+    "RolloutPlan": RolloutPlan,
+    "Defaults": Defaults,
+}
+"""The model of each kind."""
 
 _MAX_HINTS = 10
 """Hints on names that are not versions, in each document."""
 
-_REQUIRED: dict[Path, str] = {
-    ("apiVersion",): f'is required: write "apiVersion: {API_VERSION}"',
-    ("kind",): 'is required: write "kind: Endpoint"',
-    ("name",): "is required: the name that clients call",
-    ("versions",): 'is required: at least one version, such as {v1: "file:models/digits/1"}',
-    ("traffic",): "is required: {champion: <version>}",
+_REQUIRED: dict[tuple[str, Path], str] = {
+    ("Endpoint", ("name",)): "is required: the name that clients call",
+    ("Endpoint", ("versions",)): 'is required: at least one version, such as {v1: "file:models/digits/1"}',
+    ("Endpoint", ("traffic",)): "is required: {champion: <version>}",
     (
-        "traffic",
-        "champion",
+        "Endpoint",
+        ("traffic", "champion"),
     ): "is required: the version that takes all traffic not given away; it is never guessed",
+    ("RolloutPlan", ("name",)): "is required: what rollout: of an endpoint, and --plan, call it",
+    (
+        "RolloutPlan",
+        ("steps",),
+    ): "is required: such as [{shadow: 10%, for: 1h}, {weight: 5%, for: 1h}, promote]",
 }
 
 
-def is_endpoint(data: Mapping[str, Any], report: Report) -> bool:
-    """Whether the other rules apply: the document is of kind ``Endpoint``, or forgot to say its kind."""
+def kinds() -> list[str]:
+    """The kinds that are supported."""
+    return [kind for kind in MODELS if kind not in later.KINDS]
+
+
+def kind_of(data: Mapping[str, Any], report: Report) -> str | None:
+    """The kind of a document, ``Endpoint`` if it forgot to say; None after it was reported as one that is not read."""
     kind = data.get("kind", "Endpoint")
-    if kind == "Endpoint":
-        return True
-    if kind in LATER_KINDS:
-        report(("kind",), f"kind {kind} is not supported yet")
-    elif isinstance(kind, str):
-        report(("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, ['Endpoint'])}")
-    else:
+    if not isinstance(kind, str):
         report(("kind",), f"must be a string, not {describe(kind)}")
-    return False
+    elif kind in later.KINDS:
+        report(("kind",), f"kind {kind} is not supported yet")
+    elif kind not in MODELS:
+        report(("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, kinds())}")
+    else:
+        return str(kind)
+    return None
 
 
-def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
-    """The endpoint that ``data`` (plain values) describes, or None after every fault was reported."""
+def validate(kind: str, data: dict[str, Any], report: Report) -> Endpoint | RolloutPlan | Defaults | None:
+    """What ``data`` (plain values) of that kind describes, or None after every fault was reported."""
     faults = 0
 
     def count(path: Path, message: str) -> None:
@@ -61,23 +75,33 @@ def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
         faults += 1
         report(path, message)
 
-    known = _known_only(Endpoint, data, (), count)
-    _rules_between(known, data, count)
+    model = MODELS[kind]
+    known = _known_only(model, data, (), count, _HOMES if kind == "Endpoint" else {})
+    if kind == "RolloutPlan":
+        rollout_rules.check_plan(known, count)
+    else:
+        _rules_between(known, data, count)
     try:
-        endpoint = Endpoint.model_validate(known)
+        found = model.model_validate(known)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            count(*_worded(detail))
+            count(*_worded(detail, kind))
         return None
-    return endpoint if faults == 0 else None
+    return found if faults == 0 else None
 
 
 # === known keys ===
 
 
-def _known_only(model: type[Part], data: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
-    """``data`` without the keys that ``model`` does not have, each of them reported."""
-    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+def _known_only(
+    model: type[Part], data: dict[str, Any], path: Path, report: Report, homes: Mapping[str, str]
+) -> dict[str, Any]:
+    """``data`` without the keys that ``model`` does not have, each of them reported. ``homes`` is for hints."""
+    fields = {
+        info.alias or name: info.annotation
+        for name, info in model.model_fields.items()
+        if name not in model.not_yet
+    }
     out: dict[str, Any] = {}
     unknown = 0
     for key, value in data.items():
@@ -87,26 +111,26 @@ def _known_only(model: type[Part], data: dict[str, Any], path: Path, report: Rep
         elif key not in fields:
             unknown += 1
             # A hint costs a search; beyond what is listed nobody would read it.
-            report(here, _unknown(key, list(fields)) if unknown <= MAX_FAULTS else "is not known here")
+            report(here, _unknown(key, list(fields), homes) if unknown <= MAX_FAULTS else "is not known here")
         else:
-            out[key] = _inner(fields[key], value, here, report)
+            out[key] = _inner(fields[key], value, here, report, homes)
     return out
 
 
-def _inner(annotation: Any, value: Any, path: Path, report: Report) -> Any:
+def _inner(annotation: Any, value: Any, path: Path, report: Report, homes: Mapping[str, str]) -> Any:
     if isinstance(value, list | tuple):
         part = _item_of(annotation)
         if part is None:
             return value
-        return tuple(_inner(part, item, (*path, at), report) for at, item in enumerate(value))
+        return tuple(_inner(part, item, (*path, at), report, homes) for at, item in enumerate(value))
     if not isinstance(value, dict):
         return value
     part = _part_of(annotation)
     if part is not None:
-        return _known_only(part, value, path, report)
+        return _known_only(part, value, path, report, homes)
     each = _each_of(annotation)
     if each is not None:
-        return {k: _inner(each, v, (*path, k), report) for k, v in value.items()}
+        return {k: _inner(each, v, (*path, k), report, homes) for k, v in value.items()}
     return value
 
 
@@ -136,10 +160,10 @@ def _item_of(annotation: Any) -> type[Part] | None:
     return _part_of(get_args(inner)[0]) if get_origin(inner) is tuple else None
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def _unknown(key: str, known: list[str], homes: Mapping[str, str]) -> str:
     # Fields that are not built are never named: who wrote one of them then would be told to remove it.
     if nearest(key, known) is None:
-        elsewhere = _HOMES.get(key)
+        elsewhere = homes.get(key)
         if elsewhere is not None:
             return f"is not known here; {quoted(key)} belongs under {elsewhere}"
     return f"is not known here; {did_you_mean(key, known)}"
@@ -303,13 +327,20 @@ def _weights(weights: dict[str, Any], names: _Names, champion: Any, report: Repo
 _NO_SEGMENTS = frozenset({"[key]", *FORMS})
 
 
-def _worded(detail: ErrorDetails) -> tuple[Path, str]:
+def _worded(detail: ErrorDetails, kind: str) -> tuple[Path, str]:
     path: Path = tuple(segment for segment in detail["loc"] if segment not in _NO_SEGMENTS)
     value = detail.get("input")
     context = detail.get("ctx", {})
     match detail["type"]:
         case "missing":
-            return path, _REQUIRED.get(path, "is required")
+            if path in (("apiVersion",), ("kind",)):
+                return (
+                    path,
+                    f'is required: write "{path[0]}: {API_VERSION if path[0] == "apiVersion" else kind}"',
+                )
+            return path, _REQUIRED.get((kind, path), "is required")
+        case "greater_than_equal" | "less_than_equal" if kind == "RolloutPlan":
+            return path, f"must be {detail['msg'].removeprefix('Input should be ')}, not {describe(value)}"
         case "value_error":
             return path, str(context["error"])
         case "literal_error" if path == ("traffic", "fallback"):

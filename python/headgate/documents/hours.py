@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from headgate.documents.faults import quoted
 
@@ -74,7 +74,7 @@ def parse_hours(text: str) -> Hours:
 def _check_zone(zone: str) -> None:
     try:
         ZoneInfo(zone)
-    except (ValueError, OSError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):
         raise ValueError(
             f"{quoted(zone)} is no time zone: write a name such as Europe/Berlin, or UTC"
         ) from None

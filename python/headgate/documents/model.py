@@ -37,12 +37,15 @@ from headgate.documents.fields import (
     VersionName,
     Weight,
 )
+from headgate.documents.later import FIELDS
 from headgate.documents.part import Part
+from headgate.documents.rollout import Notify
 from headgate.documents.traffic import Capture, Traffic
 
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
 
+MAX_NOTIFY = 16
 NOT_IN_SPEC = frozenset({"api_version", "kind", "name", "owner"})
 """Fields of an endpoint that say nothing of how it is served, and are not in its spec."""
 
@@ -212,7 +215,7 @@ class Limits(Part):
 class Endpoint(Part):
     """A stable name that clients call, the versions behind it and how traffic is shared among them."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"source", "rollout", "notify"})
+    not_yet: ClassVar[frozenset[str]] = frozenset({"source"}) | FIELDS
 
     api_version: Literal["headgate/v1"] = Field(alias="apiVersion", description="The version of this format.")
     kind: Literal["Endpoint"] = Field(description="What this document describes.")
@@ -234,6 +237,11 @@ class Endpoint(Part):
         description="Which requests and answers are captured, for a look and for a replay; none unless written.",
     )
     drift: Drift | None = Field(None, description="What live traffic is compared with.")
+    rollout: EndpointName | None = Field(
+        None,
+        description="The plan that rollouts of this endpoint use; the built-in one unless written. It starts none.",
+    )
+    notify: tuple[Notify, ...] = Field((), max_length=MAX_NOTIFY, description="Who is told of what happens.")
     limits: Limits = Field(default_factory=Limits, description="What a request may take.")
     answers: Answers = Field(default_factory=Answers, description="How answers are written.")
 
@@ -256,6 +264,8 @@ class Endpoint(Part):
         for name, version in held["versions"].items():
             version.pop("model", None)
             held["versions"][name] = {"digest": digests[name], **version}
+        if not held["notify"]:
+            del held["notify"]
         drift = {**held.pop("drift", {}), "baseline": baseline}
         if baseline is None:
             del drift["baseline"]

@@ -11,9 +11,11 @@ from enum import Enum
 from pathlib import Path
 
 from headgate.documents import checks, faults, files, nodes, reading, traffic_rules
+from headgate.documents.defaults import Defaults
 from headgate.documents.faults import Fault, format_path, policy_invalid
 from headgate.documents.model import Endpoint
 from headgate.documents.nodes import Node, describe
+from headgate.documents.rollout import RolloutPlan
 from headgate.documents.values import is_name
 from headgate.errors import PolicyInvalid
 
@@ -42,6 +44,35 @@ class Document:
     def warnings(self) -> list[Fault]:
         """What is allowed and probably not meant."""
         return traffic_rules.unreachable(self.endpoint.traffic.rules)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherDocument:
+    """One validated document that describes no endpoint; the fields as for :class:`Document`."""
+
+    content: RolloutPlan | Defaults
+    raw: bytes
+    digest: str
+    source: str
+
+    @property
+    def kind(self) -> str:
+        """``RolloutPlan`` or ``Defaults``."""
+        return self.content.kind
+
+    @property
+    def name(self) -> str:
+        """The plan's name; empty for ``Defaults``, of which there is one."""
+        return self.content.name if isinstance(self.content, RolloutPlan) else ""
+
+
+class Kinds(Enum):
+    """Which documents are expected."""
+
+    ENDPOINTS = "endpoints"
+    """Every other kind is a fault: its reader would lose it."""
+
+    ALL = "all"
 
 
 class Files(Enum):
@@ -77,38 +108,62 @@ class Parsed:
     """The faults of the others, as :func:`parse` raises them."""
     refused_names: tuple[str, ...] = ()
     """The endpoints of the others, as far as they have a name."""
+    others: tuple[OtherDocument, ...] = ()
+    """Those without a fault that describe no endpoint, in order."""
 
 
-def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Parsed:
+def parse_each(
+    data: bytes,
+    *,
+    source: str,
+    root: Path,
+    follow: Files = Files.FOLLOWED,
+    kinds: Kinds = Kinds.ENDPOINTS,
+) -> Parsed:
     """As :func:`parse`, with the documents that are sound beside those that are not.
 
     Raises ``PolicyInvalid`` for what is no YAML: nothing tells where its next document begins.
     """
     found: list[Fault] = []
     documents: list[Document] = []
+    others: list[OtherDocument] = []
     names: list[str] = []
     pieces = reading.read(data, source)
-    seen: dict[str, int | None] = {}
+    seen: dict[tuple[str, str], int | None] = {}
     for piece in pieces:
         collector = _Collector(piece.root, data)
-        endpoint = _endpoint(piece.root, root, follow, collector)
-        if endpoint is not None:
-            if endpoint.name in seen:
-                line = seen[endpoint.name]
-                collector.report(
-                    ("name",),
-                    f"{faults.quoted(endpoint.name)} is described twice in this file; "
-                    f"the first is at line {line}",
-                )
-            seen.setdefault(endpoint.name, nodes.line_of(piece.root, ("name",)))
+        content = _content(piece.root, root, follow, kinds, collector)
+        if content is not None:
+            _once(content, piece.root, seen, collector)
         faulty = list(collector.faults())
-        if endpoint is not None and not faulty:
+        if content is not None and not faulty:
             digest = "sha256:" + hashlib.sha256(piece.raw).hexdigest()
-            documents.append(Document(endpoint, piece.raw, digest, source, root))
+            if isinstance(content, Endpoint):
+                documents.append(Document(content, piece.raw, digest, source, root))
+            else:
+                others.append(OtherDocument(content, piece.raw, digest, source))
         found.extend(faulty)
         if faulty and (name := _name_of(piece.root)) is not None:
             names.append(name)
-    return Parsed(documents, policy_invalid(source, found) if found else None, tuple(names))
+    refused = policy_invalid(source, found) if found else None
+    return Parsed(documents, refused, tuple(names), tuple(others))
+
+
+def _once(
+    content: Endpoint | RolloutPlan | Defaults,
+    root: Node,
+    seen: dict[tuple[str, str], int | None],
+    collector: _Collector,
+) -> None:
+    """A name is described once in a file, for each kind."""
+    name = "" if isinstance(content, Defaults) else content.name
+    path = ("kind",) if isinstance(content, Defaults) else ("name",)
+    key = (content.kind, name)
+    if key in seen:
+        what = faults.quoted(name) if name else "kind Defaults"
+        said = f"{what} is described twice in this file; the first is at line {seen[key]}"
+        collector.report(path, said)
+    seen.setdefault(key, nodes.line_of(root, path))
 
 
 def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOLLOWED) -> Document:
@@ -154,7 +209,9 @@ def _name_of(root: Node) -> str | None:
     return None
 
 
-def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector) -> Endpoint | None:
+def _content(
+    root_node: Node, root: Path, follow: Files, kinds: Kinds, collector: _Collector
+) -> Endpoint | RolloutPlan | Defaults | None:
     if not isinstance(root_node, nodes.Mapping):
         value = root_node.value if isinstance(root_node, nodes.Scalar) else ()
         collector.report(
@@ -162,10 +219,14 @@ def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector)
         )
         return None
     data = nodes.plain(root_node, (), collector.report)
-    if not checks.is_endpoint(data, collector.report):
+    kind = checks.kind_of(data, collector.report)
+    if kind is None:
         return None
-    endpoint = checks.validate(data, collector.report)
-    if follow is Files.FOLLOWED:
+    if kind != "Endpoint" and kinds is Kinds.ENDPOINTS:
+        collector.report(("kind",), f"a document of kind Endpoint is expected here, not {kind}")
+        return None
+    content = checks.validate(kind, data, collector.report)
+    if kind == "Endpoint" and follow is Files.FOLLOWED:
         for path, reference in _references(data):
             try:
                 files.check_reference(reference)
@@ -175,7 +236,7 @@ def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector)
                 files.locate(reference, root)
             except ValueError as error:
                 collector.report(path, str(error))
-    return endpoint
+    return content
 
 
 def _references(data: dict[str, object]) -> list[tuple[faults.Path, str]]:

@@ -1,7 +1,7 @@
 """The fields of kind ``RolloutPlan`` and of an endpoint's ``notify``.
 
 Not here: what steps and gates say of each other (``rollout_rules``), how a plan is carried out (``control.domain.rollout``).
-Next: ``model``.
+Next: ``later``.
 """
 
 from __future__ import annotations
@@ -260,11 +260,13 @@ class Gate(Part):
 
 
 class Undecided(Part):
-    """What happens if the evidence decides nothing."""
+    """How long a step may be undecided, and what happens then."""
 
-    after: UndecidedTime = Field(description="How long a step may be undecided, in time with traffic.")
+    after: UndecidedTime = Field(
+        default=86_400_000, description="How long a step may be undecided, in time with traffic."
+    )
     then: Literal["pause", "abort"] = Field(
-        "pause",
+        default="pause",
         description="pause leaves the weight as it is; abort gives everything back, and blocks nothing.",
     )
 
@@ -284,7 +286,10 @@ class RolloutPlan(Part):
     steps: Annotated[tuple[RolloutStep, ...], Field(min_length=1, max_length=MAX_STEPS)] = Field(
         description="The steps in their order. Without promote at the end, a person promotes."
     )
-    rollback_if: Gates = Field(default_factory=dict, description="Gates whose failure rolls back, by name.")
+    rollback_if: Gates | None = Field(
+        None,
+        description="Gates whose failure rolls back, by name; those of the built-in plan unless written.",
+    )
     pause_if: Gates = Field(default_factory=dict, description="Gates whose failure pauses, by name.")
     report: Annotated[tuple[str, ...], Field(max_length=MAX_GATES)] = Field(
         (), description="Gates that are shown with their evidence and stop nothing."
@@ -294,9 +299,14 @@ class RolloutPlan(Part):
         description="How often a challenger that is no worse may be rolled back, over all gates together.",
     )
     undecided: Undecided = Field(
-        default_factory=lambda: Undecided(after=86_400_000, then="pause"),
+        default_factory=Undecided,
         description="What happens if the evidence decides nothing.",
     )
+
+    def as_written(self) -> dict[str, Any]:
+        """The document as JSON values with units, in normal form: parsing it gives an equal plan."""
+        written: dict[str, Any] = self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        return written
 
 
 NotifyEvent = Literal["step", "promote", "rollback", "pause", "abort", "drift", "load_failed"]

@@ -10,17 +10,42 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaSerializer, core_schema
 
-from headgate.documents.model import Endpoint
+from headgate.documents.checks import MODELS
+from headgate.documents.rollout import STEP_KINDS
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def json_schema() -> dict[str, Any]:
-    """JSON Schema 2020-12 of one document of kind ``Endpoint`` as written, units and short forms included."""
-    schema = Endpoint.model_json_schema(by_alias=True, mode="validation", schema_generator=_AsWritten)
-    _allow_short_form(schema["$defs"])
+def json_schema(kind: str = "Endpoint") -> dict[str, Any]:
+    """JSON Schema 2020-12 of one document of that kind as written, units and short forms included. Fields that are not supported are
+    left out.
+    """
+    model = MODELS[kind]
+    schema = model.model_json_schema(by_alias=True, mode="validation", schema_generator=_AsWritten)
+    for name in model.not_yet & schema["properties"].keys():
+        del schema["properties"][name]
+    _allow_short_forms(schema["$defs"])
     _tidy(schema)
-    return {"$schema": _DIALECT, **schema, "title": "Headgate document of kind Endpoint"}
+    used = _references(schema["properties"], schema["$defs"])
+    schema["$defs"] = {name: part for name, part in schema["$defs"].items() if name in used}
+    return {"$schema": _DIALECT, **schema, "title": f"Headgate document of kind {kind}"}
+
+
+def _references(node: Any, definitions: dict[str, Any]) -> set[str]:
+    """The definitions that a node refers to, and those that they refer to."""
+    found: set[str] = set()
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            name = str(node.get("$ref", "")).removeprefix("#/$defs/")
+            if name and name not in found:
+                found.add(name)
+                waiting.append(definitions[name])
+            waiting += node.values()
+    return found
 
 
 class _AsWritten(GenerateJsonSchema):
@@ -33,14 +58,20 @@ class _AsWritten(GenerateJsonSchema):
         return SchemaSerializer(schema["schema"]).to_python(default, mode="json")
 
 
-def _allow_short_form(definitions: dict[str, Any]) -> None:
-    """A version may be a string; and it has exactly one of model and constant."""
-    version = definitions["Version"]
-    version["oneOf"] = [{"required": ["model"]}, {"required": ["constant"]}]
-    definitions["Version"] = {
-        "description": version.pop("description"),
-        "anyOf": [{"type": "string", "pattern": "^file:.+", "examples": ["file:models/digits/1"]}, version],
+def _allow_short_forms(definitions: dict[str, Any]) -> None:
+    """A version, a step and a gate may be a word or a value; a version has exactly one of model and constant, a step is of one kind."""
+    reference = {"type": "string", "pattern": "^file:.+", "examples": ["file:models/digits/1"]}
+    short = {
+        "Version": reference,
+        "RolloutStep": {"enum": ["pause", "promote"]},
+        "Gate": {"type": ["string", "number"], "examples": ["1.5x", "2%", 0.1]},
     }
+    one_of = {"Version": ("model", "constant"), "RolloutStep": STEP_KINDS}
+    for name in short.keys() & definitions.keys():
+        part = definitions[name]
+        if name in one_of:
+            part["oneOf"] = [{"required": [field]} for field in one_of[name]]
+        definitions[name] = {"description": part.pop("description"), "anyOf": [short[name], part]}
 
 
 def _tidy(node: Any) -> None:

@@ -94,6 +94,9 @@ class Spec(_Part):
     capture: CaptureSpec | None = None
     drift: DriftSpec | None = None
     limits: LimitsSpec
+    rollout: str | None = None
+    """The plan that rollouts use; None: the built-in one."""
+    notify: list[dict[str, Any]] = Field(default_factory=list)
 
     @property
     def declared(self) -> Declared:
@@ -147,8 +150,12 @@ class Spec(_Part):
         return self.model_copy(update={"versions": versions})
 
     def dumped(self) -> dict[str, Any]:
-        """As it was read, field by field: what is stored and what the data plane takes."""
+        """As it was read, field by field: what is stored."""
         return self.model_dump(exclude_unset=True)
+
+    def served(self) -> dict[str, Any]:
+        """What the data plane takes: without the fields that the control plane alone acts on."""
+        return self.model_dump(exclude_unset=True, exclude={"rollout", "notify"})
 
 
 def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:

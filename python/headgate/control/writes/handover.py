@@ -78,7 +78,7 @@ def _state(revision: Revision, omitted: Mapping[str, str], load: Mapping[str, An
     state = {
         "name": revision.endpoint,
         "revision": revision.n,
-        "spec": spec.dumped(),
+        "spec": spec.served(),
         "traffic": traffic,
         "load": load,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headgate.control.domain.rollout.plan import DEFAULT_PAIRS, PlanGate, PlanStep, ResolvedPlan
+from headgate.control.domain.rollout.plan import DEFAULT_PAIRS, HARM_GATES, PlanGate, PlanStep, ResolvedPlan
 from headgate.documents.rollout import BUILT_IN
 from headgate.documents.values import SLOTS, format_weight
 
@@ -28,10 +28,7 @@ _WEIGHTS = ((100, 15 * 60_000), (500, 15 * 60_000), (2_500, 30 * 60_000), (5_000
 _LEAST_REQUESTS = 100
 
 GATES = (
-    PlanGate(gate="error_rate", effect="rollback", above=1.5),
-    PlanGate(gate="latency.p95", effect="rollback", measure="run", above=1.2, ignore_below=5_000_000.0),
-    PlanGate(gate="latency.p95", effect="rollback", measure="reply", above=1.2, ignore_below=5_000_000.0),
-    PlanGate(gate="availability", effect="rollback", above=1.5),
+    *HARM_GATES,
     PlanGate(gate="disagreement", effect="report"),
     PlanGate(gate="output_drift", effect="report"),
 )

@@ -82,6 +82,15 @@ class PlanGate(Value):
         return self.gate.partition(".")[0]
 
 
+HARM_GATES = (
+    PlanGate(gate="error_rate", effect="rollback", above=1.5),
+    PlanGate(gate="latency.p95", effect="rollback", measure="run", above=1.2, ignore_below=5_000_000.0),
+    PlanGate(gate="latency.p95", effect="rollback", measure="reply", above=1.2, ignore_below=5_000_000.0),
+    PlanGate(gate="availability", effect="rollback", above=1.5),
+)
+"""What rolls back unless a plan says otherwise."""
+
+
 class ResolvedPlan(Value):
     """A plan without gaps. The last step is ``promote``, and the only one of its kind."""
 
@@ -128,7 +137,7 @@ def resolve(plan: RolloutPlan) -> ResolvedPlan:
         steps += [*last, PlanStep(kind="promote")]
         notes = ("the plan ends without promote: a person promotes",)
     gates = [
-        *_gates(plan.rollback_if, "rollback"),
+        *(_built_in(plan) if plan.rollback_if is None else _gates(plan.rollback_if, "rollback")),
         *_gates(plan.pause_if, "pause"),
         *_reported(plan.report),
     ]
@@ -156,6 +165,12 @@ def _step(step: RolloutStep) -> PlanStep:
     if step.approve is not None:
         return PlanStep(kind="approve", role=step.approve.role)
     return PlanStep(kind="promote" if step.promote else "pause")
+
+
+def _built_in(plan: RolloutPlan) -> list[PlanGate]:
+    """The gates of the built-in plan, without those that the plan gives another effect."""
+    elsewhere = {*plan.pause_if, *plan.report}
+    return [gate for gate in HARM_GATES if gate.gate not in elsewhere]
 
 
 def _gates(written: dict[str, Gate], effect: Effect) -> list[PlanGate]:
