@@ -60,7 +60,9 @@ def start(asked: Start, stamp: Stamp) -> Advance:
     if asked.challenger.digest == asked.champion.digest:
         raise InvalidArgument(f"{name} is what the champion {asked.champion.name} is already")
     if len(asked.plan.steps) < 2:
-        raise InvalidArgument(f"plan {asked.plan.name} promotes at once, without evidence and without a person")
+        raise InvalidArgument(
+            f"plan {asked.plan.name} promotes at once, without evidence and without a person"
+        )
     given = asked.table.weights()
     if given:
         shown = ", ".join(f"{version} {share}" for version, share in format_shares(given).items())
