@@ -14,7 +14,7 @@ from headgate.documents.rollout import BUILT_IN, STEP_KINDS
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
 GATES = ("error_rate", "availability", "latency.p95", "disagreement", "output_drift", "feedback.<name>")
-_LATENCY = re.compile(r"latency\.p([1-9][0-9]?)(\.[0-9]{1,2})?\Z")
+_LATENCY = re.compile(r"latency\.p([1-9][0-9]?)(\.[0-9]?[1-9])?\Z")
 _NAMED = re.compile(r"(output_drift|feedback)\.[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _RATIO_GATES = ("error_rate", "availability", "latency")
 _COMPARED = ("replay", "shadow")
@@ -133,8 +133,8 @@ def _gate(name: str, gate: Any, path: Path, report: Report) -> None:
         report((*path, "above") if isinstance(gate, dict) else path, f"must be {_LIMITS[wanted]}")
     if "measure" in written and family != "latency":
         report((*path, "measure"), "is about latency")
-    if written.get("strict") is True and family not in _RATIO_GATES:
-        report((*path, "strict"), "is about ratios to the champion")
+    if written.get("strict") is True and family not in ("error_rate", "availability"):
+        report((*path, "strict"), "is about error_rate and availability")
     _floor(written.get("ignore_below"), family, (*path, "ignore_below"), report)
 
 

@@ -222,6 +222,8 @@ FAULTS: list[tuple[dict[str, str], str, str]] = [
     ({"rollback_if": "{}"}, "rollback_if", "leave it out for the gates of the built-in plan"),
     ({"rollback_if": "{eror_rate: 1.5x}"}, "rollback_if.eror_rate", 'did you mean "error_rate"?'),
     ({"rollback_if": "{latency.p100: 1.5x}"}, 'rollback_if["latency.p100"]', "is no quantile"),
+    ({"rollback_if": "{latency.p99.90: 1.5x}"}, 'rollback_if["latency.p99.90"]', "is no quantile"),
+    ({"rollback_if": "{latency.p95: {above: 2x, strict: true}}"}, 'rollback_if["latency.p95"].strict', "is about error_rate and"),
     ({"rollback_if": "{error_rate: 2%}"}, "rollback_if.error_rate", "a ratio to the champion"),
     ({"rollback_if": "{error_rate: 0.5x}"}, "rollback_if.error_rate.above", "must be 1x to 1000x"),
     ({"rollback_if": "{disagreement: 1.5x}", "pause_if": ""}, "rollback_if.disagreement", 'a share such as "2%"'),

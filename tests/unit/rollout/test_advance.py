@@ -15,7 +15,14 @@ from headgate.control.domain.rollout.actions import (
     StartReplay,
 )
 from headgate.control.domain.rollout.advance import advance
-from headgate.control.domain.rollout.observation import Breaker, Observation, PoolLatency, PoolLoad, Replay
+from headgate.control.domain.rollout.observation import (
+    Breaker,
+    Observation,
+    PoolLatency,
+    PoolLoad,
+    Replay,
+    judged,
+)
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep
 from headgate.control.domain.shares import EMPTY
 from headgate.documents.hours import parse_hours
@@ -148,7 +155,7 @@ def test_harm_is_one_swap_to_the_table_before_and_a_block_with_its_numbers() -> 
     block = driver.live.block_of(DIGESTS["v8"])
     assert block is not None
     assert block.reason == (
-        "error_rate fails: error ratio 2.5, limit 1.5, 0.30 to 8.4 (anytime 95 %); "
+        "error_rate fails: error ratio 2.5, limit 1.5, 0.30-8.4 (anytime 95 %); "
         "champion 20 of 10 000, challenger 30 of 1 000; evidence 800, needed 600."
     )
     assert driver.state.end is not None
@@ -289,6 +296,21 @@ def test_a_sample_ratio_mismatch_pauses_and_never_rolls_back() -> None:
     assert driver.state.pause is not None
     assert (driver.state.pause.reason, driver.weight) == ("srm", 100)
     assert "1 010 units" in driver.state.pause.words
+
+
+def test_an_answer_of_the_judge_is_read() -> None:
+    gate = {
+        "gate": "latency.p95", "measure": "run", "verdict": "undecided", "reason": "there is no trial", "champion": None,
+        "challenger": None, "ratio": None, "interval": None, "e_value": None, "threshold": 600.0, "need": None,
+        "detectable": None, "caught": [], "since_ms": None,
+    }  # fmt: skip
+    nothing = {"verdict": "undecided", "reason": "there is no trial"}
+    found = Observation(**judged({"gates": [gate], "srm": nothing, "few_keys": nothing}))
+    assert found.gates[0].key == "latency.p95 run"
+    assert (found.gates[0].challenger.n, found.srm, found.few_keys) == (0, "undecided", None)
+    failed = {"verdict": "fail", "reason": "they are not shared out"}
+    found = Observation(**judged({"gates": [], "srm": failed, "few_keys": failed}))
+    assert (found.srm, found.srm_words, found.few_keys) == ("mismatch", failed["reason"], failed["reason"])
 
 
 def test_few_keys_pause() -> None:

@@ -37,7 +37,7 @@ def test_a_body_without_a_rollout_is_as_it_was_and_reads_as_before() -> None:
 
 def test_a_rollout_with_its_evidence_is_read_again_from_a_body() -> None:
     driver = Driver().start().until(2)
-    driver.look(gates=(status("undecided", power={"ratio": 5.0, "probability": 0.84}, further=[1, "x"]),))
+    driver.look(gates=(status("undecided", caught=[{"ratio": 5.0, "probability": 0.84}], further=[1, "x"]),))
     driver.pause()
     stored = revision(driver.live)
     read = read_revision(json.dumps(stored.body()))

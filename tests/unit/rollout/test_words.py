@@ -21,7 +21,12 @@ WEIGHT = PlanStep(kind="weight", slots=2_500, for_ms=HOUR, min_requests=500)
 
 
 def test_a_promotion_says_what_was_shown() -> None:
-    shown = status("pass", power={"ratio": 5.0, "probability": 0.84})
+    caught = [
+        {"ratio": 2.0, "probability": 0.1},
+        {"ratio": 5.0, "probability": 0.84},
+        {"ratio": 10.0, "probability": 1.0},
+    ]
+    shown = status("pass", caught=caught, detectable=4.8)
     assert words.promotion([shown], []) == (
         "No harm shown. Error ratio 0.30-8.4 (anytime 95 %). 5x would have been caught in 84 % of such rollouts."
     )
@@ -42,6 +47,11 @@ def test_a_promotion_past_a_failure_does_not_say_that_no_harm_was_shown() -> Non
     ("fields", "says"),
     [
         ({"detectable": 3.4}, "3.4x would have been caught in 80 % of such rollouts."),
+        (
+            {"caught": [{"ratio": 2.0, "probability": 0.04}]},
+            "2x would have been caught in 4 % of such rollouts.",
+        ),
+        ({"interval": (None, None)}, "No request of the challenger was compared with the champion's."),
         ({"interval": (0.3, None)}, "Error ratio 0.30 or more (anytime 95 %)."),
         ({}, "No harm shown. Error ratio 0.30-8.4 (anytime 95 %)."),
     ],

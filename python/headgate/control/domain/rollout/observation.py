@@ -5,7 +5,8 @@ Counts are those of the present step. What is None is not known, and never count
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from headgate.control.domain.rollout.plan import Value
 from headgate.control.domain.rollout.state import GateStatus, PoolLatency
@@ -64,6 +65,19 @@ class Replay(Value):
     state: Literal["running", "done", "failed"]
     pairs: int = 0
     problem: str = ""
+
+
+def judged(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an :class:`Observation` that an answer of ``_native.judge`` gives: gates, sample ratio, few keys."""
+    ratio, keys = answer["srm"], answer["few_keys"]
+    srm = {"pass": "ok", "fail": "mismatch"}.get(ratio["verdict"], "undecided")
+    few = keys["reason"] or "most errors are of few units"
+    return {
+        "gates": tuple(GateStatus.model_validate(gate) for gate in answer["gates"]),
+        "srm": srm,
+        "srm_words": ratio["reason"] or "",
+        "few_keys": few if keys["verdict"] == "fail" else None,
+    }
 
 
 class Observation(Value):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, field_validator
 
 from headgate.control.domain.rollout.plan import PlanStep, ResolvedPlan, Value
 from headgate.control.domain.shares import EMPTY, Table
@@ -53,6 +53,13 @@ class ArmNumbers(Value):
     bad: int = 0
 
 
+class Caught(Value):
+    """How often such a rollout catches a challenger with ``ratio`` times the champion's rate."""
+
+    ratio: float
+    probability: float
+
+
 class GateStatus(Value):
     """The whole reason of a verdict, as ``_native.judge`` answers it; ``interval`` is anytime-valid. Further fields are kept."""
 
@@ -64,14 +71,18 @@ class GateStatus(Value):
     champion: ArmNumbers = ArmNumbers()
     challenger: ArmNumbers = ArmNumbers()
     ratio: float | None = None
-    interval: tuple[float, float | None] | None = None
+    interval: tuple[float | None, float | None] | None = None
     e_value: float | None = None
     threshold: float | None = None
     need: dict[str, Any] | None = None
     detectable: float | None = None
-    power: dict[str, float] | None = None
-    """``{"ratio": 5, "probability": 0.84}``: how often such a rollout would have caught that ratio."""
+    caught: tuple[Caught, ...] = ()
     reason: str | None = None
+
+    @field_validator("champion", "challenger", mode="before")
+    @classmethod
+    def _nothing_counted(cls, arm: Any) -> Any:
+        return ArmNumbers() if arm is None else arm
 
     @property
     def key(self) -> str:

@@ -12,6 +12,8 @@ from headgate.control.domain.rollout.state import GateStatus
 from headgate.readable import number
 
 _CONFIDENCE = "anytime 95 %"
+_LIKELY = 0.8
+"""The probability that ``detectable`` is about."""
 _NAMES = {
     "error_rate": "error ratio",
     "availability": "ratio of requests without a run",
@@ -40,16 +42,23 @@ def interval(status: GateStatus) -> str | None:
     if status.interval is None:
         return None
     low, high = status.interval
-    range_ = f"{figure(low)} or more" if high is None else f"{figure(low)}-{figure(high)}"
+    if low is None and high is None:
+        return None
+    if low is None or high is None:
+        range_ = f"up to {figure(high)}" if high is not None else f"{figure(low or 0.0)} or more"
+    else:
+        range_ = f"{figure(low)}-{figure(high)}"
     return f"{_name(status)} {range_} ({_CONFIDENCE})"
 
 
 def caught(status: GateStatus) -> str | None:
     """``5x would have been caught in 84 % of such rollouts``; None if that is not known."""
-    if status.power is not None and "ratio" in status.power and "probability" in status.power:
-        ratio, share = status.power["ratio"], status.power["probability"]
+    if status.caught:
+        likely = [one for one in status.caught if one.probability >= _LIKELY]
+        told = min(likely, key=lambda one: one.ratio, default=max(status.caught, key=lambda one: one.ratio))
+        ratio, share = told.ratio, told.probability
     elif status.detectable is not None:
-        ratio, share = status.detectable, 0.8
+        ratio, share = status.detectable, _LIKELY
     else:
         return None
     return f"{ratio:.3g}x would have been caught in {share * 100:.0f} % of such rollouts"
@@ -66,7 +75,7 @@ def promotion(gates: Sequence[GateStatus], undecided: Iterable[str], who: str = 
             continue
         seen = caught(status)
         said += [f"{_sentence(range_)}.", *([f"{_sentence(seen)}."] if seen else [])]
-    if not any(status.interval for status in gates):
+    if not any(interval(status) for status in gates):
         said.append("No request of the challenger was compared with the champion's.")
     if open_ends:
         said.append(f"Undecided then: {', '.join(open_ends)}.")
@@ -86,10 +95,8 @@ def _failure(status: GateStatus, above: float | None) -> str:
     if status.ratio is not None:
         said += f"{_name(status)} {figure(status.ratio)}"
         said += "" if above is None else f", limit {above:g}"
-        range_ = status.interval
-        if range_ is not None:
-            high = "or more" if range_[1] is None else f"to {figure(range_[1])}"
-            said += f", {figure(range_[0])} {high} ({_CONFIDENCE})"
+        range_ = interval(status)
+        said += "" if range_ is None else f", {range_.removeprefix(_name(status)).strip()}"
         said += "; "
     champion, challenger = status.champion, status.challenger
     said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
