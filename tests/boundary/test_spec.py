@@ -12,8 +12,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
+from headgate.control.domain.spec import Spec
 from headgate.documents import Endpoint, parse_one
-from headgate.documents.model import NOT_IN_SPEC
+from headgate.documents.model import CONTROL_PLANE_ONLY, NOT_IN_SPEC
 from headgate.errors import PolicyInvalid
 from support import models
 from support import native as plane
@@ -133,6 +134,8 @@ def kinds(annotation: Any) -> Iterator[type[BaseModel]]:
 def known(part: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str]]:
     """Every field of every part there is."""
     for name, field in part.model_fields.items():
+        if part is Endpoint and name in CONTROL_PLANE_ONLY:
+            continue
         yield part, name
         for inner in kinds(field.annotation):
             yield from known(inner)
@@ -153,13 +156,19 @@ def test_the_control_plane_keeps_nothing_but_the_owner_to_itself() -> None:
     assert set(NOT_IN_SPEC) == {"owner", *IDENTITY}
 
 
+def test_what_the_control_plane_alone_acts_on_is_not_handed_over(spec: dict[str, Any]) -> None:
+    held = Spec.model_validate({**spec, "rollout": "careful", "notify": [{"webhook": "https://example.com"}]})
+    assert held.dumped().keys() - held.served().keys() == CONTROL_PLANE_ONLY
+    assert held.served() == Spec.model_validate(spec).dumped()
+
+
 def fields(folder: Path) -> list[Path_]:
     """The path of every field in the spec of the full document, as its model names them."""
     found = [
         (*path, name)
         for path, part in parts(endpoint(folder))
         for name in part.model_dump(exclude_none=True, by_alias=False)
-        if not (path == () and name in NOT_IN_SPEC) and path[:1] != ("owner",)
+        if not (path == () and name in NOT_IN_SPEC | CONTROL_PLANE_ONLY) and path[:1] != ("owner",)
     ]
     return [(*path[:-1], "digest") if path[-1] == "model" else path for path in found]
 

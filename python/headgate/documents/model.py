@@ -45,9 +45,14 @@ from headgate.documents.traffic import Capture, Traffic
 API_VERSION = "headgate/v1"
 """The one version of documents that this build reads."""
 
-MAX_NOTIFY = 16
 NOT_IN_SPEC = frozenset({"api_version", "kind", "name", "owner"})
 """Fields of an endpoint that say nothing of how it is served, and are not in its spec."""
+
+
+CONTROL_PLANE_ONLY = frozenset({"rollout", "notify"})
+"""Fields of a spec that the data plane does not take: the control plane alone acts on them."""
+
+MAX_NOTIFY = 16
 
 
 class Owner(Part):

@@ -255,6 +255,9 @@ def test_an_open_breaker_pauses_and_one_reopened_by_three_units_rolls_back() -> 
     assert driver.state.pause is not None
     assert driver.state.pause.reason == "breaker"
     assert driver.weight == 100
+    # Still the same opening, whoever erred before it.
+    driver.look(challenger_breaker=Breaker(state="open", openings=1, failed_units=9))
+    assert driver.state.phase == "paused"
     driver.look(challenger_breaker=Breaker(state="half_open", openings=1, failed_units=9))
     driver.look(challenger_breaker=Breaker(state="open", openings=2, failed_units=2))
     assert driver.state.phase == "paused"

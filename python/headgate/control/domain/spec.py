@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from headgate.control.domain.declared import Declared
 from headgate.control.domain.traffic import LiveTraffic
+from headgate.documents.model import CONTROL_PLANE_ONLY
 
 
 class _Part(BaseModel):
@@ -155,7 +156,7 @@ class Spec(_Part):
 
     def served(self) -> dict[str, Any]:
         """What the data plane takes: without the fields that the control plane alone acts on."""
-        return self.model_dump(exclude_unset=True, exclude={"rollout", "notify"})
+        return self.model_dump(exclude_unset=True, exclude=set(CONTROL_PLANE_ONLY))
 
 
 def loadable(spec: Spec, live: LiveTraffic, omitted: Collection[str] = ()) -> list[str]:
