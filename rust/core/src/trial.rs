@@ -6,7 +6,7 @@
 //! counted at all.
 //!
 //! Read in this order: [`outcome`] (how a request ended), [`units`] (what is known of a sticky key), [`arm`] (the counters of an arm on
-//! the IO threads), [`ledger`] (what they add up to: rows of minutes, first errors in order, gaps). No part of it has a clock or a lock.
+//! the IO threads), [`ledger`] and [`rows`] (what they add up to: minutes, first errors in order, gaps). No part of it has a clock or a lock.
 //!
 //! Not here: when a trial begins and ends (the server's registry), what is decided on it.
 
@@ -18,4 +18,6 @@ pub mod non_finite;
 pub mod outcome;
 pub mod pending;
 pub mod report;
+pub mod rows;
+mod shard;
 pub mod units;

@@ -3,19 +3,18 @@
 //! Each thread has a shard of its own that only it writes. What threads share is the trial's [`UnitTable`], whose bytes they exchange,
 //! and the thresholds, which they read. [`TrialArm::begin`] and [`TrialArm::end`] stand around a request; time is handed in.
 //!
-//! Not here: what the shards add up to (`ledger`), how a request ended (`outcome`).
+//! Not here: the counters themselves (`shard`), what they add up to (`ledger`), how a request ended (`outcome`).
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, OnceLock};
 
-use super::counts::{ArmCounts, COUNTS, Exceedances, TrialCount};
-use super::event_ring::{EventRing, RawEvent};
-use super::non_finite::{NonFiniteOutputs, OUTPUT_BITS};
+use super::counts::{ArmCounts, REFUSALS, TrialCount};
+use super::event_ring::RawEvent;
+use super::non_finite::NonFiniteOutputs;
 use super::outcome::{RequestEnd, RunStage, TrialError, TrialOutcome};
-use super::pending::PendingRequests;
+pub use super::shard::ArmReading;
+use super::shard::{ArmShard, count_outputs};
 use super::units::{MAX_LEVELS, Side, UnitError, UnitTable};
-use crate::fine_histogram::{FineCounts, FineHistogram};
 
 /// The most arms of a trial.
 pub const MAX_ARMS: usize = 16;
@@ -74,105 +73,11 @@ impl TrialShared {
     }
 }
 
-/// The counters of one IO thread.
-#[derive(Default)]
-struct ArmShard {
-    counts: Counters<COUNTS>,
-    /// The exceedances of a window and of the one before, by the lowest bit of its number.
-    exceedances: [Counters<3>; 2],
-    /// Answers with a NaN by output.
-    nan: OnceLock<Box<[AtomicU64; OUTPUT_BITS]>>,
-    run: FineHistogram,
-    reply: FineHistogram,
-    events: EventRing,
-    pending: PendingRequests,
-}
-
-/// Counters with one writer.
-struct Counters<const N: usize>([AtomicU64; N]);
-
-impl<const N: usize> Default for Counters<N> {
-    fn default() -> Self {
-        Self(std::array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl<const N: usize> Counters<N> {
-    fn add(&self, index: usize) {
-        add(&self.0[index]);
-    }
-
-    fn get(&self, index: usize) -> u64 {
-        self.0[index].load(Relaxed)
-    }
-}
-
-/// Counts one on the only thread that writes the counter.
-fn add(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
-}
-
-/// What the threads have counted of an arm at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct ArmReading {
-    /// The counters.
-    pub counts: ArmCounts,
-    /// The exceedances of windows by the lowest bit of their number.
-    pub exceedances: [Exceedances; 2],
-    /// Answers with a NaN, by output.
-    pub nan: BTreeMap<u8, u64>,
-    /// The run times of answers.
-    pub run: FineCounts,
-    /// The times of answers from admission to reply.
-    pub reply: FineCounts,
-    /// First errors since the last reading.
-    pub events: Vec<RawEvent>,
-    /// First errors that no reading took in time.
-    pub events_dropped: u64,
-}
-
-impl ArmReading {
-    /// Whether nothing was counted.
-    pub fn is_empty(&self) -> bool {
-        let compared = self.exceedances.iter().any(|of| *of != Exceedances::default());
-        self.counts.is_zero() && !compared && self.events.is_empty() && self.events_dropped == 0
-    }
-
-    /// What was counted since an earlier reading of the same arm.
-    pub fn since(&self, earlier: &ArmReading) -> ArmReading {
-        let then = |output: &u8| earlier.nan.get(output).copied().unwrap_or(0);
-        ArmReading {
-            counts: self.counts.since(&earlier.counts),
-            exceedances: std::array::from_fn(|bit| self.exceedances[bit].since(earlier.exceedances[bit])),
-            nan: self.nan.iter().map(|(output, count)| (*output, count - then(output))).collect(),
-            run: self.run.since(&earlier.run),
-            reply: self.reply.since(&earlier.reply),
-            events: self.events.clone(),
-            events_dropped: self.events_dropped - earlier.events_dropped,
-        }
-    }
-}
-
-impl ArmShard {
-    fn add_to(&self, reading: &mut ArmReading) {
-        for &count in TrialCount::ALL {
-            reading.counts.add_one(count, self.counts.get(count as usize));
-        }
-        for (sum, counters) in reading.exceedances.iter_mut().zip(&self.exceedances) {
-            let [compared, slower_run, slower_reply] = std::array::from_fn(|index| counters.get(index));
-            sum.add(Exceedances { compared, slower_run, slower_reply });
-        }
-        for (output, count) in self.nan.get().into_iter().flat_map(|nan| nan.iter()).enumerate() {
-            let count = count.load(Relaxed);
-            if count > 0 {
-                *reading.nan.entry(output as u8).or_insert(0) += count;
-            }
-        }
-        self.run.add_to(&mut reading.run);
-        self.reply.add_to(&mut reading.reply);
-        self.events.drain(|event| reading.events.push(event));
-        reading.events_dropped += self.events.dropped();
-    }
+/// What counts once for a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnitEvent {
+    Error,
+    Refusal,
 }
 
 /// One version in one split.
@@ -301,6 +206,9 @@ impl TrialArm {
             TrialOutcome::Lost => TrialCount::Lost,
         };
         shard.counts.add(count as usize);
+        if REFUSALS.contains(&count) {
+            self.count_once(shard, &request, UnitEvent::Refusal);
+        }
         let sighting =
             request.unit.zip(self.shared.units.as_ref()).map(|(unit, units)| units.see(unit, self.side));
         if sighting.is_none_or(|sighting| sighting.is_first) {
@@ -350,18 +258,39 @@ impl TrialArm {
             TrialError::DeadlineExceeded => TrialCount::DeadlineExceeded,
         };
         shard.counts.add(count as usize);
-        let Some(level) = self.level else {
+        if self.level.is_none() {
             shard.counts.add(TrialCount::UnplacedErrors as usize);
+        }
+        let Some(event) = self
+            .count_once(shard, request, UnitEvent::Error)
+            .and_then(|first| RawEvent::of(now_ns, error, first))
+        else {
             return;
         };
-        let slots = |level: u8| self.shared.challengers_slots[usize::from(level)].load(Relaxed) as u16;
-        let units = request.unit.zip(self.shared.units.as_ref());
-        let first = units.map_or(UnitError::First, |(unit, units)| units.err(unit, self.side, level, slots));
-        let Some(event) = RawEvent::of(now_ns, error, first) else { return };
-        let count =
-            if event.after.is_none() { TrialCount::FirstErrors } else { TrialCount::FirstErrorsAfter };
-        shard.counts.add(count as usize);
         shard.events.push(event);
+    }
+
+    /// Counts an error or a refusal once for its unit; what it is for its unit, if the split has a number.
+    fn count_once(&self, shard: &ArmShard, request: &TrialRequest, event: UnitEvent) -> Option<UnitError> {
+        let level = self.level?;
+        let slots = |level: u8| self.shared.challengers_slots[usize::from(level)].load(Relaxed) as u16;
+        let first = match (request.unit.zip(self.shared.units.as_ref()), event) {
+            (None, _) => UnitError::First,
+            (Some((unit, units)), UnitEvent::Error) => units.err(unit, self.side, level, slots),
+            (Some((unit, units)), UnitEvent::Refusal) => units.refuse(unit, self.side, level, slots),
+        };
+        let count = match (first, event) {
+            (UnitError::Repeated, _) => return Some(first),
+            (UnitError::First, UnitEvent::Error) => TrialCount::FirstErrors,
+            (UnitError::First, UnitEvent::Refusal) => TrialCount::FirstRefusals,
+            (UnitError::After(_), UnitEvent::Error) => TrialCount::FirstErrorsAfter,
+            (UnitError::After(_), UnitEvent::Refusal) => TrialCount::FirstRefusalsAfter,
+        };
+        shard.counts.add(count as usize);
+        if let UnitError::After(earlier) = first {
+            shard.count_after(event as usize, earlier);
+        }
+        Some(first)
     }
 
     /// Compares the first request of a unit with the thresholds.
@@ -421,25 +350,6 @@ impl TrialArm {
         let before = if threshold == 0 { 0 } else { now_ns.saturating_sub(threshold) };
         let slower = self.shards().map(|shard| shard.pending.begun_before(before)).sum();
         (slower, self.shards().map(|shard| shard.pending.unwatched()).sum())
-    }
-}
-
-fn count_outputs(shard: &ArmShard, outputs: Option<NonFiniteOutputs>) {
-    let Some(outputs) = outputs else {
-        shard.counts.add(TrialCount::UnseenAnswers as usize);
-        return;
-    };
-    shard.counts.add(TrialCount::Answers as usize);
-    if outputs.is_partial {
-        shard.counts.add(TrialCount::UnseenAnswers as usize);
-    }
-    if outputs.infinite != 0 {
-        shard.counts.add(TrialCount::InfiniteAnswers as usize);
-    }
-    if outputs.nan != 0 {
-        shard.counts.add(TrialCount::NanAnswers as usize);
-        let nan = shard.nan.get_or_init(|| Box::new(std::array::from_fn(|_| AtomicU64::new(0))));
-        (0..OUTPUT_BITS).filter(|bit| outputs.nan >> bit & 1 == 1).for_each(|bit| add(&nan[bit]));
     }
 }
 

@@ -68,6 +68,10 @@ counts! {
     FirstErrors = "first_errors";
     /// Errors of units that erred on the champion before, when the challengers had fewer slots.
     FirstErrorsAfter = "first_errors_after";
+    /// Refusals (requests that were shed, not ready, or fell back) that are the first of their unit.
+    FirstRefusals = "first_refusals";
+    /// Refusals of units that the champion refused before, when the challengers had fewer slots.
+    FirstRefusalsAfter = "first_refusals_after";
     /// First errors that are not among the events, because the trial has had too many splits.
     UnplacedErrors = "unplaced_errors";
     /// Runs whose times say nothing: the model was fetched or placed anew meanwhile, or its placement is not decided yet.
@@ -92,6 +96,9 @@ pub const OUTCOMES: [TrialCount; 6] = [
     TrialCount::Cancelled,
     TrialCount::Lost,
 ];
+
+/// The counters of requests that their version refused.
+pub const REFUSALS: [TrialCount; 3] = [TrialCount::Shed, TrialCount::NotReady, TrialCount::FellBack];
 
 /// The counters of errors.
 pub const ERRORS: [TrialCount; 3] =
@@ -142,6 +149,11 @@ impl ArmCounts {
     /// Requests that have ended and are evidence.
     pub fn ended(&self) -> u64 {
         OUTCOMES.iter().map(|&outcome| self.get(outcome)).sum()
+    }
+
+    /// Requests that their version did not run, for want of room, time or readiness.
+    pub fn refused(&self) -> u64 {
+        REFUSALS.iter().map(|&refusal| self.get(refusal)).sum()
     }
 
     /// Requests in progress.

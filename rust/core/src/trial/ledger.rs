@@ -1,7 +1,7 @@
 //! What the arms of a trial add up to: totals by split, a row for each minute, first errors in order, gaps. It is stored as it is.
 //!
-//! Rows and first errors are bounded: the oldest fall out and are counted, while the totals keep all of it.
-//! Not here: the counters of the threads (`arm`), the form in which it is told (`report`).
+//! First errors are bounded: the oldest fall out and are counted, while the totals and the rows keep their counts.
+//! Not here: the counters of the threads (`arm`), how rows are merged (`rows`), the form in which it is told (`report`).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,17 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::{ArmReading, MAX_ARMS};
 use super::counts::{ArmCounts, Exceedances, TrialCount};
+use super::rows;
+pub use super::rows::{MAX_ROWS, MINUTE_MS, MinuteRow, RowCounts};
 use super::units::{MAX_LEVELS, Side};
 use crate::error::Code;
 use crate::fine_histogram::FineCounts;
 
-/// The most minutes with a row of their own.
-pub const MAX_ROWS: usize = 720;
 /// The most first errors that are kept.
 pub const MAX_EVENTS: usize = 2048;
 /// The most gaps that are kept.
 pub const MAX_GAPS: usize = 64;
-const MINUTE_MS: u64 = 60_000;
 
 /// What makes a trial another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,64 +79,6 @@ impl ArmLedger {
     }
 }
 
-/// What was counted of an arm in one minute.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RowCounts {
-    /// Requests that ended and are evidence.
-    pub ended: u64,
-    /// Of these, requests that ran.
-    pub ran: u64,
-    /// Runs with an error.
-    pub errors: u64,
-    /// Errors that are the first of their unit.
-    pub first_errors: u64,
-    /// Errors of units that erred on the champion before, when the challengers had fewer slots.
-    pub first_errors_after: u64,
-    /// Units that were seen for the first time in the trial.
-    pub first_requests: u64,
-    /// The first requests of units in a window.
-    #[serde(flatten)]
-    pub exceedances: Exceedances,
-}
-
-impl RowCounts {
-    fn of(delta: &ArmReading) -> RowCounts {
-        let counts = &delta.counts;
-        RowCounts {
-            ended: counts.ended(),
-            ran: counts.get(TrialCount::Ran),
-            errors: counts.errors(),
-            first_errors: counts.get(TrialCount::FirstErrors),
-            first_errors_after: counts.get(TrialCount::FirstErrorsAfter),
-            first_requests: counts.get(TrialCount::FirstRequests),
-            exceedances: Exceedances::default(),
-        }
-    }
-
-    fn add(&mut self, other: RowCounts) {
-        self.ended += other.ended;
-        self.ran += other.ran;
-        self.errors += other.errors;
-        self.first_errors += other.first_errors;
-        self.first_errors_after += other.first_errors_after;
-        self.first_requests += other.first_requests;
-        self.exceedances.add(other.exceedances);
-    }
-}
-
-/// One minute of one split, under the thresholds of one window.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MinuteRow {
-    /// Minutes since 1970.
-    pub minute: u64,
-    /// The number of the split.
-    pub split: u8,
-    /// The number of the window; 0 for none.
-    pub window: u32,
-    /// What was counted of each arm.
-    pub arms: BTreeMap<u8, RowCounts>,
-}
-
 /// A first error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FirstError {
@@ -186,7 +127,7 @@ pub struct Ledger {
     pub arms: Vec<ArmName>,
     /// Its splits, in the order in which they were first served.
     pub splits: Vec<SplitLedger>,
-    /// The newest minutes.
+    /// Minutes, the oldest ones merged.
     pub rows: VecDeque<MinuteRow>,
     /// Rows that fell out.
     pub rows_dropped: u64,
@@ -276,10 +217,12 @@ impl Ledger {
         ledger.run.add(&delta.run);
         ledger.reply.add(&delta.reply);
         ledger.exceedances.add(exceedances);
-        self.add_row(now_ms, (split, window), arm, RowCounts { exceedances, ..RowCounts::of(delta) });
+        let counts = RowCounts { exceedances, ..RowCounts::of(delta) };
+        self.rows_dropped += rows::add(&mut self.rows, now_ms, (split, window), (arm, counts));
         // Compared a moment before the window was opened that is open now.
         let late = RowCounts { exceedances: late, ..RowCounts::default() };
-        self.add_row(now_ms, (split, window.saturating_sub(1)), arm, late);
+        self.rows_dropped +=
+            rows::add(&mut self.rows, now_ms, (split, window.saturating_sub(1)), (arm, late));
         self.events_dropped += delta.events_dropped;
         self.events.extend(delta.events.iter().map(|event| FirstError {
             at_ms: unix_ms(event.at_ns),
@@ -288,25 +231,6 @@ impl Ledger {
             code: event.error.code().as_str().to_owned(),
             after: event.after,
         }));
-    }
-
-    fn add_row(&mut self, now_ms: u64, (split, window): (u8, u32), arm: u8, counts: RowCounts) {
-        if counts == RowCounts::default() {
-            return;
-        }
-        // A clock that is set back adds to the newest minute.
-        let newest = self.rows.back().map_or(0, |row| row.minute);
-        let minute = (now_ms / MINUTE_MS).max(newest);
-        let mut same_minute = self.rows.iter_mut().rev().take_while(|row| row.minute == minute);
-        if let Some(row) = same_minute.find(|row| row.split == split && row.window == window) {
-            row.arms.entry(arm).or_default().add(counts);
-            return;
-        }
-        self.rows.push_back(MinuteRow { minute, split, window, arms: BTreeMap::from([(arm, counts)]) });
-        while self.rows.len() > MAX_ROWS {
-            self.rows.pop_front();
-            self.rows_dropped += 1;
-        }
     }
 
     /// Brings the first errors that all arms have added into their order, and drops the oldest beyond the bound.
@@ -362,6 +286,9 @@ impl Ledger {
             && splits <= MAX_LEVELS + 1
             && self.splits.iter().all(|split| split.slots.keys().chain(split.arms.keys()).all(is_arm))
             && self.rows.iter().all(|row| is_split(row.split) && row.arms.keys().all(is_arm))
+            && self.rows.iter().flat_map(|row| row.arms.values()).all(|counts| {
+                counts.errors_after.keys().chain(counts.refusals_after.keys()).all(|split| is_split(*split))
+            })
             && self.events.iter().all(|event| is_split(event.split) && is_arm(&event.arm))
             && self.events.iter().all(|event| Code::ALL.iter().any(|code| code.as_str() == event.code))
     }

@@ -11,6 +11,9 @@ use super::ledger::{ArmLedger, FirstError, Ledger, MinuteRow};
 use super::units::Side;
 use crate::fine_histogram::{FineCounts, fine_upper_ns};
 
+/// The form in which a trial is told. It grows with each change that a reader of the one before would misunderstand.
+pub const FORMAT: u64 = 1;
+
 /// What is known of a trial beside its ledger.
 #[derive(Clone, Debug, Default)]
 pub struct RunningTrial {
@@ -44,7 +47,7 @@ impl Ledger {
             .collect();
         let unit = if self.identity.sticky.is_some() { "sticky_key" } else { "request" };
         let mut report = json!({
-            "attempt": self.identity.attempt, "champion": self.identity.champion,
+            "format": FORMAT, "attempt": self.identity.attempt, "champion": self.identity.champion,
             "sticky": self.identity.sticky, "unit": unit,
             "begun_ms": self.begun_ms, "ended_ms": self.ended_ms, "as_of_ms": running.now_ms,
             "written_ms": self.written_ms, "arms": arms, "unit_bytes": running.unit_bytes,
@@ -112,7 +115,7 @@ impl Ledger {
 
     fn row_report(&self, row: &MinuteRow) -> Value {
         let arms = self.by_name(&row.arms, |counts| json!(counts));
-        json!({"minute": row.minute, "split": row.split, "window": row.window, "arms": arms})
+        json!({"minute": row.minute, "minutes": row.minutes, "split": row.split, "window": row.window, "arms": arms})
     }
 
     fn event_report(&self, event: &FirstError) -> Value {

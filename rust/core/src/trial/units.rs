@@ -1,9 +1,10 @@
-//! What is known of a unit: one byte for each of a million, and no key.
+//! What is known of a unit: one byte for each of a million, and no key. A second byte is there for those that were refused.
 //!
 //! ```text
 //! unit = (xxh64(salt || 0x00 || key) * 1 000 000) >> 64
 //! byte: bit 0 the champion ran or refused a request of it, bit 1 a challenger did, bit 2 its first request of the window was taken,
 //!       bits 3 to 7 its error: 0 none, 1 to 30 on the champion at that split, 31 on a challenger
+//! second byte: bits 3 to 7 its refusal, in the same way
 //! ```
 //! Many keys may share a unit, and then count as one. Several threads write one table; each change of a byte is one atomic exchange, so
 //! that two requests of a unit cannot both be its first.
@@ -61,19 +62,23 @@ pub enum UnitError {
     After(u8),
 }
 
-/// The bytes of all units. Chunks of 4 096 are allocated when one of their units is first seen.
+/// The bytes of all units. Chunks of 4 096 are allocated when one of their units is first seen, and those of second bytes (behind
+/// the others) when one is first refused.
 pub struct UnitTable(Box<[OnceLock<Box<[AtomicU8]>>]>);
 
 impl Default for UnitTable {
     fn default() -> Self {
-        Self((0..CHUNKS).map(|_| OnceLock::new()).collect())
+        Self((0..2 * CHUNKS).map(|_| OnceLock::new()).collect())
     }
 }
 
 impl UnitTable {
     fn byte(&self, unit: u32) -> &AtomicU8 {
-        let chunk = self.0[(unit >> CHUNK_BITS) as usize]
-            .get_or_init(|| (0..CHUNK).map(|_| AtomicU8::new(0)).collect());
+        self.byte_of((unit >> CHUNK_BITS) as usize, unit)
+    }
+
+    fn byte_of(&self, chunk: usize, unit: u32) -> &AtomicU8 {
+        let chunk = self.0[chunk].get_or_init(|| (0..CHUNK).map(|_| AtomicU8::new(0)).collect());
         &chunk[unit as usize & (CHUNK - 1)]
     }
 
@@ -112,28 +117,19 @@ impl UnitTable {
     /// Notes that a request of the unit erred on that side at the split `level`. `challengers_slots` gives the slots of all challengers
     /// at a split: a unit that erred on the champion counts again only if they have more slots now.
     pub fn err(&self, unit: u32, side: Side, level: u8, challengers_slots: impl Fn(u8) -> u16) -> UnitError {
-        debug_assert!(usize::from(level) < MAX_LEVELS);
-        let byte = self.byte(unit);
-        let mut before = byte.load(Relaxed);
-        loop {
-            let found = match before >> ERROR_SHIFT {
-                0 => UnitError::First,
-                ON_CHALLENGER => return UnitError::Repeated,
-                erred => {
-                    let earlier = erred - 1;
-                    if challengers_slots(level) <= challengers_slots(earlier) {
-                        return UnitError::Repeated;
-                    }
-                    UnitError::After(earlier)
-                }
-            };
-            let error = if side == Side::Challenger { ON_CHALLENGER } else { level + 1 };
-            let after = before & ((1 << ERROR_SHIFT) - 1) | error << ERROR_SHIFT;
-            match byte.compare_exchange_weak(before, after, Relaxed, Relaxed) {
-                Ok(_) => return found,
-                Err(other) => before = other,
-            }
-        }
+        mark(self.byte(unit), side, level, challengers_slots)
+    }
+
+    /// Notes that a request of the unit was refused on that side at the split `level`, as [`UnitTable::err`] does for errors.
+    pub fn refuse(
+        &self,
+        unit: u32,
+        side: Side,
+        level: u8,
+        challengers_slots: impl Fn(u8) -> u16,
+    ) -> UnitError {
+        let byte = self.byte_of(CHUNKS + (unit >> CHUNK_BITS) as usize, unit);
+        mark(byte, side, level, challengers_slots)
     }
 
     /// The bytes in use.
@@ -141,9 +137,10 @@ impl UnitTable {
         self.0.iter().filter(|chunk| chunk.get().is_some()).count() * CHUNK
     }
 
-    /// All bytes, for a store: each chunk that is there as its number in two bytes (little-endian) and its 4 096 bytes.
+    /// All bytes, for a store: each chunk that is there as its number in two bytes (little-endian) and its 4 096 bytes. Chunks of second
+    /// bytes are numbered on behind the others.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut all = Vec::with_capacity(self.bytes() + 2 * CHUNKS);
+        let mut all = Vec::with_capacity(self.bytes() + 4 * CHUNKS);
         for (number, chunk) in self.0.iter().enumerate() {
             let Some(chunk) = chunk.get() else { continue };
             all.extend_from_slice(&(number as u16).to_le_bytes());
@@ -165,6 +162,31 @@ impl UnitTable {
             place.set(units.iter().map(|&byte| AtomicU8::new(byte)).collect()).ok()?;
         }
         Some(table)
+    }
+}
+
+/// Marks the event of a unit in its byte, unless an earlier one stands for it.
+fn mark(byte: &AtomicU8, side: Side, level: u8, challengers_slots: impl Fn(u8) -> u16) -> UnitError {
+    debug_assert!(usize::from(level) < MAX_LEVELS);
+    let mut before = byte.load(Relaxed);
+    loop {
+        let found = match before >> ERROR_SHIFT {
+            0 => UnitError::First,
+            ON_CHALLENGER => return UnitError::Repeated,
+            erred => {
+                let earlier = erred - 1;
+                if challengers_slots(level) <= challengers_slots(earlier) {
+                    return UnitError::Repeated;
+                }
+                UnitError::After(earlier)
+            }
+        };
+        let error = if side == Side::Challenger { ON_CHALLENGER } else { level + 1 };
+        let after = before & ((1 << ERROR_SHIFT) - 1) | error << ERROR_SHIFT;
+        match byte.compare_exchange_weak(before, after, Relaxed, Relaxed) {
+            Ok(_) => return found,
+            Err(other) => before = other,
+        }
     }
 }
 
@@ -201,16 +223,27 @@ mod tests {
         table.see(7, Side::Champion);
         table.err(7, Side::Champion, 0, |_| 100);
         table.see(900_000, Side::Challenger);
+        table.refuse(900_000, Side::Challenger, 0, |_| 100);
         let stored = table.to_bytes();
         let back = UnitTable::from_bytes(&stored).unwrap();
         assert_eq!(back.to_bytes(), stored);
         assert_eq!(back.err(7, Side::Champion, 0, |_| 100), UnitError::Repeated);
         assert!(!back.see(900_000, Side::Challenger).is_first);
+        assert_eq!(back.refuse(900_000, Side::Challenger, 0, |_| 100), UnitError::Repeated);
         assert!(UnitTable::from_bytes(&stored[1..]).is_none());
         let mut foreign = stored.clone();
         foreign[1] = 0xff;
         assert!(UnitTable::from_bytes(&foreign).is_none());
         assert!(UnitTable::from_bytes(&[stored.clone(), stored].concat()).is_none());
+    }
+
+    #[test]
+    fn a_refusal_is_no_error() {
+        let table = UnitTable::default();
+        assert_eq!(table.refuse(7, Side::Champion, 0, |_| 100), UnitError::First);
+        assert_eq!(table.err(7, Side::Champion, 0, |_| 100), UnitError::First);
+        assert_eq!(table.refuse(7, Side::Challenger, 0, |_| 100), UnitError::Repeated);
+        assert_eq!(table.bytes(), 2 * 4_096);
     }
 
     #[test]

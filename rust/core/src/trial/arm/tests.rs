@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::error::Code;
-use crate::trial::counts::OUTCOMES;
+use crate::trial::counts::{Exceedances, OUTCOMES};
 use crate::trial::outcome::PassedOn;
 use proptest::prelude::*;
 
@@ -76,8 +76,9 @@ struct Plain {
     outcomes: HashMap<(bool, &'static str), u64>,
     seen: HashMap<u32, HashSet<bool>>,
     erred: HashSet<u32>,
-    /// By side: first requests, units, first errors, answers with a NaN.
-    firsts: [[u64; 4]; 2],
+    refused: HashSet<u32>,
+    /// By side: first requests, units, first errors, answers with a NaN, first refusals.
+    firsts: [[u64; 5]; 2],
 }
 
 impl Plain {
@@ -103,6 +104,11 @@ impl Plain {
                 firsts[2] += 1;
             }
             firsts[3] += u64::from(request.nan != 0 && request.end.stage == RunStage::Succeeded);
+        }
+        if matches!(outcome, TrialOutcome::Shed | TrialOutcome::NotReady | TrialOutcome::FellBack)
+            && unit.is_none_or(|unit| self.refused.insert(unit))
+        {
+            firsts[4] += 1;
         }
         let Some(unit) = unit else {
             firsts[0] += 1;
@@ -144,7 +150,7 @@ proptest! {
                 let expected = plain.outcomes.get(&(challenger, outcome.as_str())).copied().unwrap_or(0);
                 prop_assert_eq!(counts.get(*outcome), expected, "{:?}", outcome);
             }
-            let firsts = [TrialCount::FirstRequests, TrialCount::Units, TrialCount::FirstErrors, TrialCount::NanAnswers];
+            let firsts = [TrialCount::FirstRequests, TrialCount::Units, TrialCount::FirstErrors, TrialCount::NanAnswers, TrialCount::FirstRefusals];
             prop_assert_eq!(firsts.map(|count| counts.get(count)), plain.firsts[usize::from(challenger)]);
             prop_assert_eq!(reading.events.len() as u64, counts.get(TrialCount::FirstErrors));
             prop_assert!(counts.errors() >= counts.get(TrialCount::FirstErrors));
@@ -281,4 +287,34 @@ fn what_is_no_evidence_is_counted_apart() {
     let counts = champion.read().counts;
     let apart = [TrialCount::ByRule, TrialCount::Direct, TrialCount::Fallback].map(|count| counts.get(count));
     assert_eq!((apart, counts.routed()), ([1, 2, 1], 0));
+}
+
+#[test]
+fn an_error_after_one_on_the_champion_is_counted_by_the_split_of_that() {
+    let shared = Arc::new(TrialShared::new(Some(UnitTable::default())));
+    for (level, slots) in [(0, 100), (1, 2_500)] {
+        shared.challengers_slots[level].store(slots, Relaxed);
+    }
+    let arm = |number, side, level| TrialArm::new(shared.clone(), number, side, Some(level), 1);
+    let (before, champion, challenger) =
+        (arm(0, Side::Champion, 0), arm(0, Side::Champion, 1), arm(1, Side::Challenger, 1));
+    let request = |arm: &TrialArm, unit: u32, code: Code, stage: RunStage| {
+        let end = RequestEnd { code: Some(code), stage, ..success(5).end };
+        let begun = arm.begin(0, Some(unit), 1);
+        arm.end(0, begun, &TrialEnd { end, ..ended(&success(5), 6) });
+    };
+    for unit in 0..3 {
+        request(&before, unit, Code::BackendFailed, RunStage::Begun);
+        request(&before, unit, Code::Overloaded, RunStage::NotBegun);
+    }
+    request(&challenger, 0, Code::BackendFailed, RunStage::Begun);
+    request(&challenger, 1, Code::Overloaded, RunStage::NotBegun);
+    let first = challenger.read();
+    request(&champion, 2, Code::Internal, RunStage::Begun);
+    request(&challenger, 7, Code::Internal, RunStage::Begun);
+    assert_eq!((&first.errors_after, &first.refusals_after), (&[(0, 1)].into(), &[(0, 1)].into()));
+    assert_eq!(champion.read().errors_after, [(0, 1)].into());
+    assert_eq!(before.read().errors_after, [].into());
+    let second = challenger.read().since(&first);
+    assert_eq!((second.errors_after, second.counts.get(TrialCount::FirstErrors)), ([].into(), 1));
 }

@@ -49,13 +49,34 @@ fn versions_and_splits_keep_their_numbers() {
 }
 
 #[test]
-fn the_oldest_minutes_and_first_errors_fall_out_and_are_counted() {
+fn the_oldest_minutes_are_merged_and_the_newest_stay() {
+    let mut ledger = ledger();
+    let minutes = 3 * MAX_ROWS as u64;
+    for minute in 0..minutes {
+        ledger.add(minute * MINUTE_MS, (0, 0), &ran(1), |ns| ns);
+    }
+    assert_eq!((ledger.rows.len(), ledger.rows_dropped), (MAX_ROWS, 0));
+    let (oldest, newest) = (&ledger.rows[0], &ledger.rows[MAX_ROWS - 1]);
+    assert_eq!((oldest.minute, oldest.minutes, oldest.arms[&0].ran), (0, 10, 10));
+    assert_eq!((newest.minute, newest.minutes), (minutes - 1, 1));
+    assert!(ledger.rows.iter().rev().take(100).all(|row| row.minutes == 1));
+    assert_eq!(ledger.rows.iter().map(|row| row.arms[&0].ran).sum::<u64>(), minutes);
+}
+
+#[test]
+fn rows_of_other_windows_are_not_merged_but_dropped_and_counted() {
     let mut ledger = ledger();
     for minute in 0..MAX_ROWS as u64 + 5 {
+        ledger.open_window(minute * MINUTE_MS, Vec::new());
         ledger.add(minute * MINUTE_MS, (0, 0), &ran(1), |ns| ns);
     }
     assert_eq!((ledger.rows.len(), ledger.rows_dropped, ledger.rows[0].minute), (MAX_ROWS, 5, 5));
     assert_eq!(ledger.totals()[0].counts.get(TrialCount::Ran), MAX_ROWS as u64 + 5);
+}
+
+#[test]
+fn the_oldest_first_errors_fall_out_and_are_counted() {
+    let mut ledger = ledger();
     let mut delta = ran(0);
     let event = |at_ns| RawEvent { at_ns, error: TrialError::Internal, after: None };
     delta.events = (0..MAX_EVENTS as u64 + 2).rev().map(event).collect();
@@ -146,12 +167,17 @@ fn a_report_names_versions_and_outputs() {
 }
 
 proptest! {
-    /// Whatever order minutes and arms come in, rows that did not fall out add up to the totals.
+    /// Whatever order minutes and arms come in, rows add up to the totals, also those that were merged.
     #[test]
-    fn rows_add_up_to_the_totals(deltas in proptest::collection::vec((0u64..20, 0u8..2, 0u8..2, 0u64..5), 0..100)) {
+    fn rows_add_up_to_the_totals(
+        deltas in proptest::collection::vec((0u64..20, 0u8..2, 0u8..2, 0u64..5), 0..100),
+        before in 0u64..1_000,
+    ) {
         let mut ledger = ledger();
         ledger.split(&BTreeMap::from([(0, 5_000), (1, 5_000)]));
+        (0..before).for_each(|minute| ledger.add(minute * MINUTE_MS, (0, 0), &ran(1), |ns| ns));
         for (minute, split, arm, count) in deltas {
+            let minute = before + minute;
             ledger.add(minute * MINUTE_MS, (split, arm), &ran(count), |ns| ns);
         }
         for arm in 0..2u8 {
