@@ -96,6 +96,15 @@ impl FineCounts {
         }
     }
 
+    /// The counts of buckets that are told by their upper bounds ([`fine_upper_ns`]).
+    pub fn from_uppers(buckets: impl IntoIterator<Item = (Option<u64>, u64)>, sum_ns: u64) -> FineCounts {
+        let mut counts = FineCounts { counts: BTreeMap::new(), sum_ns };
+        for (upper, count) in buckets {
+            counts.add_bucket(upper.map_or(FINE_BUCKETS - 1, |upper| bucket(upper.saturating_sub(1))), count);
+        }
+        counts
+    }
+
     /// The number of durations.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
@@ -221,7 +230,9 @@ mod tests {
             prop_assert_eq!(newer.sum_ns, second.iter().sum::<u64>());
             let mut sum = earlier;
             sum.add(&newer);
-            prop_assert_eq!(sum, read());
+            prop_assert_eq!(&sum, &read());
+            let uppers = sum.counts.iter().map(|(&bucket, &count)| (fine_upper_ns(usize::from(bucket)), count));
+            prop_assert_eq!(FineCounts::from_uppers(uppers, sum.sum_ns), sum);
         }
 
         #[test]

@@ -1,7 +1,7 @@
 //! The domain of Headgate, pure: no I/O, no clock, no threads, no unsafe.
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
-//! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`], [`trial`]; [`histogram`],
+//! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`], [`trial`], [`gates`]; [`histogram`],
 //! [`fine_histogram`], [`reuse`] and [`stats`] are for all crates.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod endpoint_state;
 pub mod error;
 pub mod explain;
 pub mod fine_histogram;
+pub mod gates;
 pub mod histogram;
 pub mod id;
 pub mod limits;

@@ -19,7 +19,7 @@ pub mod student;
 pub mod verdict;
 
 #[cfg(test)]
-mod testing {
+pub(crate) mod testing {
     /// Fails unless `found` is `wanted` within `relative` (an absolute bound where `wanted` is zero).
     pub(crate) fn close(found: f64, wanted: f64, relative: f64) {
         let scale = if wanted == 0.0 { 1.0 } else { wanted.abs() };

@@ -12,6 +12,7 @@
 
 pub mod arm;
 pub mod counts;
+pub mod erring;
 pub mod event_ring;
 pub mod ledger;
 pub mod non_finite;

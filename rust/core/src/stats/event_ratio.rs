@@ -74,9 +74,14 @@ impl SequentialTest {
         }
     }
 
+    /// Leaves out blocks whose events are not known. What they would have brought into play counts as lost, so that the promise holds.
+    pub fn skip_blocks(&mut self, blocks: u32) {
+        self.blocks = self.blocks.saturating_add(blocks);
+    }
+
     /// Counts events; those before the first block begin it.
     pub fn count(&mut self, events: Events) {
-        if self.blocks == 0 {
+        if self.ln_wealth[0] == f64::NEG_INFINITY {
             self.begin_block();
         }
         let shifted = shifted(events.exposure, self.margin);
@@ -111,6 +116,40 @@ pub fn ratio_interval(events: &[Events], confidence: f64) -> Interval {
     let high =
         if any(|e| e.champion) { 1.0 / boundary(|inverse| below(1.0 / inverse)) } else { f64::INFINITY };
     Interval { low, high }
+}
+
+/// The ratio of the challenger's rate to the champion's that makes `events` most likely: 0 without an event of the challenger, infinity
+/// without one of the champion, NaN without any.
+#[must_use]
+pub fn ratio_estimate(events: &[Events]) -> f64 {
+    const HALVINGS: usize = 100;
+    let sum = |of: fn(&Events) -> u64| events.iter().map(of).sum::<u64>() as f64;
+    let (champion, challenger) = (sum(|e| e.champion), sum(|e| e.challenger));
+    if champion == 0.0 || challenger == 0.0 {
+        return challenger / champion;
+    }
+    // The likelihood is greatest where the challenger's events are as many as are expected of the total.
+    let expected = |ratio: f64| {
+        events.iter().map(|e| (e.champion + e.challenger) as f64 * shifted(e.exposure, ratio)).sum::<f64>()
+    };
+    let (mut low, mut high) = (1e-9_f64.ln(), 1e9_f64.ln());
+    for _ in 0..HALVINGS {
+        let middle = f64::midpoint(low, high);
+        if expected(middle.exp()) < challenger { low = middle } else { high = middle }
+    }
+    f64::midpoint(low, high).exp()
+}
+
+/// ln of the likelihood ratios of `events`, mixed over the alternatives, at a supposed ratio of `margin`.
+#[must_use]
+pub fn ln_evidence(events: &[Events], margin: f64) -> f64 {
+    ln_mixture(events, margin, false)
+}
+
+/// ln(e^a + e^b), with minus infinity as nothing.
+#[must_use]
+pub fn ln_sum(a: f64, b: f64) -> f64 {
+    ln_add(a, b)
 }
 
 /// The greatest ratio that is contradicted, for a test that contradicts all ratios below some bound; 0 if none is.

@@ -258,6 +258,9 @@ impl TrialArm {
             TrialError::DeadlineExceeded => TrialCount::DeadlineExceeded,
         };
         shard.counts.add(count as usize);
+        if let Some(unit) = request.unit {
+            shard.erring.push(unit);
+        }
         if self.level.is_none() {
             shard.counts.add(TrialCount::UnplacedErrors as usize);
         }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::{ArmReading, MAX_ARMS};
 use super::counts::{ArmCounts, Exceedances, TrialCount};
+use super::erring::ErringUnits;
 use super::rows;
 pub use super::rows::{MAX_ROWS, MINUTE_MS, MinuteRow, RowCounts};
 use super::units::{MAX_LEVELS, Side};
@@ -135,6 +136,9 @@ pub struct Ledger {
     pub events: VecDeque<FirstError>,
     /// First errors that fell out.
     pub events_dropped: u64,
+    /// The units that most errors of an arm come from.
+    #[serde(default)]
+    pub erring: BTreeMap<u8, ErringUnits>,
     /// Restarts in between.
     pub gaps: VecDeque<Gap>,
     /// Gaps that fell out.
@@ -158,6 +162,7 @@ impl Ledger {
             rows_dropped: 0,
             events: VecDeque::new(),
             events_dropped: 0,
+            erring: BTreeMap::new(),
             gaps: VecDeque::new(),
             gaps_dropped: 0,
             window: None,
@@ -224,6 +229,10 @@ impl Ledger {
         self.rows_dropped +=
             rows::add(&mut self.rows, now_ms, (split, window.saturating_sub(1)), (arm, late));
         self.events_dropped += delta.events_dropped;
+        if !delta.erring.is_empty() {
+            let erring = self.erring.entry(arm).or_default();
+            delta.erring.iter().for_each(|unit| erring.add(*unit));
+        }
         self.events.extend(delta.events.iter().map(|event| FirstError {
             at_ms: unix_ms(event.at_ns),
             split,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::counts::{ERRORS, OUTCOMES, TrialCount};
+use super::erring::ErringUnits;
 use super::ledger::{ArmLedger, FirstError, Ledger, MinuteRow};
 use super::units::Side;
 use crate::fine_histogram::{FineCounts, fine_upper_ns};
@@ -92,6 +93,7 @@ impl Ledger {
         report["digest"] = json!(name.digest);
         report["side"] = json!(side);
         report["slots"] = json!(slots);
+        report["erring_units"] = json!(self.erring.get(&arm).map(ErringUnits::share).unwrap_or_default());
         report["nan_by_output"] = Value::Object(nan);
         report["run"] = durations_report(&total.run);
         report["reply"] = durations_report(&total.reply);

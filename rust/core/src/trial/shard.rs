@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::counts::{ArmCounts, COUNTS, Exceedances, TrialCount};
+use super::erring::UnitRing;
 use super::event_ring::{EventRing, RawEvent};
 use super::non_finite::{NonFiniteOutputs, OUTPUT_BITS};
 use super::pending::PendingRequests;
@@ -26,6 +27,7 @@ pub(super) struct ArmShard {
     pub(super) run: FineHistogram,
     pub(super) reply: FineHistogram,
     pub(super) events: EventRing,
+    pub(super) erring: UnitRing,
     pub(super) pending: PendingRequests,
 }
 
@@ -72,6 +74,8 @@ pub struct ArmReading {
     pub reply: FineCounts,
     /// First errors since the last reading.
     pub events: Vec<RawEvent>,
+    /// Units of errors since the last reading.
+    pub erring: Vec<u32>,
     /// First errors that no reading took in time.
     pub events_dropped: u64,
 }
@@ -99,6 +103,7 @@ impl ArmReading {
             run: self.run.since(&earlier.run),
             reply: self.reply.since(&earlier.reply),
             events: self.events.clone(),
+            erring: self.erring.clone(),
             events_dropped: self.events_dropped - earlier.events_dropped,
         }
     }
@@ -126,6 +131,7 @@ impl ArmShard {
         self.run.add_to(&mut reading.run);
         self.reply.add_to(&mut reading.reply);
         self.events.drain(|event| reading.events.push(event));
+        self.erring.drain(|unit| reading.erring.push(unit));
         reading.events_dropped += self.events.dropped();
     }
 

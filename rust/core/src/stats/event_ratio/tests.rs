@@ -36,6 +36,28 @@ fn blocks_bring_their_part_of_the_reserve_into_play() {
 }
 
 #[test]
+fn a_test_without_its_first_blocks_has_less_than_the_whole() {
+    let (mut whole, mut rest) = (SequentialTest::default(), SequentialTest::default());
+    rest.skip_blocks(1);
+    whole.count(events(0.5, 0, 3));
+    for test in [&mut whole, &mut rest] {
+        test.begin_block();
+        test.count(events(0.5, 1, 6));
+    }
+    let forgotten = ln_mixture(&[events(0.5, 0, 3), events(0.5, 1, 6)], 1.0, false).exp() / 2.0;
+    close(rest.e_value() + forgotten, whole.e_value(), 1e-12);
+}
+
+#[test]
+fn the_most_likely_ratio_is_that_of_the_counts() {
+    close(ratio_estimate(&[events(0.01, 161, 4)]), 4.0 / 161.0 * 99.0, 1e-9);
+    close(ratio_estimate(&[events(0.01, 161, 4), events(0.01, 161, 4)]), 4.0 / 161.0 * 99.0, 1e-9);
+    assert_eq!(ratio_estimate(&[events(0.3, 5, 0)]), 0.0);
+    assert_eq!(ratio_estimate(&[events(0.3, 0, 5)]), f64::INFINITY);
+    assert!(ratio_estimate(&[]).is_nan());
+}
+
+#[test]
 fn a_strict_margin_asks_for_more() {
     // 4 of 165 events at 1 % of the exposure.
     let few = [events(0.01, 161, 4)];

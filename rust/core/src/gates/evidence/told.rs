@@ -1,0 +1,174 @@
+//! Evidence from the report of a trial, told in JSON with all of its minutes.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{ArmTotals, Damage, Evidence, Row, Split, Times, UnitKind, place_of, slots_of};
+use crate::fine_histogram::FineCounts;
+use crate::trial::ledger::RowCounts;
+use crate::trial::report::FORMAT;
+
+impl Evidence {
+    /// The evidence of a trial's report, told with all of its minutes.
+    ///
+    /// # Errors
+    /// Why it cannot be judged.
+    pub fn from_json(json: &str, challenger: &str) -> Result<Evidence, Damage> {
+        #[derive(Deserialize)]
+        struct Told {
+            format: Option<u64>,
+        }
+        let unreadable = |error: serde_json::Error| format!("the evidence cannot be read: {error}");
+        let told: Told = serde_json::from_str(json).map_err(unreadable)?;
+        if told.format != Some(FORMAT) {
+            let format = told.format.map_or("no format".to_owned(), |format| format!("format {format}"));
+            return Err(format!("the evidence has {format}, and format {FORMAT} is judged here"));
+        }
+        let told: ToldTrial = serde_json::from_str(json).map_err(unreadable)?;
+        told.evidence(challenger)?.checked()
+    }
+}
+
+#[derive(Deserialize)]
+struct ToldTrial {
+    attempt: String,
+    champion: String,
+    unit: String,
+    as_of_ms: u64,
+    arms: Vec<ToldArm>,
+    splits: Vec<ToldSplit>,
+    minutes: Vec<ToldRow>,
+    minutes_dropped: u64,
+    window: Option<ToldWindow>,
+}
+
+#[derive(Deserialize)]
+struct ToldArm {
+    version: String,
+    #[serde(flatten)]
+    totals: ArmTotals,
+    run: ToldTimes,
+    reply: ToldTimes,
+    exceedances: ToldExceedances,
+}
+
+#[derive(Deserialize)]
+struct ToldExceedances {
+    running_slower_reply: u64,
+}
+
+#[derive(Deserialize)]
+struct ToldTimes {
+    count: u64,
+    sum_ns: u64,
+    p95_ns: Option<u64>,
+    buckets: Vec<(Option<u64>, u64)>,
+}
+
+#[derive(Deserialize)]
+struct ToldSplit {
+    slots: BTreeMap<String, u16>,
+    arms: BTreeMap<String, ToldSplitArm>,
+}
+
+#[derive(Deserialize)]
+struct ToldSplitArm {
+    run: ToldTimes,
+    reply: ToldTimes,
+}
+
+#[derive(Deserialize)]
+struct ToldRow {
+    minute: u64,
+    minutes: u16,
+    split: usize,
+    window: u32,
+    arms: BTreeMap<String, RowCounts>,
+}
+
+#[derive(Deserialize)]
+struct ToldWindow {
+    thresholds: BTreeMap<String, ToldThresholds>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+struct ToldThresholds {
+    run_ns: u64,
+    reply_ns: u64,
+}
+
+impl ToldSplitArm {
+    fn times(&self) -> Times {
+        let runs = self.run.count;
+        Times {
+            runs,
+            mean_run_ns: if runs == 0 { 0.0 } else { self.run.sum_ns as f64 / runs as f64 },
+            run_p95_ns: self.run.p95_ns,
+            reply_p95_ns: self.reply.p95_ns,
+        }
+    }
+}
+
+impl ToldTimes {
+    fn counts(&self) -> FineCounts {
+        FineCounts::from_uppers(self.buckets.iter().copied(), self.sum_ns)
+    }
+}
+
+impl ToldTrial {
+    fn evidence(self, challenger: &str) -> Result<Evidence, Damage> {
+        let names: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
+        if names.first() != Some(&self.champion.as_str()) {
+            return Err("the first arm of the evidence is not its champion".to_owned());
+        }
+        let place = place_of(&names, challenger)?;
+        let unit = match self.unit.as_str() {
+            "sticky_key" => UnitKind::Key,
+            "request" => UnitKind::Request,
+            other => return Err(format!("the evidence has an unknown unit {other:?}")),
+        };
+        let pair = [self.champion.clone(), challenger.to_owned()];
+        let known = |name: &String| names.contains(&name.as_str());
+        if !self.minutes.iter().all(|row| row.arms.keys().all(known)) {
+            return Err("the minutes of the evidence name a version that it does not have".to_owned());
+        }
+        let arms = [&self.arms[0], &self.arms[place]];
+        let rows = self.minutes.into_iter().map(|mut row| Row {
+            minute: row.minute,
+            minutes: row.minutes,
+            split: row.split,
+            window: row.window,
+            arms: pair.each_ref().map(|name| row.arms.remove(name).unwrap_or_default()),
+        });
+        let splits = self.splits.iter().map(|split| Split {
+            slots: slots_of(
+                split.slots.is_empty(),
+                pair.each_ref().map(|name| split.slots.get(name).copied()),
+            ),
+            times: pair
+                .each_ref()
+                .map(|name| split.arms.get(name).map_or(Times::default(), ToldSplitArm::times)),
+        });
+        let thresholds = |window: &ToldWindow, name: &String| {
+            let ToldThresholds { run_ns, reply_ns } =
+                window.thresholds.get(name).copied().unwrap_or_default();
+            (run_ns, reply_ns)
+        };
+        Ok(Evidence {
+            attempt: self.attempt,
+            unit,
+            totals: arms.map(|arm| ArmTotals {
+                running_slower_reply: arm.exceedances.running_slower_reply,
+                ..arm.totals
+            }),
+            splits: splits.collect(),
+            rows: rows.collect(),
+            rows_dropped: self.minutes_dropped,
+            window: self.window.as_ref().map(|window| pair.each_ref().map(|name| thresholds(window, name))),
+            as_of_ms: self.as_of_ms,
+            champion_times: [arms[0].run.counts(), arms[0].reply.counts()],
+            names: pair,
+        })
+    }
+}
