@@ -9,10 +9,9 @@ use serde::Deserialize;
 
 mod told;
 
-use crate::fine_histogram::FineCounts;
 use crate::trial::counts::{ArmCounts, TrialCount};
 use crate::trial::erring::{ErringShare, ErringUnits};
-use crate::trial::ledger::{ArmLedger, Ledger, RowCounts};
+use crate::trial::ledger::{Ledger, RowCounts};
 use crate::trial::report::RunningTrial;
 
 /// The place of the champion in pairs.
@@ -78,26 +77,11 @@ impl ArmTotals {
     }
 }
 
-/// Run times and times to the reply of an arm in one split.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Times {
-    /// How many runs.
-    pub runs: u64,
-    /// The mean run in nanoseconds; 0 without any.
-    pub mean_run_ns: f64,
-    /// The 95th percentile of the run in nanoseconds, if there is one.
-    pub run_p95_ns: Option<u64>,
-    /// The 95th percentile of the time to the reply in nanoseconds, if there is one.
-    pub reply_p95_ns: Option<u64>,
-}
-
 /// A split of the slots, as far as it concerns the two arms.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
     /// The slots of champion and challenger; `None` for the split that stands for all that have no number.
     pub slots: Option<[u32; 2]>,
-    /// The times of champion and challenger.
-    pub times: [Times; 2],
 }
 
 /// One or more minutes of one split and one window.
@@ -136,8 +120,6 @@ pub struct Evidence {
     pub window: Option<[(u64, u64); 2]>,
     /// The time of the evidence, in milliseconds since 1970.
     pub as_of_ms: u64,
-    /// The durations of the champion over the whole trial, for run and reply.
-    pub champion_times: [FineCounts; 2],
 }
 
 impl Evidence {
@@ -153,7 +135,15 @@ impl Evidence {
         let names: Vec<&str> = ledger.arms.iter().map(|arm| arm.version.as_str()).collect();
         let place = place_of(&names, challenger)?;
         let numbers = [0, place as u8];
-        let totals = ledger.totals();
+        let total = |arm: u8| {
+            let mut total = ArmCounts::default();
+            ledger
+                .splits
+                .iter()
+                .filter_map(|split| split.arms.get(&arm))
+                .for_each(|arm| total.add(&arm.counts));
+            total
+        };
         let rows = ledger.rows.iter().map(|row| Row {
             minute: row.minute,
             minutes: row.minutes,
@@ -163,7 +153,6 @@ impl Evidence {
         });
         let splits = ledger.splits.iter().map(|split| Split {
             slots: slots_of(split.slots.is_empty(), numbers.map(|arm| split.slots.get(&arm).copied())),
-            times: numbers.map(|arm| split.arms.get(&arm).map_or(Times::default(), Times::of)),
         });
         let window = ledger.window.as_ref();
         let evidence = Evidence {
@@ -173,7 +162,7 @@ impl Evidence {
             totals: numbers.map(|arm| ArmTotals {
                 running_slower_reply: running.running_slower.get(&arm).map_or(0, |(slower, _)| *slower),
                 erring_units: ledger.erring.get(&arm).map(ErringUnits::share).unwrap_or_default(),
-                ..ArmTotals::of(&totals[usize::from(arm)].counts)
+                ..ArmTotals::of(&total(arm))
             }),
             splits: splits.collect(),
             rows: rows.collect(),
@@ -182,7 +171,6 @@ impl Evidence {
                 numbers.map(|arm| window.thresholds.get(usize::from(arm)).copied().unwrap_or_default())
             }),
             as_of_ms: running.now_ms,
-            champion_times: [totals[0].run.clone(), totals[0].reply.clone()],
         };
         evidence.checked()
     }
@@ -272,7 +260,7 @@ fn slots_of(is_beyond: bool, slots: [Option<u16>; 2]) -> Option<[u32; 2]> {
 }
 
 /// The place of the challenger among the arms.
-fn place_of(names: &[&str], challenger: &str) -> Result<usize, Damage> {
+pub(super) fn place_of(names: &[&str], challenger: &str) -> Result<usize, Damage> {
     let mut sorted = names.to_vec();
     sorted.sort_unstable();
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -285,17 +273,5 @@ fn place_of(names: &[&str], challenger: &str) -> Result<usize, Damage> {
         Some(0) => Err(format!("{challenger} is the champion of the trial, not a challenger")),
         Some(place) => Ok(place),
         None => Err(format!("the trial has no version {challenger}; it has {}", names.join(", "))),
-    }
-}
-
-impl Times {
-    fn of(arm: &ArmLedger) -> Times {
-        let runs = arm.run.total();
-        Times {
-            runs,
-            mean_run_ns: if runs == 0 { 0.0 } else { arm.run.sum_ns as f64 / runs as f64 },
-            run_p95_ns: arm.run.quantile_ns(0.95),
-            reply_p95_ns: arm.reply.quantile_ns(0.95),
-        }
     }
 }

@@ -1,5 +1,6 @@
 //! Whether the challenger slows the champion, with which it shares threads: then both are slow, and no comparison of the two shows it.
 
+use super::durations::Durations;
 use super::evidence::{CHALLENGER, CHAMPION, Evidence};
 
 /// The share of threads that will be busy when the challenger's weight grows by `weight_gain`.
@@ -38,7 +39,7 @@ pub struct Interference {
 }
 
 /// What a trial tells of interference.
-pub fn interference(evidence: &Evidence) -> Interference {
+pub fn interference(evidence: &Evidence, durations: &Durations) -> Interference {
     let mut order: Vec<usize> = Vec::new();
     for row in &evidence.rows {
         if order.last() != Some(&row.split) && !order.contains(&row.split) {
@@ -48,10 +49,10 @@ pub fn interference(evidence: &Evidence) -> Interference {
     let now = evidence.rows.last().map(|row| row.split);
     let before = order.iter().rev().copied().find(|split| Some(*split) != now);
     let of = |split: Option<usize>| {
-        split.map_or(ChampionTimes::default(), |split| champion_times(evidence, split))
+        split.map_or(ChampionTimes::default(), |split| champion_times(evidence, durations, split))
     };
     let mean = |arm: usize| {
-        let times = evidence.splits.iter().map(|split| split.times[arm]);
+        let times = durations.splits.iter().map(|split| split[arm]);
         let (sum, runs) = times.fold((0.0, 0), |(sum, runs), times| {
             (sum + times.mean_run_ns * times.runs as f64, runs + times.runs)
         });
@@ -60,8 +61,8 @@ pub fn interference(evidence: &Evidence) -> Interference {
     Interference { before: of(before), now: of(now), mean_run_ns: [mean(CHAMPION), mean(CHALLENGER)] }
 }
 
-fn champion_times(evidence: &Evidence, split: usize) -> ChampionTimes {
-    let times = evidence.splits[split].times[CHAMPION];
+fn champion_times(evidence: &Evidence, durations: &Durations, split: usize) -> ChampionTimes {
+    let times = durations.splits[split][CHAMPION];
     let rows = evidence.rows.iter().filter(|row| row.split == split);
     let (requests, minutes) = rows.fold((0, 0), |(requests, minutes), row| {
         (requests + row.arms[CHAMPION].ended + row.arms[CHALLENGER].ended, minutes + u64::from(row.minutes))

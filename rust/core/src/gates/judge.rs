@@ -2,6 +2,7 @@
 //!
 //! Next: `report`, which tells it.
 
+use super::durations::Durations;
 use super::event_test::{TestResult, test};
 use super::evidence::{CHALLENGER, CHAMPION, Damage, Evidence};
 use super::few_keys::{FewKeys, few_keys};
@@ -78,7 +79,7 @@ pub struct Judgement {
 }
 
 /// Judges all gates of a question.
-pub fn judge(evidence: &Evidence, question: &Question) -> Judgement {
+pub fn judge(evidence: &Evidence, durations: &Durations, question: &Question) -> Judgement {
     let gates = question.gates.iter().map(|&gate| {
         let decision = decide(evidence, gate, question);
         JudgedGate { gate, numbers: numbers(&decision.timeline, gate, question), decision }
@@ -87,7 +88,7 @@ pub fn judge(evidence: &Evidence, question: &Question) -> Judgement {
         gates: gates.collect(),
         sample_ratio: sample_ratio(evidence),
         few_keys: few_keys(evidence),
-        interference: interference(evidence),
+        interference: interference(evidence, durations),
     }
 }
 

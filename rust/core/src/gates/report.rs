@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::durations::Durations;
 use super::evidence::{ArmTotals, CHALLENGER, CHAMPION, Evidence, UnitKind};
 use super::few_keys::FewKeys;
 use super::interference::{ChampionTimes, Interference};
@@ -26,7 +27,10 @@ const GREATEST: f64 = 1e300;
 pub fn judge_json(evidence: &str, question: &str) -> Result<String> {
     let question = Question::from_json(question)?;
     let answer = match read(evidence, &question.challenger) {
-        Read::Evidence(evidence) => answer(&evidence, &judge(&evidence, &question), &question),
+        Read::Evidence(found) => {
+            let (evidence, durations) = *found;
+            answer(&evidence, &judge(&evidence, &durations, &question), &question)
+        }
         Read::Without(verdict, reason) => without_evidence(&question, verdict, &reason),
     };
     Ok(answer.to_string())
@@ -39,8 +43,9 @@ pub fn judge_json(evidence: &str, question: &str) -> Result<String> {
 pub fn thresholds_json(evidence: &str, question: &str) -> Result<String> {
     let question = Question::from_json(question)?;
     match read(evidence, &question.challenger) {
-        Read::Evidence(evidence) => {
-            Ok(thresholds(&evidence, &question.gates)?.to_json(&evidence).to_string())
+        Read::Evidence(found) => {
+            let (evidence, durations) = *found;
+            Ok(thresholds(&durations, &question.gates)?.to_json(&evidence).to_string())
         }
         Read::Without(Verdict::Undecided, _) => {
             Ok(json!({"thresholds": null, "answers": 0, "needed": null}).to_string())
@@ -65,7 +70,7 @@ pub fn power(exposed: Exposed, base: f64, threshold: f64) -> Result<Value> {
 }
 
 enum Read {
-    Evidence(Box<Evidence>),
+    Evidence(Box<(Evidence, Durations)>),
     Without(Verdict, String),
 }
 
@@ -74,7 +79,7 @@ fn read(evidence: &str, challenger: &str) -> Read {
         return Read::Without(Verdict::Undecided, "there is no trial".to_owned());
     }
     match Evidence::from_json(evidence, challenger) {
-        Ok(evidence) => Read::Evidence(Box::new(evidence)),
+        Ok(found) => Read::Evidence(Box::new(found)),
         Err(damage) => Read::Without(Verdict::Error, damage),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::durations::Durations;
 use super::evidence::{CHALLENGER, CHAMPION, Evidence};
 use super::latency::challengers_threshold;
 use super::question::{Gate, LatencyGate, Measure};
@@ -30,7 +31,7 @@ pub enum Thresholds {
 ///
 /// # Errors
 /// `invalid_argument` for two gates on one measure: a window has one threshold for each.
-pub fn thresholds(evidence: &Evidence, gates: &[Gate]) -> Result<Thresholds> {
+pub fn thresholds(durations: &Durations, gates: &[Gate]) -> Result<Thresholds> {
     let mut by_measure: BTreeMap<usize, LatencyGate> = BTreeMap::new();
     for gate in gates {
         let Gate::Latency(latency) = gate else { continue };
@@ -44,7 +45,7 @@ pub fn thresholds(evidence: &Evidence, gates: &[Gate]) -> Result<Thresholds> {
     }
     let mut found = [[0; 2]; 2];
     for (measure, gate) in by_measure {
-        let times = &evidence.champion_times[measure];
+        let times = &durations.champion[measure];
         let (answers, needed) = (times.total(), (BEYOND / (1.0 - gate.percent / 100.0)).ceil() as u64);
         let quantile = times.quantile_ns(gate.percent / 100.0).filter(|_| answers >= needed);
         let Some(quantile) = quantile else { return Ok(Thresholds::TooFew { answers, needed }) };

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ArmTotals, Damage, Evidence, Row, Split, Times, UnitKind, place_of, slots_of};
+use super::{ArmTotals, Damage, Evidence, Row, Split, UnitKind, place_of, slots_of};
 use crate::fine_histogram::FineCounts;
+use crate::gates::durations::{Durations, Times};
 use crate::trial::ledger::RowCounts;
 use crate::trial::report::FORMAT;
 
 impl Evidence {
-    /// The evidence of a trial's report, told with all of its minutes.
+    /// The evidence of a trial's report, told with all of its minutes, and the durations in it.
     ///
     /// # Errors
     /// Why it cannot be judged.
-    pub fn from_json(json: &str, challenger: &str) -> Result<Evidence, Damage> {
+    pub fn from_json(json: &str, challenger: &str) -> Result<(Evidence, Durations), Damage> {
         #[derive(Deserialize)]
         struct Told {
             format: Option<u64>,
@@ -26,7 +27,8 @@ impl Evidence {
             return Err(format!("the evidence has {format}, and format {FORMAT} is judged here"));
         }
         let told: ToldTrial = serde_json::from_str(json).map_err(unreadable)?;
-        told.evidence(challenger)?.checked()
+        let (evidence, durations) = told.evidence(challenger)?;
+        Ok((evidence.checked()?, durations))
     }
 }
 
@@ -117,7 +119,7 @@ impl ToldTimes {
 }
 
 impl ToldTrial {
-    fn evidence(self, challenger: &str) -> Result<Evidence, Damage> {
+    fn evidence(self, challenger: &str) -> Result<(Evidence, Durations), Damage> {
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
         if names.first() != Some(&self.champion.as_str()) {
             return Err("the first arm of the evidence is not its champion".to_owned());
@@ -146,16 +148,21 @@ impl ToldTrial {
                 split.slots.is_empty(),
                 pair.each_ref().map(|name| split.slots.get(name).copied()),
             ),
-            times: pair
-                .each_ref()
-                .map(|name| split.arms.get(name).map_or(Times::default(), ToldSplitArm::times)),
         });
         let thresholds = |window: &ToldWindow, name: &String| {
             let ToldThresholds { run_ns, reply_ns } =
                 window.thresholds.get(name).copied().unwrap_or_default();
             (run_ns, reply_ns)
         };
-        Ok(Evidence {
+        let times = |split: &ToldSplit| {
+            let of = |name: &String| split.arms.get(name).map_or(Times::default(), ToldSplitArm::times);
+            pair.each_ref().map(of)
+        };
+        let durations = Durations {
+            splits: self.splits.iter().map(times).collect(),
+            champion: [arms[0].run.counts(), arms[0].reply.counts()],
+        };
+        let evidence = Evidence {
             attempt: self.attempt,
             unit,
             totals: arms.map(|arm| ArmTotals {
@@ -167,8 +174,8 @@ impl ToldTrial {
             rows_dropped: self.minutes_dropped,
             window: self.window.as_ref().map(|window| pair.each_ref().map(|name| thresholds(window, name))),
             as_of_ms: self.as_of_ms,
-            champion_times: [arms[0].run.counts(), arms[0].reply.counts()],
-            names: pair,
-        })
+            names: pair.clone(),
+        };
+        Ok((evidence, durations))
     }
 }

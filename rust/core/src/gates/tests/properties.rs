@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::answers::all_verdicts;
 use super::*;
+use crate::gates::durations::Durations;
 use crate::gates::report::judge_json;
 
 /// Events of both arms in minutes of a trial.
@@ -39,7 +40,8 @@ proptest! {
         }
         let run = durations((0..100).map(|run| run * 1_000));
         add(&mut ledger, 1_000, 0, [Minute { ran: 100, run: run.clone(), ..Minute::default() }, Minute { ran: 1, run, ..Minute::default() }]);
-        prop_assert_eq!(Evidence::from_json(&told(&ledger), "v8").unwrap(), evidence(&ledger));
+        let durations = Durations::from_ledger(&ledger, "v8").unwrap();
+        prop_assert_eq!(Evidence::from_json(&told(&ledger), "v8").unwrap(), (evidence(&ledger), durations));
     }
 
     /// Within a block it makes no difference in which minute, and in how many readings, an event was counted.

@@ -1,0 +1,74 @@
+//! Rollouts with made-up requests on the real counters and the real judge: how often a challenger that is no worse is rolled back, and
+//! how soon one that is worse is caught.
+//!
+//! Short and seeded here; `make simulate` runs the whole and prints the tables of `docs/design/gates.md`.
+
+mod random;
+mod scenario;
+mod tables;
+mod world;
+
+use headgate_core::gates::question::{Gate, Question};
+use scenario::{KeyModel, Scenario, run};
+use tables::{all_gates, binomial_bound, false_rollbacks, nulls};
+
+#[test]
+fn equal_versions_are_rolled_back_as_rarely_as_promised() {
+    for (scenario, judged) in nulls() {
+        let short = Scenario {
+            look: 5,
+            steps: scenario.steps.iter().map(|(slots, minutes)| (*slots, minutes / 2)).collect(),
+            ..scenario
+        };
+        let runs = if short.per_minute < 10.0 { 4 } else { 8 };
+        let found = false_rollbacks(&short, judged, runs);
+        assert!(found <= binomial_bound(runs, 0.01), "{}: {found} of {runs}", short.name);
+    }
+}
+
+#[test]
+fn the_bound_is_the_binomial_quantile() {
+    // scipy 1.17, binom.ppf(0.999, n, 0.01).
+    assert_eq!([2_000, 200, 20].map(|runs| binomial_bound(runs, 0.01)), [35, 8, 3]);
+}
+
+#[test]
+fn harm_is_caught_by_the_gate_for_it() {
+    let question = all_gates();
+    let caught =
+        |scenario: &Scenario, gates: &[Gate]| run(scenario, &question, gates, 7).failed_after.is_some();
+    let [errors, run_time, reply_time, availability] = question.gates[..] else {
+        unreachable!("there are four gates")
+    };
+    let steps = vec![(500, 30), (5_000, 30)];
+    let base = Scenario { steps, per_minute: 600.0, look: 10, ..Scenario::null("harm") };
+    let failing = Scenario { challenger_error: 10.0, ..base.clone() };
+    assert!(caught(&failing, &[errors]) && !caught(&failing, &[availability]));
+    let slow = Scenario { challenger_time: 2.0, ..base.clone() };
+    assert!(
+        caught(&slow, &[run_time]) && caught(&slow, &[reply_time]) && !caught(&slow, &[errors, availability])
+    );
+    let shedding = Scenario { shed: [0.0, 0.3], ..base.clone() };
+    assert!(caught(&shedding, &[availability]) && !caught(&shedding, &[errors, run_time, reply_time]));
+    assert!(!caught(&base, &question.gates));
+    let without_keys = Scenario { keys: KeyModel::None, ..failing };
+    assert!(caught(&without_keys, &[errors]));
+}
+
+#[test]
+#[ignore = "minutes: make simulate"]
+fn simulate() {
+    let mut broken = tables::print_nulls();
+    broken.extend(tables::print_medians());
+    tables::print_catches();
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Reads a question of these gates.
+fn question(gates: &str) -> Question {
+    let json = format!(r#"{{"challenger": "v8", "gates": [{gates}], "false_rollbacks": 0.01}}"#);
+    match Question::from_json(&json) {
+        Ok(question) => question,
+        Err(error) => unreachable!("{error}"),
+    }
+}
