@@ -16,6 +16,7 @@ STATE ?= .state
 PYTEST_ARGS ?=
 WORKERS ?= auto
 FUZZ ?= 100
+ROLLOUTS ?= 2000
 SECONDS ?= 600
 SEED ?=
 FAULT ?=
@@ -66,6 +67,10 @@ chaos: $(STAMPS)/native  ## a gateway under random writes and faults for SECONDS
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
 	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-protocol --test fuzz --test protobuf --test predict --test bounds
 	BOLERO_RANDOM_TEST_TIME_MS=$$((1000 * $(FUZZ))) cargo test --release --locked -p headgate-server --lib any_
+
+.PHONY: simulate
+simulate:  ## rollouts with made-up requests on the real counters and gates: false rollbacks and medians; ROLLOUTS of each kind
+	ROLLOUTS=$(ROLLOUTS) CARGO_PROFILE_RELEASE_OPT_LEVEL=3 cargo test --release --locked -p headgate-core --test rollouts -- --ignored --nocapture
 
 .PHONY: lint
 lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions, links, lock files

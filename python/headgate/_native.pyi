@@ -104,6 +104,23 @@ class Gateway:
     def stop(self, drain_delay_ms: int, grace_ms: int) -> bool:
         """Drains and joins every thread; true when nothing had to be cut off. Idempotent."""
 
+def judge(evidence: str, question: str) -> str:
+    """Judges a trial by gates. ``evidence`` is a trial told whole (``"trial"`` of :meth:`Gateway.trial`; ``null`` for none), ``question``
+    names challenger, gates and the promise; the answer has a verdict and its numbers for each gate (JSON of ``docs/design/gates.md``).
+    Evidence that cannot be judged is the verdict ``error``; a question that makes no sense raises ``InvalidArgument``."""
+
+def latency_thresholds(evidence: str, question: str) -> str:
+    """What a trial's next window is to be compared with, for the latency gates of a question: JSON ``{"thresholds": ..., "answers",
+    "needed"}``. ``thresholds`` is what :meth:`Gateway.set_trial_thresholds` takes, or null while the champion has had too few answers.
+    Raises ``InvalidArgument`` for evidence that cannot be judged, and for two gates on one measure."""
+
+def gate_power(requests: int, exposure: float, base: float, threshold: float) -> str:
+    """What so many requests of the challenger show: JSON ``{"detectable": r or null, "requests": [[ratio, requests or null], ...]}``.
+
+    ``detectable`` is the smallest ratio of rates that they catch in 80 % of all cases, ``requests`` the median until a ratio is caught.
+    ``exposure`` is the challenger's weight as a share, ``base`` the champion's rate of bad events (both between 0 and 1), ``threshold``
+    the number of gates divided by the promised share of false rollbacks. Raises ``InvalidArgument`` for other numbers."""
+
 def set_weights(table: bytes, weights: bytes) -> bytes:
     """Moves slots: ``{"table": ..., "moves": [[from, to, slots], ...]}`` where ``null`` is the champion."""
 

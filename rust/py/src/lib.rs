@@ -2,12 +2,13 @@
 //!
 //! JSON bytes, strings and integers go in, and JSON bytes come out. No request, callback or Python object crosses the boundary. A call that
 //! may wait goes through [`interpreter::detached`], which releases the interpreter lock. Read in this order: [`gateway`], [`functions`],
-//! [`bench_functions`], [`interpreter`].
+//! [`gates`], [`bench_functions`], [`interpreter`].
 
 use pyo3::prelude::*;
 
 mod bench_functions;
 mod functions;
+mod gates;
 mod gateway;
 mod interpreter;
 
@@ -16,5 +17,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<gateway::Gateway>()?;
     functions::register(module)?;
+    gates::register(module)?;
     bench_functions::register(module)
 }

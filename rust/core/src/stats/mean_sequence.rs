@@ -1,0 +1,121 @@
+//! A confidence sequence of a mean: an interval that holds at every moment while the sample grows.
+//!
+//! The normal mixture of Robbins (1970), in the asymptotic form of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2021, equation 9):
+//! with `V = n * variance`, the half-width is `sqrt((V + rho) * ln((V + rho) / (rho * alpha^2))) / n`. `rho` makes it narrowest at the
+//! size that was planned. In print there is `rho + alpha^2` as well, which misses in 84 % of all samples.
+
+use super::proportion::Interval;
+
+/// Where a confidence sequence is narrowest, and how often it may miss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MeanSequence {
+    /// The probability with which it holds at all moments, such as 0.95.
+    pub confidence: f64,
+    /// The size of the sample at which it is narrowest.
+    pub planned: f64,
+}
+
+/// A sample of numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// How many.
+    pub size: u64,
+    /// Their mean.
+    pub mean: f64,
+    /// Their variance.
+    pub variance: f64,
+}
+
+impl MeanSequence {
+    /// Half of the width of the interval around the mean; infinity without a number, 0 without variance.
+    #[must_use]
+    pub fn half_width(self, sample: Sample) -> f64 {
+        if sample.size == 0 {
+            return f64::INFINITY;
+        }
+        if sample.variance <= 0.0 {
+            return 0.0;
+        }
+        let (n, alpha) = (sample.size as f64, 1.0 - self.confidence);
+        let ln_inverse = -2.0 * alpha.ln();
+        let rho = sample.variance * self.planned / (ln_inverse + (1.0 + ln_inverse).ln());
+        let with = n * sample.variance + rho;
+        (with * (with / (rho * alpha * alpha)).ln()).sqrt() / n
+    }
+
+    /// The interval of the mean.
+    #[must_use]
+    pub fn interval(self, sample: Sample) -> Interval {
+        let half = self.half_width(sample);
+        Interval { low: sample.mean - half, high: sample.mean + half }
+    }
+
+    /// The interval of the difference of two means of independent samples: each holds with half of the error.
+    #[must_use]
+    pub fn difference(self, left: Sample, right: Sample) -> Interval {
+        let each = MeanSequence { confidence: f64::midpoint(1.0, self.confidence), ..self };
+        let half = each.half_width(left) + each.half_width(right);
+        let mean = left.mean - right.mean;
+        Interval { low: mean - half, high: mean + half }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::testing::close;
+
+    const SEQUENCE: MeanSequence = MeanSequence { confidence: 0.95, planned: 5_000.0 };
+
+    fn sample(size: u64) -> Sample {
+        Sample { size, mean: 0.5, variance: 1.0 }
+    }
+
+    // Expected values: the formula in Python.
+    #[test]
+    fn half_widths_match_their_vectors() {
+        for (size, expected) in
+            [(1_000, 0.106_375_5), (5_000, 0.042_924_3), (20_000, 0.022_112_0), (100_000, 0.010_552_1)]
+        {
+            close(SEQUENCE.half_width(sample(size)), expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn nothing_is_known_without_numbers_and_all_without_variance() {
+        assert_eq!(SEQUENCE.half_width(sample(0)), f64::INFINITY);
+        let constant = Sample { variance: 0.0, ..sample(10) };
+        assert_eq!(SEQUENCE.interval(constant), Interval { low: 0.5, high: 0.5 });
+    }
+
+    /// Watched at each of 4 000 sizes, it holds in 95 % of all samples or more. 400 samples of fair coins; a share of misses of 5 %
+    /// leaves 37 or more with probability 0.1 %.
+    #[test]
+    fn it_holds_at_all_moments() {
+        let mut state = 1u64;
+        let mut coin = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 63) as f64
+        };
+        let misses = (0..400)
+            .filter(|_| {
+                let mut heads = 0.0;
+                (1..=4_000u64).any(|size| {
+                    heads += coin();
+                    let mean = heads / size as f64;
+                    let found = SEQUENCE.interval(Sample { size, mean, variance: 0.25 });
+                    found.low > 0.5 || found.high < 0.5
+                })
+            })
+            .count();
+        assert!(misses < 37, "{misses} of 400");
+    }
+
+    #[test]
+    fn a_difference_holds_both_errors() {
+        let found = SEQUENCE.difference(sample(5_000), Sample { mean: 0.2, ..sample(5_000) });
+        let each = MeanSequence { confidence: 0.975, ..SEQUENCE };
+        close(found.high - 0.3, 2.0 * each.half_width(sample(5_000)), 1e-12);
+        close(f64::midpoint(found.low, found.high), 0.3, 1e-12);
+    }
+}
