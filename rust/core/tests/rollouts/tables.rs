@@ -62,9 +62,9 @@ pub(crate) fn nulls() -> Vec<(Scenario, Judged)> {
         all(Scenario {
             per_minute: 50.0 / 60.0,
             error: 0.01,
-            steps: vec![(500, 2_400), (2_500, 2_400), (5_000, 2_400)],
-            look: 30,
-            ..null("50 requests an hour, 5 days")
+            steps: vec![(500, 1_000), (2_500, 1_000), (5_000, 1_000)],
+            look: 60,
+            ..null("50 requests an hour, 2 days")
         }),
         all(Scenario {
             steps: vec![(100, 10), (500, 10), (2_500, 10), (500, 10), (5_000, 10), (2_500, 10), (9_000, 10)],
