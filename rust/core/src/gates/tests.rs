@@ -2,8 +2,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::durations::Durations;
 use super::evidence::{CHALLENGER, Evidence};
 use super::exposure::{Correction, Exposure};
+use super::interference::interference;
 use super::judge::decide;
 use super::question::{Measure, Question};
 use super::timeline::Timeline;
@@ -284,4 +286,22 @@ fn an_event_of_an_unknown_share_is_no_event() {
     add(&mut ledger, 1, 1, [errors(100, 40), errors(2, 2)]);
     let timeline = error_rate::timeline(&evidence(&ledger), &[]);
     assert_eq!(timeline.pooled(), [Events { exposure: 0.5, champion: 2, challenger: 3 }]);
+}
+
+#[test]
+fn the_champion_is_told_before_and_in_the_present_split() {
+    let mut ledger = trial(&[100, 2_500]);
+    let minute =
+        |runs: u64, ns: u64| Minute { ran: runs, run: durations((0..runs).map(|_| ns)), ..Minute::default() };
+    add(&mut ledger, 0, 0, [minute(90, 1_000), minute(10, 3_000)]);
+    add(&mut ledger, 1, 0, [minute(90, 1_000), minute(10, 3_000)]);
+    add(&mut ledger, 2, 1, [minute(30, 2_000), minute(20, 3_000)]);
+    let durations = Durations::from_ledger(&ledger, "v8").unwrap();
+    let found = interference(&evidence(&ledger), &durations);
+    assert_eq!((found.before.per_minute, found.now.per_minute), (Some(100.0), Some(50.0)));
+    let p95 = [found.before.run_p95_ns, found.now.run_p95_ns].map(|ns| ns.unwrap() as f64);
+    close(p95[0], 1_000.0, 0.02);
+    close(p95[1], 2_000.0, 0.02);
+    close(found.mean_run_ns[0].unwrap(), (180.0 * 1_000.0 + 30.0 * 2_000.0) / 210.0, 1e-9);
+    close(found.mean_run_ns[1].unwrap(), 3_000.0, 1e-9);
 }

@@ -1,7 +1,6 @@
 //! Answers in JSON.
 
 use super::*;
-use crate::gates::durations::Durations;
 use crate::gates::judge::judge;
 use crate::gates::report::{judge_json, power, thresholds_json};
 use crate::gates::timeline::Exposed;
@@ -76,7 +75,8 @@ fn thresholds_are_the_champions_quantile_and_what_the_gate_allows_over_it() {
     ledger.open_window(0, vec![of(champion), of(challenger)]);
     let verdicts = |question: &Value| {
         let question = Question::from_json(&question.to_string()).unwrap();
-        let judged = judge(&evidence(&ledger), &Durations::default(), &question).gates;
+        let judged =
+            judge(&evidence(&ledger), &Durations::from_ledger(&ledger, "v8").unwrap(), &question).gates;
         judged.into_iter().map(|gate| gate.decision.verdict).collect::<Vec<_>>()
     };
     assert_eq!(verdicts(&question), [Verdict::Undecided; 2]);

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::answers::all_verdicts;
 use super::*;
-use crate::gates::durations::Durations;
 use crate::gates::report::judge_json;
 
 /// Events of both arms in minutes of a trial.
