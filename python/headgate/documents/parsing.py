@@ -131,7 +131,7 @@ def parse_each(
     pieces = reading.read(data, source)
     seen: dict[tuple[str, str], int | None] = {}
     for piece in pieces:
-        collector = _Collector(piece.root, data)
+        collector = Collector(piece.root, data)
         content = _content(piece.root, root, follow, kinds, collector)
         if content is not None:
             _once(content, piece.root, seen, collector)
@@ -153,7 +153,7 @@ def _once(
     content: Endpoint | RolloutPlan | Defaults,
     root: Node,
     seen: dict[tuple[str, str], int | None],
-    collector: _Collector,
+    collector: Collector,
 ) -> None:
     """A name is described once in a file, for each kind."""
     name = "" if isinstance(content, Defaults) else content.name
@@ -176,19 +176,22 @@ def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOL
     return documents[0]
 
 
-class _Collector:
+class Collector:
     """Gathers the faults of one document and finds their lines at the end."""
 
     def __init__(self, root: Node, data: bytes) -> None:
+        """``data`` are the bytes that ``root`` was read from."""
         self._root = root
         self._data = data
         self._found: list[tuple[faults.Path, str]] = []
 
     def report(self, path: faults.Path, message: str) -> None:
+        """Adds a fault, once."""
         if (path, message) not in self._found and len(self._found) <= faults.MAX_FAULTS:
             self._found.append((path, message))
 
     def faults(self) -> list[Fault]:
+        """What was reported, by line."""
         if not self._found:
             return []
         root: Node | None = self._root
@@ -210,7 +213,7 @@ def _name_of(root: Node) -> str | None:
 
 
 def _content(
-    root_node: Node, root: Path, follow: Files, kinds: Kinds, collector: _Collector
+    root_node: Node, root: Path, follow: Files, kinds: Kinds, collector: Collector
 ) -> Endpoint | RolloutPlan | Defaults | None:
     if not isinstance(root_node, nodes.Mapping):
         value = root_node.value if isinstance(root_node, nodes.Scalar) else ()
