@@ -1,6 +1,7 @@
 """Checks that imports run one way: between the modules of the package, and between the crates.
 
 Python:  cli -> gateway -> admin, observe -> control -> registry, drift -> store, documents -> errors
+         cli -> bench -> documents
          inside control: service -> reads -> writes -> domain
 Rust:    the table of CONTRIBUTING.md, written below as CRATES
 
@@ -32,7 +33,7 @@ LAYERS: list[set[str]] = [
         "regular_files",
     },
     {"store", "documents"},
-    {"registry", "drift"},
+    {"registry", "drift", "bench"},
     {"control"},
     {"admin", "observe"},
     {"gateway"},

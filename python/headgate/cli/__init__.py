@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "replay": Entry(
         "replay", "Put captured requests to a version, and compare its answers with those that were given."
     ),
+    "bench": Entry("bench", "Measure how much a model server takes, and plan for more."),
     "models": Entry("models", "List models, and what was refused or did not load."),
     "events": Entry("events", "Show what happened, or follow what happens."),
     "audit": Entry("journal", "Show who changed what, and how it ended."),

@@ -1,0 +1,21 @@
+"""The commands ``headgate bench run|find|replay|selftest``, and those that plan. Next: bench_measure.py, bench_options.py."""
+
+from __future__ import annotations
+
+import click
+
+from headgate.cli.groups import Group
+
+
+@click.group(cls=Group)
+def bench() -> None:
+    """Measure how much a model server takes, and plan for more.
+
+    Latency counts from the moment a request was due, so that a slow server cannot hide what it delays. Exit codes: 0 done, 1 the
+    objective is missed, 2 wrong usage, 3 unreachable, undecided, or the client was the limit.
+
+    \b
+    Example:
+      headgate bench find digits --slo p99=5ms
+      headgate bench run digits --rate 500/s --for 30s
+    """
