@@ -61,13 +61,13 @@ def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
         faults += 1
         report(path, message)
 
-    known = _known_only(Endpoint, data, (), count)
+    known = known_only(Endpoint, data, _HOMES, count)
     _rules_between(known, data, count)
     try:
         endpoint = Endpoint.model_validate(known)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            count(*_worded(detail))
+            count(*worded(detail, _REQUIRED))
         return None
     return endpoint if faults == 0 else None
 
@@ -75,39 +75,55 @@ def validate(data: dict[str, Any], report: Report) -> Endpoint | None:
 # === known keys ===
 
 
-def _known_only(model: type[Part], data: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
-    """``data`` without the keys that ``model`` does not have, each of them reported."""
-    fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
-    out: dict[str, Any] = {}
-    unknown = 0
-    for key, value in data.items():
-        here = (*path, key)
-        if key in model.not_yet:
-            report(here, "is not supported yet; remove it")
-        elif key not in fields:
-            unknown += 1
-            # A hint costs a search; beyond what is listed nobody would read it.
-            report(here, _unknown(key, list(fields)) if unknown <= MAX_FAULTS else "is not known here")
-        else:
-            out[key] = _inner(fields[key], value, here, report)
-    return out
+def known_only(
+    model: type[Part], data: dict[str, Any], homes: Mapping[str, str], report: Report
+) -> dict[str, Any]:
+    """``data`` without the keys that ``model`` does not have, each of them reported; for documents of any kind. ``homes`` says where
+    fields that are not at the top live (:func:`homes`).
+    """
+    return _KnownKeys(homes, report).of(model, data, ())
 
 
-def _inner(annotation: Any, value: Any, path: Path, report: Report) -> Any:
-    if isinstance(value, list | tuple):
-        part = _item_of(annotation)
-        if part is None:
+class _KnownKeys:
+    """Walks values and models side by side."""
+
+    def __init__(self, homes: Mapping[str, str], report: Report) -> None:
+        self._homes = homes
+        self._report = report
+
+    def of(self, model: type[Part], data: dict[str, Any], path: Path) -> dict[str, Any]:
+        fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+        out: dict[str, Any] = {}
+        unknown = 0
+        for key, value in data.items():
+            here = (*path, key)
+            if key in model.not_yet:
+                self._report(here, "is not supported yet; remove it")
+            elif key not in fields:
+                unknown += 1
+                # A hint costs a search; beyond what is listed nobody would read it.
+                hint = unknown <= MAX_FAULTS
+                message = _unknown(key, list(fields), self._homes) if hint else "is not known here"
+                self._report(here, message)
+            else:
+                out[key] = self._inner(fields[key], value, here)
+        return out
+
+    def _inner(self, annotation: Any, value: Any, path: Path) -> Any:
+        if isinstance(value, list | tuple):
+            part = _item_of(annotation)
+            if part is None:
+                return value
+            return tuple(self._inner(part, item, (*path, at)) for at, item in enumerate(value))
+        if not isinstance(value, dict):
             return value
-        return tuple(_inner(part, item, (*path, at), report) for at, item in enumerate(value))
-    if not isinstance(value, dict):
+        part = _part_of(annotation)
+        if part is not None:
+            return self.of(part, value, path)
+        each = _each_of(annotation)
+        if each is not None:
+            return {k: self._inner(each, v, (*path, k)) for k, v in value.items()}
         return value
-    part = _part_of(annotation)
-    if part is not None:
-        return _known_only(part, value, path, report)
-    each = _each_of(annotation)
-    if each is not None:
-        return {k: _inner(each, v, (*path, k), report) for k, v in value.items()}
-    return value
 
 
 def _unwrapped(annotation: Any) -> Any:
@@ -136,27 +152,27 @@ def _item_of(annotation: Any) -> type[Part] | None:
     return _part_of(get_args(inner)[0]) if get_origin(inner) is tuple else None
 
 
-def _unknown(key: str, known: list[str]) -> str:
+def _unknown(key: str, known: list[str], homes: Mapping[str, str]) -> str:
     # Fields that are not built are never named: who wrote one of them then would be told to remove it.
     if nearest(key, known) is None:
-        elsewhere = _HOMES.get(key)
+        elsewhere = homes.get(key)
         if elsewhere is not None:
             return f"is not known here; {quoted(key)} belongs under {elsewhere}"
     return f"is not known here; {did_you_mean(key, known)}"
 
 
-def _homes(model: type[BaseModel], path: str) -> dict[str, str]:
+def homes(model: type[BaseModel], path: str = "") -> dict[str, str]:
     """Where each field that is not at the top lives, for the hint on a misplaced key."""
     out: dict[str, str] = {}
     for name, info in model.model_fields.items():
         part = _part_of(info.annotation)
         if part is not None:
             here = f"{path}.{name}" if path else name
-            out |= dict.fromkeys(part.model_fields, here) | _homes(part, here)
+            out |= dict.fromkeys(part.model_fields, here) | homes(part, here)
     return out
 
 
-_HOMES = _homes(Endpoint, "")
+_HOMES = homes(Endpoint)
 
 
 # === what fields say of each other ===
@@ -303,13 +319,14 @@ def _weights(weights: dict[str, Any], names: _Names, champion: Any, report: Repo
 _NO_SEGMENTS = frozenset({"[key]", *FORMS})
 
 
-def _worded(detail: ErrorDetails) -> tuple[Path, str]:
+def worded(detail: ErrorDetails, required: Mapping[Path, str]) -> tuple[Path, str]:
+    """The path and message of one of pydantic's findings; ``required`` says more of fields that are missing."""
     path: Path = tuple(segment for segment in detail["loc"] if segment not in _NO_SEGMENTS)
     value = detail.get("input")
     context = detail.get("ctx", {})
     match detail["type"]:
         case "missing":
-            return path, _REQUIRED.get(path, "is required")
+            return path, required.get(path, "is required")
         case "value_error":
             return path, str(context["error"])
         case "literal_error" if path == ("traffic", "fallback"):

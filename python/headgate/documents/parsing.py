@@ -90,7 +90,7 @@ def parse_each(data: bytes, *, source: str, root: Path, follow: Files = Files.FO
     pieces = reading.read(data, source)
     seen: dict[str, int | None] = {}
     for piece in pieces:
-        collector = _Collector(piece.root, data)
+        collector = Collector(piece.root, data)
         endpoint = _endpoint(piece.root, root, follow, collector)
         if endpoint is not None:
             if endpoint.name in seen:
@@ -121,19 +121,22 @@ def parse_one(data: bytes, *, source: str, root: Path, follow: Files = Files.FOL
     return documents[0]
 
 
-class _Collector:
+class Collector:
     """Gathers the faults of one document and finds their lines at the end."""
 
     def __init__(self, root: Node, data: bytes) -> None:
+        """``data`` are the bytes that ``root`` was read from."""
         self._root = root
         self._data = data
         self._found: list[tuple[faults.Path, str]] = []
 
     def report(self, path: faults.Path, message: str) -> None:
+        """Adds a fault, once."""
         if (path, message) not in self._found and len(self._found) <= faults.MAX_FAULTS:
             self._found.append((path, message))
 
     def faults(self) -> list[Fault]:
+        """What was reported, by line."""
         if not self._found:
             return []
         root: Node | None = self._root
@@ -154,7 +157,7 @@ def _name_of(root: Node) -> str | None:
     return None
 
 
-def _endpoint(root_node: Node, root: Path, follow: Files, collector: _Collector) -> Endpoint | None:
+def _endpoint(root_node: Node, root: Path, follow: Files, collector: Collector) -> Endpoint | None:
     if not isinstance(root_node, nodes.Mapping):
         value = root_node.value if isinstance(root_node, nodes.Scalar) else ()
         collector.report(
