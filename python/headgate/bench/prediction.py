@@ -102,9 +102,15 @@ class Fit:
 
 
 def fit(
-    measured: Sequence[Measured], models: Iterable[Predictor], quantile: float, confidence: float = 0.95
+    measured: Sequence[Measured],
+    models: Iterable[Predictor],
+    quantile: float,
+    *,
+    planned_to: float = math.inf,
+    confidence: float = 0.95,
 ) -> Fit:
-    """The model that fits best, checked on two rates that were held out: the highest, and the one in the middle of the others.
+    """The model that fits best, checked on two rates that were held out: the highest up to ``planned_to``, the highest rate that
+    will be planned with, and the one in the middle of the others.
 
     ``measured`` are steady rates whose quantile is known. :class:`InvalidArgument` for fewer than five of them, or without models.
     """
@@ -114,13 +120,17 @@ def fit(
             f"a model is fitted to {FEWEST_FITTED} measured rates and checked on {HELD_OUT} others: "
             f"{FEWEST_FITTED + HELD_OUT} steady rates with a known p{quantile * 100:g} are needed, there are {len(points)}"
         )
-    held = {len(points) - 1, (len(points) - 1) // 2}
+    planned = [at for at, point in enumerate(points) if point.rate <= planned_to * (1 + 1e-9)]
+    highest = planned[-1] if planned else len(points) - 1
+    others = [at for at in range(len(points)) if at != highest]
+    held = {highest, others[(len(others) - 1) // 2]}
     fitted = [point for at, point in enumerate(points) if at not in held]
     fits = [_scaled(model, fitted, quantile, confidence) for model in models]
     possible = [one for one in fits if one is not None]
     if not possible:
         raise InvalidArgument("no model keeps up with the rates that were measured")
-    best = min(possible, key=lambda one: (one.log_deviation, abs(one.log_bias)))
+    # The scale counts as an error, too: with few rates, a wrong model that is scaled can follow them by chance.
+    best = min(possible, key=lambda one: math.hypot(one.log_deviation, one.log_bias))
     checks = tuple(HeldOut(points[at], best.at(points[at].rate)) for at in sorted(held))
     return Fit(
         best.model, quantile, confidence, best.log_bias, best.log_deviation, best.fitted,
