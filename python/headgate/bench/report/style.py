@@ -62,7 +62,7 @@ li{margin:.3rem 0;overflow-wrap:anywhere}
 """
 _PRINT = """
 body{font-size:11pt}main{max-width:none;padding:0}
-h2{break-after:avoid;margin-top:1.4rem;padding-top:.8rem}
+h2,section>.quiet{break-after:avoid}h2{margin-top:1.4rem;padding-top:.8rem}
 figure,table,.facts,li{break-inside:avoid}.wide{overflow:visible}
 th,td{padding:.2rem .35rem;font-size:8.5pt}
 svg{max-height:9cm;min-width:0}figure{overflow:visible}
