@@ -332,8 +332,8 @@ class Capacity(ResultPart):
     ``pass`` is null if no rate passed, ``fail`` if none failed (``at_least``). ``confirmed``: a long run at ``confirmed_rate`` passed.
     """
 
-    passed: float | None = Field(None, alias="pass")
-    failed: float | None = Field(None, alias="fail")
+    passed: float | None = Field(default=None, alias="pass")
+    failed: float | None = Field(default=None, alias="fail")
     alpha: float
     confirmed: bool = False
     confirmed_rate: float | None = None
@@ -344,7 +344,7 @@ class Capacity(ResultPart):
 class Result(ResultPart):
     """A whole measurement, as in ``result.json``."""
 
-    schema_: Literal["headgate.bench/1"] = Field("headgate.bench/1", alias="schema")
+    schema_: Literal["headgate.bench/1"] = Field(default="headgate.bench/1", alias="schema")
     command: str
     """``run``, ``find``, ``replay`` and so on."""
     name: str = ""

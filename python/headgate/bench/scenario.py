@@ -100,8 +100,8 @@ class MixEntry(Part):
 class Stage(Part):
     """A rate that is held, or that is reached at the end; from the end of the stage before, or from 0."""
 
-    rate: Rate | None = Field(None, description="The rate that is held.")
-    ramp: Rate | None = Field(None, description="The rate at the end of the stage.")
+    rate: Rate | None = Field(default=None, description="The rate that is held.")
+    ramp: Rate | None = Field(default=None, description="The rate at the end of the stage.")
     for_ns: Nanoseconds = Field(alias="for", description="How long.")
 
 
@@ -109,21 +109,21 @@ class Load(Part):
     """When requests are sent: in stages of a rate (open loop), or by clients that wait for their answers (closed loop)."""
 
     arrivals: Literal["poisson", "constant", "gamma", "trace"] = Field(
-        "poisson",
+        default="poisson",
         description="The distances between requests of an open loop; trace is the captured times themselves.",
     )
     cv: Annotated[float, Field(gt=0, le=100)] | None = Field(
-        None, description="Standard deviation over mean of the distances; for gamma."
+        default=None, description="Standard deviation over mean of the distances; for gamma."
     )
     stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=MAX_STAGES)] | None = Field(
-        None, description="The stages of an open loop."
+        default=None, description="The stages of an open loop."
     )
     clients: Annotated[int, Field(ge=1, le=MAX_CLIENTS)] | None = Field(
-        None, description="Clients of a closed loop."
+        default=None, description="Clients of a closed loop."
     )
-    for_ns: Nanoseconds | None = Field(None, alias="for", description="How long a closed loop runs.")
+    for_ns: Nanoseconds | None = Field(default=None, alias="for", description="How long a closed loop runs.")
     speed: Annotated[float, Field(gt=0, le=10_000)] = Field(
-        1.0, description="How much faster than captured a trace is."
+        default=1.0, description="How much faster than captured a trace is."
     )
 
 
@@ -131,22 +131,25 @@ class Check(Part):
     """Which answers are looked at more closely."""
 
     replies: Fraction = Field(
-        0.01, description="The share whose values are compared with the first answer to the same request."
+        default=0.01,
+        description="The share whose values are compared with the first answer to the same request.",
     )
-    timing: Fraction = Field(0.02, description="The share that asks the server for the times of its phases.")
+    timing: Fraction = Field(
+        default=0.02, description="The share that asks the server for the times of its phases."
+    )
 
 
 class Search(Part):
     """How the highest rate is looked for."""
 
     precision: Fraction = Field(
-        0.05, description="How far the lowest failed rate may lie above the highest passed one."
+        default=0.05, description="How far the lowest failed rate may lie above the highest passed one."
     )
-    budget: Nanoseconds = Field(600_000_000_000, description="The longest time for all of it.")
+    budget: Nanoseconds = Field(default=600_000_000_000, description="The longest time for all of it.")
     start: Rate | None = Field(
-        None, description="The first rate; estimated from a short closed loop unless written."
+        default=None, description="The first rate; estimated from a short closed loop unless written."
     )
-    highest: Rate | None = Field(None, description="No higher rate is tried.")
+    highest: Rate | None = Field(default=None, description="No higher rate is tried.")
 
 
 class PlanFor(Part):
@@ -176,14 +179,10 @@ class Scenario(Part):
     tensors: Literal["json", "binary"] = Field(
         "json", description="How HTTP carries tensors; gRPC carries them raw."
     )
-    load: Load = Field(default_factory=lambda: Load(), description="When requests are sent.")
+    load: Load = Field(default_factory=Load, description="When requests are sent.")
     slo: Objective | None = Field(None, description="What response times must meet.")
-    check: Check = Field(
-        default_factory=lambda: Check(), description="Which answers are looked at more closely."
-    )
-    search: Search = Field(
-        default_factory=lambda: Search(), description="How `find` looks for the highest rate."
-    )
+    check: Check = Field(default_factory=Check, description="Which answers are looked at more closely.")
+    search: Search = Field(default_factory=Search, description="How `find` looks for the highest rate.")
     plan: PlanFor | None = Field(None, description="What `plan` is for.")
     timeout: Nanoseconds = Field(
         5_000_000_000, description="How long an answer may take, counted from the sending."

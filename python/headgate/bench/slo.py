@@ -104,9 +104,8 @@ def parse_values(written: Mapping[str, Any]) -> Slo:
     """The objective of a mapping ``{"p99": "15ms", "errors": "0.1%"}``; ``ValueError`` that names the key."""
     quantiles: dict[float, int] = {}
     errors = None
-    for key, value in written.items():
-        if isinstance(value, WrittenInt | WrittenFloat):
-            value = value.text
+    for key, given in written.items():
+        value = given.text if isinstance(given, WrittenInt | WrittenFloat) else given
         if not isinstance(value, str):
             raise ValueError(f"{key}: must be a text, not {describe(value)}")
         if fault := key_fault(key):
