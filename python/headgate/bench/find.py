@@ -1,0 +1,290 @@
+"""The highest rate within the objective: a search over rates, each with a test that ends as soon as it is decided.
+
+Not here: which rate is next (``search``), one load (``measuring``). Next: ``search``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from headgate.bench import loads
+from headgate.bench.measuring import Ended, Measured, Measurer, Question
+from headgate.bench.preparing import Asked, prepared_place
+from headgate.bench.rates import shown_rate
+from headgate.bench.results import Answer, Capacity, Outcome, Probe, Result, Verdict, Window
+from headgate.bench.run import Measurement, Tools, caveats, undecided_words
+from headgate.bench.scenario import Scenario
+from headgate.bench.search import (
+    FIRST_SHARE,
+    Bracket,
+    End,
+    Search,
+    SearchSettings,
+    Step,
+    Tried,
+    bracket,
+    drive,
+)
+from headgate.bench.slo import Slo
+from headgate.bench.target import TargetUnreachable
+from headgate.errors import InvalidArgument
+
+_CALIBRATION_NS = 3_000_000_000
+_CALIBRATION_CLIENTS = 8
+_LONGEST_SHARE = 4
+"""One rate takes a quarter of the budget at most: what is undecided then lies at the border."""
+
+_SHORTEST_NS = 4_000_000_000
+_CONFIRM_NS = 20_000_000_000
+"""A confirming run is longer than a probe: what builds up slowly shows."""
+
+_LOWEST = 0.1
+_SETTLE_TRIES = 50
+_SETTLE_SECONDS = 0.1
+
+
+def find(
+    asked: Asked, scenario: Scenario, tools: Tools, sleep: Callable[[float], None] = time.sleep
+) -> Result:
+    """Searches the highest rate that meets ``scenario.slo``, and confirms it."""
+    slo = scenario.slo
+    if slo is None:
+        raise InvalidArgument("find needs an objective: --slo p99=15ms")
+    if scenario.load.clients is not None or scenario.load.arrivals == "trace":
+        raise InvalidArgument(
+            "find sends at rates of its own: remove clients, or arrivals: trace, from the load"
+        )
+    with tools.interruption.listening(), prepared_place(asked, scenario, tools.generator) as place:
+        measurement = Measurement.at(place, scenario, tools)
+        prober = _RateProber(measurement, measurement.measurer(), slo, sleep)
+        try:
+            start = scenario.search.start or prober.expected()
+            search = Search(
+                SearchSettings(
+                    start=max(start, _LOWEST),
+                    precision=scenario.search.precision,
+                    lowest=_LOWEST,
+                    highest=scenario.search.highest,
+                )
+            )
+            prober.search = search
+            if not prober.over:
+                drive(search, prober)
+            else:
+                search.stop()
+        finally:
+            tools.view.close()
+        return prober.result(search)
+
+
+@dataclass
+class _RateProber:
+    """Measures the rates of a search, and keeps what each showed."""
+
+    measurement: Measurement
+    measurer: Measurer
+    slo: Slo
+    sleep: Callable[[float], None]
+    search: Search | None = None
+    probes: list[Probe] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    over: Outcome | None = None
+    """Why nothing more is measured, if that is no answer of the search."""
+    reasons: list[str] = field(default_factory=list)
+
+    # === one rate ===
+
+    def probe(self, step: Step) -> Tried | None:
+        """Measures until there is a verdict; None if the search has to end."""
+        for_ns = self._time_for(step)
+        client = self.measurement.client
+        if not client.check(step.rate):
+            self.over = "client_limited"
+            return None
+        load = loads.OpenLoad(((step.rate, step.rate, for_ns),))
+        title = f"confirm at {shown_rate(step.rate)}" if step.confirming else f"probe {len(self.probes) + 1}"
+        plan = loads.open_json(load, self.measurement.scenario.load)
+        loading = self.measurement.loading(title, plan, step.rate, for_ns, self._so_far())
+        question = Question(self.slo, step.alpha)
+        begun = self.measurer.waited_ns
+        measured = self.measurer.measure(loading, question, lambda answer: _decided(answer, step))
+        found = self._kept(step, measured, begun)
+        if measured.ended in (Ended.INTERRUPTED, Ended.UNREACHABLE):
+            return None
+        if found.verdict == "fail":
+            self._settle()
+        return found
+
+    def _kept(self, step: Step, measured: Measured, begun: int) -> Tried:
+        answer = measured.answer
+        verdict: Verdict = answer.verdict
+        why = measured.why
+        if verdict == "fail" and answer.client.limited:
+            # The client was late, not the server: that decides nothing.
+            self.measurement.client.note(answer, f"the probe at {shown_rate(step.rate)}")
+            verdict, why = "undecided", "the client was the limit"
+        if verdict == "undecided" and measured.ended is Ended.FINISHED:
+            why = undecided_words(answer)
+        if measured.ended is Ended.INTERRUPTED:
+            self.over = "interrupted"
+        elif measured.ended is Ended.UNREACHABLE:
+            self.over = "unreachable"
+            self.reasons.append(measured.why or "the server stopped answering")
+            verdict = "undecided"
+        self.probes.append(
+            Probe(
+                rate=step.rate,
+                verdict=verdict,
+                from_ns=begun,
+                confirming=step.confirming,
+                why=why,
+                answer=answer,
+            )
+        )
+        worst = max(answer.objectives, key=lambda one: one.slower / max(1, one.requests), default=None)
+        if worst is None:
+            return Tried(step.rate, verdict, confirming=step.confirming)
+        inflation = worst.inflation or 1.0
+        return Tried(step.rate, verdict, worst.slower, worst.requests, inflation, step.confirming)
+
+    def has_time(self) -> bool:
+        """Whether the budget has room for another rate, and for the confirming run after it."""
+        return self._left() >= min(_SHORTEST_NS, self.measurement.scenario.search.budget // 4)
+
+    def _left(self) -> int:
+        """The budget's rest without what the confirming run needs."""
+        budget = self.measurement.scenario.search.budget
+        return budget - self.measurer.waited_ns - min(_CONFIRM_NS, budget // 3)
+
+    def _time_for(self, step: Step) -> int:
+        """The longest that a step may take."""
+        budget = self.measurement.scenario.search.budget
+        if step.confirming:
+            return max(budget - self.measurer.waited_ns, _CONFIRM_NS)
+        return max(min(self._left(), max(budget // _LONGEST_SHARE, _SHORTEST_NS)), 1_000_000_000)
+
+    def _so_far(self) -> str:
+        found = bracket(self.search.tried) if self.search is not None else Bracket(None, None)
+        passed = "-" if found.passed is None else shown_rate(found.passed)
+        failed = "-" if found.failed is None else shown_rate(found.failed)
+        return f"pass {passed}  fail {failed}"
+
+    def _settle(self) -> None:
+        """Waits until the server answers one request within the objective: a queue that a fail left would be the next probe's."""
+        place = self.measurement.place
+        limit = max((limit for _, limit in self.slo.quantiles), default=10**9) / 1e9
+        for _ in range(_SETTLE_TRIES if place.first else 0):
+            if self.measurer.interruption.requested:
+                return
+            begun = time.monotonic()
+            try:
+                quick = place.server.infer(place.first[0], {}).status == 200
+            except TargetUnreachable:
+                quick = False
+            if quick and time.monotonic() - begun <= max(limit, 0.05):
+                return
+            self.sleep(_SETTLE_SECONDS)
+
+    # === where to begin ===
+
+    def expected(self) -> float:
+        """The first rate: a share of what a short closed loop reaches."""
+        self.measurer.view.say(f"looking for a first rate: {_CALIBRATION_CLIENTS} clients for 3 s")
+        load = loads.closed_json(_CALIBRATION_CLIENTS, _CALIBRATION_NS)
+        loading = self.measurement.loading("first rate", load, None, _CALIBRATION_NS)
+        measured = self.measurer.measure(loading, Question(from_ns=0))
+        answer = measured.answer
+        self.windows.append(
+            Window(name="calibration", clients=_CALIBRATION_CLIENTS, for_ns=_CALIBRATION_NS, answer=answer)
+        )
+        if measured.ended is Ended.INTERRUPTED:
+            self.over = "interrupted"
+        elif measured.ended is Ended.UNREACHABLE or not answer.counts.good:
+            self.over = "unreachable"
+            self.reasons.append(measured.why or f"no request got a good answer{_first_error(answer)}")
+        return FIRST_SHARE * (answer.good_per_second or _LOWEST)
+
+    # === the answer ===
+
+    def result(self, search: Search) -> Result:
+        """The result of a search that has ended."""
+        measurement = self.measurement
+        found = bracket(search.tried)
+        at_least = search.end is End.HIGHEST
+        confirming = next((one for one in search.tried if one.confirming), None)
+        capacity = Capacity.model_validate(
+            {
+                "pass": found.passed,
+                "fail": None if at_least else found.failed,
+                "alpha": min(1.0, len(search.tried) * search.settings.step_alpha),
+                "confirmed": bool(search.confirmed),
+                "confirmed_rate": confirming.rate if confirming is not None and search.confirmed else None,
+                "at_least": at_least,
+                "slo": self.slo.facts(),
+            }
+        )
+        verdict, reasons = self._verdict(search, found)
+        last = next((one.answer for one in reversed(self.probes) if one.confirming), None)
+        return measurement.result("find").model_copy(
+            update={
+                "windows": tuple(self.windows),
+                "probes": tuple(self.probes),
+                "capacity": capacity,
+                "steadiness": None if last is None else last.steadiness,
+                "verdict": verdict,
+                "reasons": tuple(
+                    dict.fromkeys(
+                        [
+                            *reasons,
+                            *self.reasons,
+                            *measurement.client.reasons,
+                            *([] if last is None else caveats(last)),
+                            *measurement.place.notes,
+                        ]
+                    )
+                ),
+            }
+        )
+
+    def _verdict(self, search: Search, found: Bracket) -> tuple[Outcome, list[str]]:
+        if self.over is not None:
+            return self.over, ["interrupted; what was measured is kept"] if self.over == "interrupted" else []
+        if self.measurement.client.limited:
+            return "client_limited", []
+        if found.passed is None:
+            if found.failed is None:
+                last = self.probes[-1].why if self.probes else None
+                return "undecided", [last or "the budget is too short for one rate; give --budget more"]
+            return "fail", [f"the objective fails at {shown_rate(found.failed)} already"]
+        if search.confirmed is False or search.confirmed is None:
+            rate = shown_rate(found.passed * 0.95)
+            how = "did not pass" if search.confirmed is False else "was not made"
+            return "undecided", [f"the confirming run at {rate} {how}: the answer is not to be relied on"]
+        reasons = []
+        if search.end in (End.UNDECIDED, End.STEPS, End.STOPPED) and found.failed is not None:
+            reasons.append(
+                f"the bracket is wider than asked for: {search.end.value}; --budget gives it more time"
+            )
+        elif search.end in (End.UNDECIDED, End.STEPS, End.STOPPED):
+            reasons.append(f"no rate failed: {search.end.value}; --budget gives it more time")
+        return "pass", reasons
+
+
+def _decided(answer: Answer, step: Step) -> str | None:
+    """Why a load needs no more."""
+    if answer.verdict == "fail":
+        return "the objective fails"
+    if answer.verdict != "pass" or answer.steadiness.overload:
+        return None
+    if step.confirming and answer.elapsed_ns < _CONFIRM_NS:
+        return None
+    return "the objective is met"
+
+
+def _first_error(answer: Answer) -> str:
+    if not answer.errors:
+        return ""
+    one = answer.errors[0]
+    return f": {one.what}" + (f" ({one.example})" if one.example else "")

@@ -1,0 +1,219 @@
+"""Which rate is tried next, and what the verdicts so far say: a pure state machine without time and without a server.
+
+Up by half until a rate fails, or down by half until one passes; then the middle of both on a scale of ratios. Each rate has one sequential
+test, at its part of the 5 % that all of them may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that
+contradict each other, a pass above a fail, are pooled (pool adjacent violators) and count as neither. Next: ``prober``, which measures a
+rate; ``run``, which drives both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from headgate.bench import pava
+from headgate.bench.results import Verdict
+
+GROWTH = 1.5
+CONFIRM_AT = 0.95
+FIRST_SHARE = 0.7
+"""The first rate is this share of what a model or a closed loop makes one expect."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A rate to measure; the verdict may be wrong with probability ``alpha``."""
+
+    rate: float
+    alpha: float
+    confirming: bool = False
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a step found. ``slower`` of ``requests`` were slower than the objective allows; ``inflation`` is of their variance."""
+
+    rate: float
+    verdict: Verdict
+    slower: int = 0
+    requests: int = 0
+    inflation: float = 1.0
+    confirming: bool = False
+
+    @property
+    def share(self) -> float:
+        """The share of slow requests."""
+        return self.slower / self.requests if self.requests else (1.0 if self.verdict == "fail" else 0.0)
+
+    @property
+    def weight(self) -> float:
+        """Independent requests that say as much."""
+        return max(1.0, self.requests / max(1.0, self.inflation))
+
+
+class Prober(Protocol):
+    """Measures one rate until there is a verdict or no time is left."""
+
+    def has_time(self) -> bool:
+        """Whether another rate can be measured, and the answer be confirmed after it."""
+
+    def probe(self, step: Step) -> Tried | None:
+        """What it found; None if the search has to end (no time, no server, interrupted)."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """``steps`` is how many rates may be tried; ``alpha`` is shared by them, the confirming run, and one in reserve."""
+
+    start: float
+    precision: float = 0.05
+    alpha: float = 0.05
+    steps: int = 16
+    lowest: float = 0.01
+    highest: float | None = None
+
+    @property
+    def step_alpha(self) -> float:
+        """How often one verdict may be wrong."""
+        return self.alpha / (self.steps + 2)
+
+
+class End(Enum):
+    """Why a search ended."""
+
+    BRACKET = "the bracket is as narrow as asked for"
+    UNDECIDED = "a rate stayed undecided"
+    STEPS = "all steps are used"
+    HIGHEST = "the highest rate passed"
+    LOWEST = "the lowest rate failed"
+    STOPPED = "there was no more time"
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The highest rate that passed and the lowest that failed; None where there is none."""
+
+    passed: float | None
+    failed: float | None
+
+
+@dataclass
+class Search:
+    """Call :meth:`next` for a step and :meth:`take` with what it found, until there is no step."""
+
+    settings: SearchSettings
+    tried: list[Tried] = field(default_factory=list)
+    end: End | None = None
+    _confirm_next: bool = False
+    confirmed: bool | None = None
+    """None until a confirming run was decided."""
+
+    def next(self) -> Step | None:
+        """The next step; None at the end."""
+        if self._confirm_next and self.confirmed is None:
+            found = bracket(self.tried)
+            if found.passed is not None:
+                return Step(found.passed * CONFIRM_AT, self.settings.step_alpha, confirming=True)
+        if self.end is not None:
+            return None
+        return Step(self._rate(), self.settings.step_alpha)
+
+    def take(self, found: Tried) -> None:
+        """What a step found."""
+        self.tried.append(found)
+        if found.confirming:
+            self.confirmed = found.verdict == "pass"
+            self._confirm_next = False
+            return
+        self._decide_end(found)
+
+    def stop(self) -> None:
+        """No more time: the bracket stays as it is and is not confirmed."""
+        self._confirm_next = False
+        if self.end is None:
+            self.end = End.STOPPED
+
+    def confirm(self) -> None:
+        """No more rates: what passed so far is confirmed."""
+        if self.end is None:
+            self.end = End.STOPPED
+        self._confirm_next = bracket(self.tried).passed is not None
+
+    def _rate(self) -> float:
+        found = bracket(self.tried)
+        settings = self.settings
+        if found.passed is None and found.failed is None:
+            return self._bounded(settings.start)
+        if found.failed is None:
+            return self._bounded((found.passed or settings.start) * GROWTH)
+        if found.passed is None:
+            return self._bounded(found.failed / 2)
+        return math.exp((math.log(found.passed) + math.log(found.failed)) / 2)
+
+    def _bounded(self, rate: float) -> float:
+        rate = max(rate, self.settings.lowest)
+        return rate if self.settings.highest is None else min(rate, self.settings.highest)
+
+    def _decide_end(self, last: Tried) -> None:
+        found, settings = bracket(self.tried), self.settings
+        if last.verdict == "undecided":
+            self.end = End.UNDECIDED
+        elif found.passed is not None and found.failed is not None:
+            if found.failed / found.passed <= 1 + settings.precision:
+                self.end = End.BRACKET
+        elif settings.highest is not None and last.verdict == "pass" and last.rate >= settings.highest:
+            self.end = End.HIGHEST
+        elif last.verdict == "fail" and last.rate <= settings.lowest:
+            self.end = End.LOWEST
+        if self.end is None and len(self.tried) >= settings.steps:
+            self.end = End.STEPS
+        if self.end is not None:
+            self._confirm_next = found.passed is not None
+
+
+def bracket(tried: Sequence[Tried]) -> Bracket:
+    """The highest pass and the lowest fail, without those that contradict each other.
+
+    The share of slow requests cannot fall when the rate rises. Where it seems to, the rates are pooled by PAVA (Ayer et al. 1955), weighted
+    with their effective requests; a pool with both verdicts is undecided, and so is a pass with a fail at or below its rate.
+    """
+    decided = sorted((one for one in tried if one.verdict != "undecided"), key=lambda one: one.rate)
+    passes, fails = [], []
+    for pool in _pools(decided):
+        verdicts = {one.verdict for one in pool}
+        if verdicts == {"pass"}:
+            passes += [one.rate for one in pool]
+        elif verdicts == {"fail"}:
+            fails += [one.rate for one in pool]
+    # Passes above a fail that no pool has joined: their shares do not violate the order, their verdicts do.
+    lowest_fail = min(fails, default=math.inf)
+    highest_pass = max((rate for rate in passes if rate < lowest_fail), default=None)
+    above = max(passes, default=0.0)
+    if above > lowest_fail:
+        fails = [rate for rate in fails if rate > above]
+        lowest_fail = min(fails, default=math.inf)
+    return Bracket(highest_pass, None if math.isinf(lowest_fail) else lowest_fail)
+
+
+def _pools(tried: Sequence[Tried]) -> list[list[Tried]]:
+    """Neighbours by rate whose shares of slow requests fall, joined until none do."""
+    pooled = pava.nondecreasing([one.share for one in tried], [one.weight for one in tried])
+    together = itertools.groupby(zip(pooled, tried, strict=True), key=lambda pair: pair[0])
+    return [[one for _, one in pairs] for _, pairs in together]
+
+
+def drive(search: Search, prober: Prober) -> None:
+    """Runs a search to its end."""
+    while (step := search.next()) is not None:
+        if not step.confirming and not prober.has_time():
+            search.confirm()
+            continue
+        found = prober.probe(step)
+        if found is None:
+            search.stop()
+            return
+        search.take(found)
