@@ -215,13 +215,14 @@ class _Watch:
         loading = self.loading
         self.measurer.view.draw(
             Progress(
-                loading.title,
-                loading.rate,
-                self.waited_ns,
-                loading.for_ns,
-                answer,
-                self.question.slo,
-                stopping,
+                title=loading.title,
+                rate=loading.rate,
+                elapsed_ns=self.waited_ns,
+                for_ns=loading.for_ns,
+                answer=answer,
+                slo=self.question.slo,
+                so_far=loading.so_far,
+                stopping=stopping,
             )
         )
         counts = answer.counts

@@ -159,7 +159,7 @@ def run(asked: Asked, scenario: Scenario, tools: Tools) -> Result:
                 for_ns=open_load.for_ns,
             )
             return _one_load(
-                (scenario, tools, place),
+                Measurement.at(place, scenario, tools),
                 window,
                 loads.open_json(open_load, load),
                 open_load.highest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from headgate.cli import bench_measure
 from headgate.cli.groups import Group
 
 
@@ -19,3 +20,7 @@ def bench() -> None:
       headgate bench find digits --slo p99=5ms
       headgate bench run digits --rate 500/s --for 30s
     """
+
+
+for _command in bench_measure.COMMANDS:
+    bench.add_command(_command)

@@ -24,13 +24,14 @@ EXIT_NOT_THERE = 4
 EXIT_REFUSED = 5
 EXIT_NOT_ALLOWED = 6
 
-_INTERRUPTED = 130
+INTERRUPTED = 130
+"""As the shell says it of a program that a signal ended."""
 
 MEANINGS = {
     0: "done",
-    EXIT_NO: "a check said no: `--check`, `doctor`; a replay that was cancelled",
+    EXIT_NO: "a check said no: `--check`, `doctor`; a replay that was cancelled; an objective of `bench` that was missed",
     EXIT_USAGE: "wrong usage or document",
-    EXIT_TRY_AGAIN: "could not reach the gateway, or try again: draining, overloaded, the store failed",
+    EXIT_TRY_AGAIN: "could not reach the gateway, or try again: draining, overloaded, the store failed; a measurement that decided nothing",
     EXIT_NOT_THERE: "no such endpoint, version, revision, operation, token or context",
     EXIT_REFUSED: "refused as things are (frozen, in use, a model that does not load), or changed meanwhile by another call",
     EXIT_NOT_ALLOWED: "not allowed: no token, one that is not known or too weak, or one that is not sent there",
@@ -78,7 +79,7 @@ def failures(hint: Callable[[HeadgateError], str | None] = lambda _: None) -> It
         fail(error, hint=hint(error))
     except KeyboardInterrupt:
         # As the shell says it of a program that a signal ended; nothing more needs to be said.
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except (click.ClickException, click.Abort, OSError):
         raise
     except Exception as error:

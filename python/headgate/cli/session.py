@@ -27,6 +27,7 @@ from headgate.cli.transport import Transport
 from headgate.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from headgate.bench.native import Generator
     from headgate.gateway.checks import Machine
 
 __all__ = [
@@ -52,6 +53,17 @@ class CliEnvironment:
     """What carries requests to an address; HTTP if it is not given."""
     timing: Timing = field(default_factory=Timing)
     machine: Machine | None = None
+    make_generator: Callable[[], Generator] | None = None
+    """What sends the loads of a measurement; the data plane's if it is not given."""
+
+    def generator(self) -> Generator:
+        """What sends the loads of a measurement."""
+        if self.make_generator is not None:
+            return self.make_generator()
+        # Imported here: no other command waits for it.
+        from headgate.bench.native import NativeGenerator
+
+        return NativeGenerator()
 
     def client(self, options: GatewayOptions, timing: Timing) -> AdminClient:
         """The admin API of the gateway that ``options`` and the variables name."""
