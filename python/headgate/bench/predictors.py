@@ -1,0 +1,167 @@
+"""Models of one server: instances behind one queue, instances that each have their own, and batches by the engine's own policy.
+
+Times are seconds, rates per second. ``of_result`` makes the candidates that a result allows; which one holds, if any, is decided by
+measured rates (``prediction``). Next: plan.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from headgate.bench import queueing
+from headgate.bench.queueing import RunTimes
+
+Simulate = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Runs the engine's batch policy in virtual time: question and answer of ``_native.simulate_batches``."""
+
+_ROW_SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_SIMULATED_REQUESTS = 40_000
+_SEED = 1
+_MAX_QUEUE = 1_000_000
+"""So long that nothing is shed: an overload shows as waiting, which is what the objective sees."""
+
+
+@dataclass(frozen=True)
+class SharedQueue:
+    """M/G/k: one queue before ``servers`` instances. ``around`` seconds are added for what is neither queue nor run."""
+
+    times: RunTimes
+    servers: int
+    around: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"one queue before {self.servers} instance{'s' * (self.servers != 1)} (M/G/{self.servers}, Kimura)"
+
+    def quantile(self, rate: float, quantile: float) -> float:
+        """The response in seconds."""
+        return self.around + queueing.response_quantile(self.times, rate, self.servers, quantile)
+
+
+@dataclass(frozen=True)
+class OwnQueues:
+    """``servers`` threads that each run what their own connections bring: a random split into as many M/G/1."""
+
+    times: RunTimes
+    servers: int
+    around: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        return f"{self.servers} threads with a queue each (M/G/1, Kimura)"
+
+    def quantile(self, rate: float, quantile: float) -> float:
+        """The response in seconds."""
+        return self.around + queueing.response_quantile(self.times, rate / self.servers, 1, quantile)
+
+
+@dataclass(frozen=True)
+class BatchSetting:
+    """The settings of ``run:`` that decide how rows meet; ``max_delay`` is in seconds."""
+
+    instances: int
+    max_batch: int
+    max_delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A batch of n rows takes ``base + row * n`` seconds."""
+
+    base: float
+    row: float
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The engine's batch policy in virtual time: a run of n rows takes what the curve says."""
+
+    simulate: Simulate
+    setting: BatchSetting
+    curve: Curve
+    rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    around: float = 0.0
+    seen: dict[float, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        runs = f"{self.setting.instances} instance{'s' * (self.setting.instances != 1)}"
+        return (
+            f"batches of at most {self.setting.max_batch} rows in {runs} (simulated; a run takes "
+            f"{self.curve.base * 1e3:.3g} ms and {self.curve.row * 1e3:.3g} ms a row)"
+        )
+
+    def quantile(self, rate: float, quantile: float) -> float:
+        """The response in seconds; of the quantiles p50, p90, p95 and p99 only, and the mean is not one of them."""
+        mean_rows = math.fsum(n * share for n, share in self.rows)
+        full = min(self.setting.max_batch, 1e9)
+        most = self.setting.instances * full / (self.curve.base + self.curve.row * full)
+        if rate * mean_rows >= most:
+            return math.inf
+        answer = self.answer(rate)
+        return self.around + int(answer[quantile_key(quantile)]) / 1e9
+
+    def answer(self, rate: float) -> Mapping[str, Any]:
+        """What the simulation says at ``rate``; the same rate is simulated once."""
+        if rate not in self.seen:
+            self.seen[rate] = self.simulate(batch_question(self.setting, self.curve, self.rows, rate))
+        return self.seen[rate]
+
+
+def batch_question(
+    setting: BatchSetting, curve: Curve, rows: Sequence[tuple[int, float]], rate: float
+) -> dict[str, Any]:
+    """The question that ``_native.simulate_batches`` takes: Poisson arrivals, nothing shed, one seed for all settings."""
+    return {
+        "seed": _SEED,
+        "rate": rate,
+        "requests": _SIMULATED_REQUESTS,
+        "arrivals": {"kind": "poisson"},
+        "rows": [[n, share] for n, share in rows],
+        "setting": {
+            "instances": setting.instances,
+            "max_batch": setting.max_batch,
+            "max_delay_ns": round(setting.max_delay * 1e9),
+            "max_queue": _MAX_QUEUE,
+        },
+        "curve": {"base_ns": round(curve.base * 1e9), "row_ns": round(curve.row * 1e9)},
+        "run_ns": None,
+    }
+
+
+def quantile_key(quantile: float) -> str:
+    """The name of a simulated quantile: ``p99_ns`` for 0.99."""
+    return f"p{quantile * 100:g}_ns"
+
+
+SIMULATED_QUANTILES = (0.5, 0.9, 0.95, 0.99)
+"""The quantiles that a simulation tells."""
+
+
+def queues(times: RunTimes, around: float, most_servers: int) -> Iterator[SharedQueue | OwnQueues]:
+    """Both kinds of queue for 1 to ``most_servers`` instances: which of them a server is, its measured rates tell."""
+    for servers in range(1, most_servers + 1):
+        yield SharedQueue(times, servers, around)
+        if servers > 1:
+            yield OwnQueues(times, servers, around)
+
+
+def batches(
+    simulate: Simulate,
+    run_mean: float,
+    around: float,
+    settings: Sequence[BatchSetting],
+    rows: tuple[tuple[int, float], ...],
+) -> Iterator[Batches]:
+    """Batches under each setting, whose runs of one request take ``run_mean`` seconds with differing shares of it for each row."""
+    mean_rows = math.fsum(n * share for n, share in rows)
+    for setting in settings:
+        for share in _ROW_SHARES:
+            curve = Curve(run_mean * (1 - share), run_mean * share / mean_rows)
+            yield Batches(simulate, setting, curve, rows, around)

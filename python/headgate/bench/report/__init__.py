@@ -1,0 +1,5 @@
+"""Reports of results: one HTML page, CSV files, an HdrHistogram log, and several load hosts' results put together.
+
+Read in this order: ``reading`` (what a report tells), ``charts`` over ``svg``, ``page`` (the HTML), ``csv_files``, ``hlog``, ``merge``,
+``files`` (all of them into a folder). A report computes no statistics: it shows those of the result.
+"""
