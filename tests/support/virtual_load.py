@@ -163,7 +163,7 @@ def _phase(share: float) -> dict[str, Any]:
 
 def _counts(good: Array) -> dict[str, int]:
     answered, failed = int(good.sum()), int((~good).sum())
-    return {"due": len(good), "sent": len(good), "good": answered, "failed": failed}
+    return {"due": len(good), "sent": len(good), "good": answered, "shed": 0, "failed": failed, "unsent": 0}
 
 
 def _errors(good: Array) -> list[dict[str, Any]]:

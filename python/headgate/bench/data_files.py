@@ -183,7 +183,9 @@ def _shaped_row(value: Array, spec: TensorSpec, where: str) -> Array:
     wanted = spec.shape[1:]
     if -1 not in wanted and value.size == math.prod(wanted):
         return value.reshape(wanted)
-    if value.ndim == len(wanted):
+    if value.ndim == len(wanted) and all(
+        need in (-1, size) for size, need in zip(value.shape, wanted, strict=True)
+    ):
         return value
     raise InvalidArgument(
         f'{where}: a row of input "{spec.name}" must be {spec.datatype} {list(wanted)}, got {list(value.shape)}'

@@ -33,8 +33,8 @@ from headgate.errors import InvalidArgument
 
 _CALIBRATION_NS = 3_000_000_000
 _CALIBRATION_CLIENTS = 8
-_LONGEST_SHARE = 4
-"""One rate takes a quarter of the budget at most: what is undecided then lies at the border."""
+_LONGEST_SHARE = 6
+"""One rate takes a sixth of the budget at most: what is undecided then lies at the border."""
 
 _SHORTEST_NS = 4_000_000_000
 _CONFIRM_NS = 20_000_000_000

@@ -103,9 +103,9 @@ class PairedComparison:
         if len(self._pairs) % 2 == 0 and self.pairs in self.rules.looks:
             self._look()
 
-    def result(self) -> Comparison:
-        """What was found; undecided if the comparison was ended from outside."""
-        return self._ended or self._found("undecided", "ended before it was decided")
+    def result(self, *reasons: str) -> Comparison:
+        """What was found; undecided, with ``reasons``, if the comparison was ended from outside."""
+        return self._ended or self._found("undecided", *(reasons or ("ended before it was decided",)))
 
     @property
     def noise(self) -> float | None:

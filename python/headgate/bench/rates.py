@@ -20,7 +20,7 @@ MAX_NS = 24 * 3_600_000_000_000
 
 _RATE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?/ ?(s|min|h)\Z")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?\Z")
-_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)\Z")
+_DURATION = re.compile(r"([0-9]{1,14}(?:\.[0-9]{1,9})?)(ns|us|ms|s|m|h)\Z")
 _QUANTILE = re.compile(r"p([0-9]{1,9}(?:\.[0-9]{1,6})?)\Z")
 
 _PER_SECOND = {"s": 1.0, "min": 1 / 60, "h": 1 / 3600}

@@ -1,7 +1,8 @@
 """Which rate is tried next, and what the verdicts so far say: a pure state machine without time and without a server.
 
-Up by half until a rate fails, or down by half until one passes; then the middle of both on a scale of ratios. Each rate has one sequential
-test, at its part of the 5 % that all of them may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that
+Up by half until a rate fails, or down by half until one passes; then the middle of both on a scale of ratios. A rate that stays undecided
+lies at the border: the search goes on beside it, at most twice. Each rate has one sequential test, at its part of the 5 % that all of them
+may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that
 contradict each other, a pass above a fail, are pooled (pool adjacent violators) and count as neither. Next: ``prober``, which measures a
 rate; ``run``, which drives both.
 """
@@ -19,6 +20,9 @@ from headgate.bench import pava
 from headgate.bench.results import Verdict
 
 GROWTH = 1.5
+BESIDE = 1.2
+"""How far from an undecided rate the next one lies, until one passes below and one fails above it."""
+MOST_UNDECIDED = 3
 CONFIRM_AT = 0.95
 FIRST_SHARE = 0.7
 """The first rate is this share of what a model or a closed loop makes one expect."""
@@ -144,35 +148,57 @@ class Search:
         self._confirm_next = bracket(self.tried).passed is not None
 
     def _rate(self) -> float:
+        found, open_rates = bracket(self.tried), self._undecided()
+        passed, failed = found.passed, found.failed
+        if passed is None and failed is None and not open_rates:
+            return self._bounded(self.settings.start)
+        if passed is None:
+            return self._bounded(
+                open_rates[0] / BESIDE if open_rates else (failed or self.settings.start) / 2
+            )
+        if failed is None:
+            return self._bounded(open_rates[-1] * BESIDE if open_rates else passed * GROWTH)
+        low, high = self._gap(passed, failed)
+        return math.exp((math.log(low) + math.log(high)) / 2)
+
+    def _undecided(self) -> list[float]:
+        """The rates that stayed undecided and are not decided by the bracket, from the lowest."""
         found = bracket(self.tried)
-        settings = self.settings
-        if found.passed is None and found.failed is None:
-            return self._bounded(settings.start)
-        if found.failed is None:
-            return self._bounded((found.passed or settings.start) * GROWTH)
-        if found.passed is None:
-            return self._bounded(found.failed / 2)
-        return math.exp((math.log(found.passed) + math.log(found.failed)) / 2)
+        low, high = found.passed or 0.0, found.failed or math.inf
+        return sorted(one.rate for one in self.tried if one.verdict == "undecided" and low < one.rate < high)
+
+    def _gap(self, passed: float, failed: float) -> tuple[float, float]:
+        """Where the next rate lies: between the ends of the bracket, or in the wider part beside what is undecided."""
+        open_rates = self._undecided()
+        if not open_rates:
+            return passed, failed
+        below, above = (passed, open_rates[0]), (open_rates[-1], failed)
+        return below if below[1] / below[0] > above[1] / above[0] else above
 
     def _bounded(self, rate: float) -> float:
         rate = max(rate, self.settings.lowest)
         return rate if self.settings.highest is None else min(rate, self.settings.highest)
 
     def _decide_end(self, last: Tried) -> None:
-        found, settings = bracket(self.tried), self.settings
-        if last.verdict == "undecided":
-            self.end = End.UNDECIDED
-        elif found.passed is not None and found.failed is not None:
-            if found.failed / found.passed <= 1 + settings.precision:
-                self.end = End.BRACKET
-        elif settings.highest is not None and last.verdict == "pass" and last.rate >= settings.highest:
-            self.end = End.HIGHEST
-        elif last.verdict == "fail" and last.rate <= settings.lowest:
-            self.end = End.LOWEST
-        if self.end is None and len(self.tried) >= settings.steps:
-            self.end = End.STEPS
+        self.end = self._why_end(last)
         if self.end is not None:
-            self._confirm_next = found.passed is not None
+            self._confirm_next = bracket(self.tried).passed is not None
+
+    def _why_end(self, last: Tried) -> End | None:
+        found, settings = bracket(self.tried), self.settings
+        if found.passed is not None and found.failed is not None:
+            if found.failed / found.passed <= 1 + settings.precision:
+                return End.BRACKET
+            low, high = self._gap(found.passed, found.failed)
+            if high / low <= 1 + settings.precision:
+                return End.UNDECIDED
+        elif settings.highest is not None and last.verdict != "fail" and last.rate >= settings.highest:
+            return End.HIGHEST if last.verdict == "pass" else End.UNDECIDED
+        elif last.verdict != "pass" and last.rate <= settings.lowest:
+            return End.LOWEST if last.verdict == "fail" else End.UNDECIDED
+        if sum(one.verdict == "undecided" for one in self.tried) >= MOST_UNDECIDED:
+            return End.UNDECIDED
+        return End.STEPS if len(self.tried) >= settings.steps else None
 
 
 def bracket(tried: Sequence[Tried]) -> Bracket:

@@ -188,8 +188,17 @@ def replay(
 @click.option("--pin", is_flag=True, help="Keep those threads on processors of their own.")
 @click.option("--wait", type=click.Choice(["auto", "spin", "sleep"]), default="auto", show_default=True)
 @cli.output_options
+@click.pass_context
 def selftest(
-    rate: str, seconds: float, request_bytes: int, threads: int, pin: bool, wait: Any, form: Format
+    context: click.Context,
+    /,
+    rate: str,
+    seconds: float,
+    request_bytes: int,
+    threads: int,
+    pin: bool,
+    wait: Any,
+    form: Format,
 ) -> None:
     """Say whether this machine can send a rate, without any server.
 
@@ -202,7 +211,6 @@ def selftest(
     with failures():
         from headgate.bench import machine
         from headgate.bench.loads import GeneratorSettings
-        from headgate.bench.native import NativeGenerator
         from headgate.bench.rates import parse_rate
         from headgate.bench.selftest import AHEAD, self_test
         from headgate.cli.bench_view import selftest_view
@@ -214,7 +222,9 @@ def selftest(
             raise InvalidArgument(f"--rate: {error}") from None
         cpus = machine.available_cpus()[-threads:] if pin else None
         settings = GeneratorSettings(threads, cpus, wait)
-        answer = self_test(NativeGenerator(), settings, wanted * AHEAD, request_bytes, seconds)
+        answer = self_test(
+            cli.environment_of(context).generator(), settings, wanted * AHEAD, request_bytes, seconds
+        )
         show(
             form,
             answer.model_dump(mode="json", by_alias=True),

@@ -110,7 +110,11 @@ class _KnownKeys:
         self._report = report
 
     def of(self, model: type[Part], data: dict[str, Any], path: Path) -> dict[str, Any]:
-        fields = {info.alias or name: info.annotation for name, info in model.model_fields.items()}
+        fields = {
+            info.alias or name: info.annotation
+            for name, info in model.model_fields.items()
+            if name not in model.not_yet
+        }
         out: dict[str, Any] = {}
         unknown = 0
         for key, value in data.items():

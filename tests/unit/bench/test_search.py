@@ -111,12 +111,18 @@ def test_without_noise_the_bracket_is_as_narrow_as_asked_for(truth: float, ratio
     assert last.rate == pytest.approx(0.95 * found.passed)
 
 
-def test_a_rate_that_stays_undecided_ends_the_search_with_the_bracket_so_far() -> None:
-    search = Search(SearchSettings(start=100.0))
-    drive(search, Exact(240.0, undecided_within=0.05))
-    assert search.end is End.UNDECIDED
-    assert bracket(search.tried) == Bracket(225.0, None) or bracket(search.tried).passed is not None
-    assert search.confirmed is not None
+@given(truth=st.floats(50, 5_000), ratio=st.floats(0.1, 4))
+def test_rates_that_stay_undecided_are_passed_by_on_both_sides(truth: float, ratio: float) -> None:
+    search = Search(SearchSettings(start=truth * ratio, steps=30))
+    drive(search, Exact(truth, undecided_within=0.05))
+    found = bracket(search.tried)
+    assert found.passed is not None
+    assert found.failed is not None
+    assert found.passed <= truth * 0.95 * 1.0001
+    assert found.failed >= truth * 1.05 * 0.9999
+    assert found.failed / found.passed < 1.5
+    assert sum(one.verdict == "undecided" and not one.confirming for one in search.tried) <= 3
+    assert search.end in (End.UNDECIDED, End.BRACKET)
 
 
 def test_the_highest_rate_passes_and_no_limit_is_invented() -> None:

@@ -23,7 +23,7 @@ _NINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 
 def rate_latency(result: Result) -> str:
     """The quantile of the objective, with its interval, and the median against the rate."""
-    found = [load for load in reading.loads(result) if load.rate > 0]
+    found = [load for load in reading.charted(result) if load.rate > 0]
     if len({load.rate for load in found}) < 2:
         return ""
     limits = reading.objectives(result)
@@ -107,7 +107,7 @@ def _interval(frame: Frame, load: Load, estimate: QuantileEstimate | None, name:
 
 def phases(result: Result) -> str:
     """The mean response of each rate as a bar of its phases."""
-    rows = [(load, reading.phase_means(load.answer)) for load in reading.loads(result)]
+    rows = [(load, reading.phase_means(load.answer)) for load in reading.charted(result)]
     rows = [(load, means) for load, means in rows if sum(means.values()) > 0]
     if not rows:
         return ""
@@ -195,8 +195,8 @@ def _spectrum_loads(result: Result) -> list[Load]:
     main = reading.main_load(result)
     if main is None:
         return []
-    above = [load for load in reading.loads(result) if load.verdict == "fail" and load.rate > main.rate][:1]
-    lowest = [load for load in reading.loads(result)[:1] if load.rate < main.rate]
+    above = [load for load in reading.charted(result) if load.verdict == "fail" and load.rate > main.rate][:1]
+    lowest = [load for load in reading.charted(result)[:1] if load.rate < main.rate]
     return [*lowest, main, *above][:_MOST_LINES]
 
 

@@ -25,6 +25,8 @@ class Load:
     verdict: str
     answer: Answer
     confirming: bool = False
+    closed: bool = False
+    """Whether clients waited for their answers: its rate is what the server made of it, and its times are those of few requests."""
 
 
 def loads(result: Result) -> list[Load]:
@@ -35,6 +37,7 @@ def loads(result: Result) -> list[Load]:
             one.answer.offered_per_second or one.rate or 0.0,
             _verdict(one.answer),
             one.answer,
+            closed=one.clients is not None,
         )
         for one in result.windows
     ]
@@ -51,6 +54,12 @@ def loads(result: Result) -> list[Load]:
     return sorted(found, key=lambda load: load.rate)
 
 
+def charted(result: Result) -> list[Load]:
+    """The loads that charts against the rate have: open ones, unless there are closed ones only."""
+    found = loads(result)
+    return [one for one in found if not one.closed] or found
+
+
 def _clients(clients: int | None) -> str:
     return "window" if clients is None else f"{clients} clients"
 
@@ -61,7 +70,7 @@ def _verdict(answer: Answer) -> str:
 
 def main_load(result: Result) -> Load | None:
     """The load whose seconds and distribution are shown: the confirming one, else the highest that passed, else the longest."""
-    found = loads(result)
+    found = charted(result)
     chosen = [one for one in found if one.confirming] or [one for one in found if one.verdict == "pass"][-1:]
     return chosen[-1] if chosen else max(found, key=lambda one: one.answer.counts.due, default=None)
 
