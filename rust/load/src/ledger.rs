@@ -200,7 +200,7 @@ pub(crate) fn into_records(mut ledgers: Vec<Ledger>) -> Records {
         if let Some(record) = ledgers[thread].record(row) {
             records.push(record);
         }
-        if next[thread] % SEGMENT_ROWS == 0 {
+        if next[thread].is_multiple_of(SEGMENT_ROWS) {
             ledgers[thread].forget(row / SEGMENT_ROWS);
         }
     }
