@@ -121,6 +121,30 @@ def gate_power(requests: int, exposure: float, base: float, threshold: float) ->
     ``exposure`` is the challenger's weight as a share, ``base`` the champion's rate of bad events (both between 0 and 1), ``threshold``
     the number of gates divided by the promised share of false rollbacks. Raises ``InvalidArgument`` for other numbers."""
 
+@final
+class LoadRun:
+    """A load that is sent once: made idle, started once, stopped when it is dropped. ``docs/design/bench-generator.md`` has plan, question
+    and answer, all of them JSON; times are integer nanoseconds.
+    """
+
+    def __new__(cls, plan: str, bodies: Sequence[bytes]) -> LoadRun:
+        """Checks everything and sends nothing. Raises ``InvalidArgument`` with the place of what is wrong in the plan."""
+
+    def start(self) -> None:
+        """Starts the threads that send. Raises ``Conflict`` the second time."""
+
+    def look(self, question: str) -> str:
+        """What is known so far, at any time after the start. Raises ``InvalidArgument`` for a question that is wrong."""
+
+    def wait(self, timeout_ns: int) -> bool:
+        """Waits until everything is settled, at most for a time; whether it is."""
+
+    def stop(self) -> None:
+        """Sends nothing more; what is in flight is awaited until its timeout."""
+
+    def result(self, question: str) -> str:
+        """As :meth:`look`, with ``slices`` and ``hdr_v2``. Raises ``Conflict`` before the run has finished."""
+
 def set_weights(table: bytes, weights: bytes) -> bytes:
     """Moves slots: ``{"table": ..., "moves": [[from, to, slots], ...]}`` where ``null`` is the champion."""
 
@@ -162,4 +186,14 @@ def simulate_batches(question: str) -> str:
     of n rows takes base_ns + row_ns * n); run_ns ([[ns, weight]] in the place of the curve, or null).
     The answer: requests, rejected, p50_ns, p90_ns, p95_ns, p99_ns (null if among rejected requests), mean_ns of those that ran, busy_share,
     mean_batch_rows. Raises ``InvalidArgument``.
+    """
+
+def encode_grpc_infer(envelope: str, raw_inputs: Sequence[bytes]) -> bytes:
+    """A ``ModelInferRequest`` of gRPC: ``envelope`` is JSON {model_name, model_version, id, inputs: [{name, datatype, shape}], parameters},
+    ``raw_inputs`` has the bytes of each input. Raises ``InvalidArgument`` with the place of what does not fit.
+    """
+
+def bench_selftest(question: str) -> str:
+    """An open loop against a server in this process, which answers at once: {seconds, rate, request_bytes, reply_bytes, threads, cpus,
+    wait}; the answer is that of :meth:`LoadRun.result`. Raises ``InvalidArgument``.
     """

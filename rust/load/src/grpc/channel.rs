@@ -1,0 +1,136 @@
+//! A bidirectional stream on which requests and answers are messages. Answers come in the order of the requests.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::client::ResponseFuture;
+use h2::{RecvStream, SendStream};
+
+use super::unary::{status_of, words};
+use crate::desk::NOWHERE;
+
+/// The longest message that is taken.
+const LONGEST_MESSAGE: usize = 1 << 30;
+
+/// A stream that is open.
+pub(super) struct Channel {
+    request: SendStream<Bytes>,
+    response: ResponseFuture,
+    receiving: Option<RecvStream>,
+    /// The calls that wait for their answers; [`NOWHERE`] for one that was given up, whose answer still comes.
+    order: VecDeque<u32>,
+    partial: Vec<u8>,
+}
+
+/// What a stream has for the pool.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    /// The message that answers a call.
+    Message(u32, Vec<u8>),
+    /// The stream is over; why.
+    End(String),
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Channel {
+    pub(super) fn new(response: ResponseFuture, request: SendStream<Bytes>) -> Channel {
+        Channel { request, response, receiving: None, order: VecDeque::new(), partial: Vec::new() }
+    }
+
+    /// The number of answers that are awaited.
+    pub(super) fn awaited(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Sends a message with its frame.
+    pub(super) fn send(&mut self, call: u32, message: Bytes) -> Result<(), String> {
+        self.order.push_back(call);
+        self.request.send_data(message, false).map_err(|error| words(&error))
+    }
+
+    /// Gives a call up: its answer will be thrown away.
+    pub(super) fn give_up(&mut self, call: u32) {
+        if let Some(entry) = self.order.iter_mut().find(|entry| **entry == call) {
+            *entry = NOWHERE;
+        }
+    }
+
+    /// The calls that wait for answers.
+    pub(super) fn calls(&self) -> impl Iterator<Item = u32> {
+        self.order.iter().copied().filter(|&call| call != NOWHERE)
+    }
+
+    /// The next message, or the end.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Arrived {
+        loop {
+            match self.take_message() {
+                Ok(Some((NOWHERE, _))) => continue,
+                Ok(Some((call, message))) => return Arrived::Message(call, message),
+                Ok(None) => {}
+                Err(what) => return Arrived::End(what.into()),
+            }
+            match self.receive(context) {
+                Poll::Pending => return Arrived::Nothing,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(what)) => return Arrived::End(what),
+            }
+        }
+    }
+
+    /// Takes more bytes; the error says why there are none.
+    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let Some(receiving) = &mut self.receiving else {
+            return Pin::new(&mut self.response).poll(context).map(|response| {
+                let (head, body) = response.map_err(|error| words(&error))?.into_parts();
+                if head.status != http::StatusCode::OK {
+                    return Err(format!("HTTP status {} instead of a gRPC status", head.status.as_u16()));
+                }
+                if let Some((status, text)) = status_of(&head.headers) {
+                    return Err(ended(status, &text));
+                }
+                self.receiving = Some(body);
+                Ok(())
+            });
+        };
+        let data = std::task::ready!(receiving.poll_data(context));
+        let Some(data) = data else {
+            return receiving.poll_trailers(context).map(|trailers| {
+                let trailers = trailers.map_err(|error| words(&error))?.unwrap_or_default();
+                let status = status_of(&trailers);
+                Err(status.map_or("the stream ended".into(), |(status, text)| ended(status, &text)))
+            });
+        };
+        let taken = data.and_then(|data| {
+            receiving.flow_control().release_capacity(data.len())?;
+            self.partial.extend_from_slice(&data);
+            Ok(())
+        });
+        Poll::Ready(taken.map_err(|error| words(&error)))
+    }
+
+    /// A message that is there whole, and the call that it answers.
+    fn take_message(&mut self) -> Result<Option<(u32, Vec<u8>)>, &'static str> {
+        let Some((&[compressed, a, b, c, d], rest)) = self.partial.split_first_chunk::<5>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if compressed != 0 || length > LONGEST_MESSAGE {
+            return Err("a message that is compressed or too long");
+        }
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let call = self.order.pop_front().ok_or("an answer without a request")?;
+        let message = rest[..length].to_vec();
+        self.partial.drain(..5 + length);
+        Ok(Some((call, message)))
+    }
+}
+
+fn ended(status: u8, text: &str) -> String {
+    format!("the stream ended with status {status}: {text}").trim_end_matches([' ', ':']).to_owned()
+}
