@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from headgate.bench.scenario import parse_scenario
 from headgate.documents import Endpoint, parse
 from headgate.gateway.settings import configuration_file, validate
 from headgate.gateway.settings_table import BY_NAME
@@ -49,6 +50,8 @@ def test_yaml(block: Block, tmp_path: Path) -> None:
         if {*data} <= {*BY_NAME}:
             (tmp_path / "settings.yaml").write_text(block.text)
             validate([configuration_file(tmp_path / "settings.yaml")])
+        elif data.get("kind") == "Scenario":
+            parse_scenario(block.text.encode(), f"{block.page}:{block.line}")
         else:
             assert {*data} <= FIELDS, f"no document, no settings: {[*data]}"
             check_document(block, data)
