@@ -99,10 +99,7 @@ class _RateProber:
     def probe(self, step: Step) -> Tried | None:
         """Measures until there is a verdict; None if the search has to end."""
         for_ns = self._time_for(step)
-        client = self.measurement.client
-        if not client.check(step.rate):
-            self.over = "client_limited"
-            return None
+        self.measurement.client.check(step.rate)
         load = loads.OpenLoad(((step.rate, step.rate, for_ns),))
         title = f"confirm at {shown_rate(step.rate)}" if step.confirming else f"probe {len(self.probes) + 1}"
         plan = loads.open_json(load, self.measurement.scenario.load)
@@ -251,8 +248,10 @@ class _RateProber:
     def _verdict(self, search: Search, found: Bracket) -> tuple[Outcome, list[str]]:
         if self.over is not None:
             return self.over, ["interrupted; what was measured is kept"] if self.over == "interrupted" else []
-        if self.measurement.client.limited:
-            return "client_limited", []
+        if self.measurement.client.limited and found.failed is None:
+            # A rate that failed while the client was late decides nothing, and one that passed does.
+            held = [] if found.passed is None else [f"{shown_rate(found.passed)} holds the objective at least"]
+            return "client_limited", held
         if found.passed is None:
             if found.failed is None:
                 last = self.probes[-1].why if self.probes else None

@@ -64,6 +64,9 @@ def capacity_sentence(result: Result) -> str:
         return (
             f"{name} holds at least {shown_rate(found.passed)} within {objective}; no higher rate was tried."
         )
+    if result.verdict == "client_limited":
+        rate = shown_rate(found.passed)
+        return f"{name} holds at least {rate} within {objective}; above that, the client was the limit."
     border = "" if found.failed is None else f", and fails at {shown_rate(found.failed)}"
     sure = f"confirmed at {shown_rate(found.confirmed_rate)}" if found.confirmed_rate else "not confirmed"
     return f"{name} holds {shown_rate(found.passed)} within {objective}{border} ({sure}; wrong in at most {percent(found.alpha)})."

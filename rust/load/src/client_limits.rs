@@ -89,6 +89,8 @@ pub(crate) struct ClientUse {
     /// Lateness and response times at the 99th percentile.
     pub(crate) lateness_p99_ns: Option<u64>,
     pub(crate) response_p99_ns: Option<u64>,
+    /// The shortest limit of an objective: what matters little to it is no limit of the client.
+    pub(crate) objective_ns: Option<u64>,
     pub(crate) due: u64,
     pub(crate) sent: u64,
 }
@@ -105,11 +107,13 @@ impl ClientUse {
     pub(crate) fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if let (Some(late), Some(response)) = (self.lateness_p99_ns, self.response_p99_ns)
-            && late as f64 > MOST_LATE * response as f64
+            && let allowed = response.max(self.objective_ns.unwrap_or(0))
+            && late as f64 > MOST_LATE * allowed as f64
         {
-            let [late, response] = [late, response].map(|ns| ns as f64 / 1000.0);
+            let what = if allowed > response { "objective" } else { "response time" };
+            let [late, allowed] = [late, allowed].map(|ns| ns as f64 / 1000.0);
             reasons.push(format!(
-                "requests were sent late: at the 99th percentile {late:.0} us, more than 5 % of the response time of {response:.0} us"
+                "requests were sent late: at the 99th percentile {late:.0} us, more than 5 % of the {what} of {allowed:.0} us"
             ));
         }
         if self.due > 0 && (self.sent as f64) < LEAST_SENT * self.due as f64 {
@@ -165,6 +169,10 @@ mod tests {
         };
         assert!(fair.reasons().is_empty());
         assert!(ClientUse::default().reasons().is_empty());
+        let late = ClientUse { lateness_p99_ns: Some(200_000), ..fair };
+        assert!(ClientUse { objective_ns: Some(5_000_000), ..late }.reasons().is_empty());
+        let strict = ClientUse { objective_ns: Some(3_000_000), ..late }.reasons();
+        assert!(strict[0].contains("more than 5 % of the objective of 3000 us"), "{strict:?}");
         for (limited, word) in [
             (ClientUse { lateness_p99_ns: Some(60_000), ..fair }, "sent late: at the 99th percentile 60 us"),
             (ClientUse { sent: 9_900, ..fair }, "99.00 % of the 10000 requests"),

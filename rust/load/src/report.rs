@@ -9,7 +9,7 @@ use crate::client_limits::{ClientUse, MachineTimes, ThreadTimes};
 use crate::errors::ErrorTable;
 use crate::export::hdr_v2;
 use crate::histogram::{Counts, Histogram};
-use crate::records::{Outcome, Records, SLOWER_THAN_ANY};
+use crate::records::{LONGEST_NS, Outcome, Records, SLOWER_THAN_ANY};
 use crate::run::Detail;
 use crate::summary::{Measured, Question, slices, summarise};
 use crate::thread_state::{PhaseHistograms, ThreadState};
@@ -58,7 +58,7 @@ impl Report<'_> {
                 "max_ns": lateness.max_ns(),
             },
             "phases": self.phases(),
-            "client": self.client(due, &lateness),
+            "client": self.client(due, &lateness, question),
             "errors": self.errors(),
             "replies": self.replies(),
         }));
@@ -124,7 +124,7 @@ impl Report<'_> {
         })
     }
 
-    fn client(&self, due: u64, lateness: &Counts) -> Value {
+    fn client(&self, due: u64, lateness: &Counts, question: &Question) -> Value {
         let Seen { elapsed_ns, before, after, records, .. } = self.seen;
         let times: Vec<ThreadTimes> = self.states.iter().map(|state| current_times(state)).collect();
         let share =
@@ -139,6 +139,13 @@ impl Report<'_> {
             throttled_share: before.throttled_share(&after, elapsed_ns),
             lateness_p99_ns: lateness.quantile_ns(0.99),
             response_p99_ns: Counts::of_codes(answered).quantile_of(0.99, records.len() as u64),
+            // The longest time that a duration may have stands for an objective of errors.
+            objective_ns: question
+                .objectives
+                .iter()
+                .map(|objective| objective.limit_ns)
+                .filter(|&limit| limit < LONGEST_NS)
+                .min(),
             due,
             sent: due.saturating_sub(self.of(Outcome::Unsent)),
         };
