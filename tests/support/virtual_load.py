@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from headgate.bench import hdr
 from support import evidence
 
 Array = np.ndarray[Any, Any]
@@ -115,7 +116,8 @@ class VirtualRun:
             name: answer["counts"][name] for name in ("due", "sent", "good", "shed", "failed", "unsent")
         }
         answer["slices"] = [{"from_ns": 0, **counts, "p50_ns": None, "p99_ns": None, "in_flight": 0}]
-        answer["hdr_v2"] = {"response": "AAAA", "service": "AAAA", "lateness": "AAAA"}
+        histogram = hdr.encode(hdr.of_values([1_000_000]))
+        answer["hdr_v2"] = dict.fromkeys(("response", "service", "lateness"), histogram)
         return json.dumps(answer)
 
     def _last_due(self) -> int:
