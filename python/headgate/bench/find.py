@@ -250,7 +250,9 @@ class _RateProber:
             return self.over, ["interrupted; what was measured is kept"] if self.over == "interrupted" else []
         if self.measurement.client.limited and found.failed is None:
             # A rate that failed while the client was late decides nothing, and one that passed does.
-            held = [] if found.passed is None else [f"{shown_rate(found.passed)} holds the objective at least"]
+            held = (
+                [] if found.passed is None else [f"{shown_rate(found.passed)} holds the objective at least"]
+            )
             return "client_limited", held
         if found.passed is None:
             if found.failed is None:

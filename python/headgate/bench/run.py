@@ -263,6 +263,10 @@ def caveats(answer: Answer) -> list[str]:
         )
     elif steadiness.steady is False:
         found.append("latency or requests in flight had a trend: the load was not steady")
+    if answer.counts.good and all(one.value_ns is None for one in answer.response.quantiles):
+        found.append(
+            "the load was over before the warm-up, which lasts 2 s at least: no latency is known; --for makes it longer"
+        )
     if answer.warmup.settled is False:
         found.append("the begin never settled: a longer load would say where the warm-up ends")
     counts = answer.counts
