@@ -47,6 +47,10 @@ class Gateway:
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones: each is ``superseded``."""
 
+    def withdraw(self, ticket: int) -> bool:
+        """Takes back what :meth:`apply` was asked for. True: it is not served and never will be, and its event is ``superseded``; False:
+        it is too late, its event is there or about to be. Loads of other tickets go on."""
+
     def status(self, endpoint: str | None = None) -> bytes:
         """What is live: generation, endpoints (or one of them), versions with state, placement and run times (JSON)."""
 

@@ -124,6 +124,10 @@ impl Gateway {
         })
     }
 
+    fn withdraw(&self, py: Python<'_>, ticket: u64) -> PyResult<bool> {
+        detached(py, || Ok(self.data_plane()?.withdraw(ticket)))
+    }
+
     #[pyo3(signature = (endpoint=None))]
     fn status(&self, py: Python<'_>, endpoint: Option<&str>) -> PyResult<Vec<u8>> {
         let wanted = |name: &str| endpoint.is_none_or(|endpoint| endpoint == name);

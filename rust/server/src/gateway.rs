@@ -258,6 +258,11 @@ impl Gateway {
         self.publisher.cancel(name);
     }
 
+    /// Withdraws an update that is not served yet; see [`Publisher::withdraw`].
+    pub fn withdraw(&self, ticket: u64) -> bool {
+        self.publisher.withdraw(ticket)
+    }
+
     /// The engine, which loads models and knows those in memory.
     pub fn engine(&self) -> &Engine {
         &self.engine

@@ -44,6 +44,9 @@ class DataPlane(Protocol):
     def cancel(self, name: str) -> None:
         """Ends the loads of an endpoint that are on their way, but for urgent ones."""
 
+    def withdraw(self, ticket: int) -> bool:
+        """Takes back what :meth:`apply` was asked for; False: it is too late, and its event is there or about to be."""
+
     def status(self, endpoint: str | None = None) -> bytes:
         """What is live, of all endpoints or of one."""
 
@@ -103,6 +106,7 @@ class Native:
         self.apply = gateway.apply
         self.remove = gateway.remove
         self.cancel = gateway.cancel
+        self.withdraw = gateway.withdraw
         self.mark_unavailable = gateway.mark_unavailable
         self.set_refusals = gateway.set_refusals
         self.dry_run = gateway.dry_run

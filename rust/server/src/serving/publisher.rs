@@ -8,6 +8,7 @@
 //! Urgent updates have a loader thread of their own, so that a rollback never queues behind a large model. A load that takes too long,
 //! or whose models are not wanted any more, is cancelled (`serving::load_tracker`).
 
+mod early_outcome;
 mod reporting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -102,7 +103,6 @@ impl Publisher {
             return Ok(ticket);
         }
         self.inner.mark_unavailable(&update, &UnavailableReason::Loading);
-        let update = Arc::new(update);
         self.enqueue(update.clone()).inspect_err(|error| {
             self.inner.mark_unavailable(&update, &UnavailableReason::Failed(&error.message));
             self.inner.release_urgent(&update.spec.name, ticket);
@@ -236,7 +236,9 @@ fn run_update(inner: &PublisherCore, update: &Arc<EndpointUpdate>) -> bool {
     let process = std::panic::AssertUnwindSafe(|| inner.process(update, Some(&load)));
     if std::panic::catch_unwind(process).is_err() {
         let error = Error::new(Code::Internal, "loading panicked; this is a defect of Headgate");
-        inner.report(update, UpdateOutcome::Failed(LoadFailure { version: String::new(), error }));
+        if inner.claim_report(update) {
+            inner.report(update, UpdateOutcome::Failed(LoadFailure { version: String::new(), error }));
+        }
         inner.release_urgent(&update.spec.name, update.ticket);
     }
     load.finish()
@@ -291,13 +293,15 @@ impl PublisherCore {
     }
 
     /// Gives a spec its ticket. An urgent update supersedes ordinary ones from here on.
-    fn new_update(&self, spec: EndpointSpec) -> EndpointUpdate {
+    fn new_update(&self, spec: EndpointSpec) -> Arc<EndpointUpdate> {
         let mut state = self.state();
         let ticket = state.next_ticket();
         if spec.urgent {
             state.urgent.insert(spec.name.clone(), ticket);
         }
-        EndpointUpdate { ticket, spec: Arc::new(spec), reload: None }
+        let update = Arc::new(EndpointUpdate { ticket, spec: Arc::new(spec), reload: None });
+        state.open.insert(ticket, update.clone());
+        update
     }
 
     fn is_superseded(&self, update: &EndpointUpdate) -> bool {
@@ -307,30 +311,6 @@ impl PublisherCore {
     /// Cancels the loads of an endpoint whose updates are superseded by now.
     fn cancel_superseded(&self, name: &str) {
         self.loads.cancel(|update| update.spec.name == name && self.is_superseded(update));
-    }
-
-    /// Abandons an update whose load does not end: reports a failure now, and drops the result of the load later.
-    fn abandon(&self, update: &EndpointUpdate) {
-        let superseded = {
-            let mut state = self.state();
-            if state.applied.get(&update.spec.name) == Some(&update.ticket) && update.reload.is_none() {
-                // The update was swapped in just now, and the loader thread reports it.
-                return;
-            }
-            let superseded = state.supersedes(update);
-            // Set before the report, so that the loader thread neither swaps nor reports from here on.
-            state.abandoned.insert(update.id());
-            superseded
-        };
-        let outcome = match superseded {
-            true => UpdateOutcome::Superseded,
-            false => UpdateOutcome::Failed(LoadFailure {
-                version: String::new(),
-                error: self.loads.timeout_error(),
-            }),
-        };
-        self.report(update, outcome);
-        self.release_urgent(&update.spec.name, update.ticket);
     }
 
     /// Carries out an update. If it is urgent, ordinary ones are no longer superseded by it afterwards.
@@ -351,8 +331,7 @@ impl PublisherCore {
                 CancelReason::Unwanted => outcome = UpdateOutcome::Superseded,
             }
         }
-        // The outcome of an abandoned update was reported already.
-        if !self.state().abandoned.remove(&update.id()) {
+        if self.claim_report(update) {
             self.report(update, outcome);
         }
     }
@@ -404,10 +383,11 @@ impl PublisherCore {
 
     /// Serves the new endpoint and returns the generation; `None` if the update is superseded by now.
     fn swap(&self, update: &EndpointUpdate, endpoint: Arc<LiveEndpoint>) -> Option<u64> {
-        let state = self.state();
+        let mut state = self.state();
         if state.supersedes(update) {
             return None;
         }
+        state.open.remove(&update.id());
         Some(self.store(state, &update.spec.name, update.ticket, Some((endpoint, &update.spec))))
     }
 

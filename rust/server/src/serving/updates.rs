@@ -44,7 +44,9 @@ pub(crate) struct PublishState {
     pub(crate) cancelled: HashMap<String, u64>,
     /// The newest ticket that gave a reason, for each endpoint in the snapshot's `unavailable`.
     pub(crate) reason_tickets: HashMap<String, u64>,
-    /// The ids of abandoned updates. Their outcome was reported, and the result of their load is dropped.
+    /// The updates of the control plane that are neither swapped in nor reported, by ticket. They can be withdrawn.
+    pub(crate) open: HashMap<u64, Arc<EndpointUpdate>>,
+    /// The ids of abandoned and of withdrawn updates. Their outcome was reported, and the result of their load is dropped.
     pub(crate) abandoned: HashSet<u64>,
     /// Endpoints that were replaced. They are kept so that they are not freed on an IO thread.
     pub(crate) retired: Vec<Arc<LiveEndpoint>>,

@@ -30,6 +30,7 @@ impl PublisherCore {
     /// Ends the precedence of an urgent update. Loads that waited for it get their outcome.
     pub(super) fn release_urgent(&self, name: &str, ticket: u64) {
         let mut state = self.state();
+        state.open.remove(&ticket);
         if state.urgent.get(name) != Some(&ticket) {
             return;
         }
