@@ -47,6 +47,7 @@ class FakeNative:
         self.served: dict[str, dict[str, Any]] = {}
         self.given: list[dict[str, Any]] = []
         self.applied: list[dict[str, Any]] = []
+        self.withdrawn: list[int] = []
         self.requests: dict[tuple[str, str], int] = {}
         self.replayed: list[dict[str, Any]] = []
         self.running: dict[str, dict[str, Any]] = {}
@@ -113,6 +114,17 @@ class FakeNative:
         ]:
             self._pending.remove((ticket, asked))
             self._tell(event="superseded", ticket=ticket, endpoint=name, revision=asked["revision"])
+
+    def withdraw(self, ticket: int) -> bool:
+        self.withdrawn.append(ticket)
+        found = next((one for one in self._pending if one[0] == ticket), None)
+        if found is None:
+            return False
+        self._pending.remove(found)
+        self._tell(
+            event="superseded", ticket=ticket, endpoint=found[1]["name"], revision=found[1]["revision"]
+        )
+        return True
 
     def remove(self, name: str) -> int:
         self._ticket += 1

@@ -16,6 +16,7 @@ from headgate.control.domain.plan_facts import VersionMemory
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.traffic import LiveTraffic
+from headgate.control.writes.urgent_calls import UrgentCalls
 from headgate.documents import check_name
 from headgate.errors import ModelNotFound, ModelNotReady
 from headgate.store import Commit, Proposal
@@ -40,9 +41,11 @@ class Row:
         """Whether there is something to write of it now."""
         return self.commit is not None or not self.proposed
 
-    def is_in_force(self) -> bool:
-        """Whether it is served, or perhaps about to be."""
-        return self.commit is None or self.commit.status == "applied"
+    def is_in_force(self, current: int | None) -> bool:
+        """Whether it is served, while revision ``current`` is."""
+        if self.commit is None:
+            return self.proposal.record.n == current
+        return self.commit.status == "applied"
 
     def named(self) -> str:
         """As an operator knows it."""
@@ -56,8 +59,9 @@ class EndpointState:
 
     ``turn`` lets one ordinary write in at a time, waiting for its load included. ``step`` guards ``current`` and ``tail``: an ordinary
     write takes it to decide and to look whether it was passed, and never while it waits for anything else; an emergency call holds it
-    from its decision until the data plane has answered. So an emergency call waits neither for a load nor for the disk, and a write
-    that was passed learns it before it is answered. ``storing`` keeps the rows in order: its holder writes a row.
+    from its decision until the data plane has answered, or until it steps aside for another of the ``urgent`` calls. So an emergency
+    call waits neither for a load nor for the disk, and a write that was passed learns it before it is answered. ``storing`` keeps the
+    rows in order: its holder writes a row.
     """
 
     name: str
@@ -74,6 +78,8 @@ class EndpointState:
     no_drift: str | None = None
     """Why drift is not measured although the document says with what."""
     loading: dict[int, frozenset[str]] = field(default_factory=dict)
+    taken_over: bool = False
+    """Whether an emergency call took a first load over and stepped aside: the next one that is decided loads in its place."""
     newest: int | None = None
     """The revision that the data plane told of last, a removal included."""
     overtaken: set[int] = field(default_factory=set)
@@ -100,6 +106,8 @@ class EndpointState:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     step: asyncio.Lock = field(default_factory=asyncio.Lock)
     storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    urgent: UrgentCalls = field(default_factory=UrgentCalls)
+    """The emergency calls that are under way."""
 
     @property
     def revision(self) -> int | None:
@@ -112,7 +120,7 @@ class EndpointState:
 
     def is_durable(self) -> bool:
         """Whether what is served is on disk."""
-        return self.unconfirmed is None and not any(row.is_in_force() for row in self.unsaved)
+        return self.unconfirmed is None and not any(row.is_in_force(self.revision) for row in self.unsaved)
 
     def served(self, revision: Revision, omitted: dict[str, str], event: dict[str, Any]) -> None:
         """The data plane says that it serves ``revision``."""
@@ -121,7 +129,7 @@ class EndpointState:
         self.omitted = {version: why for version, why in omitted.items() if version in revision.spec.versions}
         self.damaged &= self.omitted.keys()
         self.loaded = frozenset(loadable(revision.spec, revision.traffic, self.omitted))
-        self.broken = None
+        self.broken, self.taken_over = None, False
         for version, detail in event.get("versions", {}).items():
             self.details[version] = detail
 

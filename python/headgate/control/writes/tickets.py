@@ -56,6 +56,18 @@ class Tickets:
             self._waiting[ticket.number] = _PendingTicket(ticket, future, seen)
         return future
 
+    def withdraw(self, future: asyncio.Future[Event]) -> bool:
+        """Takes back what the data plane was asked for. False: it is served or has failed, and its event is there or about to be."""
+        self.pump()
+        numbers = [number for number, waiting in self._waiting.items() if waiting.future is future]
+        if future.done() or not all(self._plane.withdraw(number) for number in numbers):
+            return False
+        self.pump()
+        for number in numbers:
+            # Its event may have given way in a full queue.
+            self._waiting.pop(number, None)
+        return True
+
     def pump(self) -> None:
         """Drains the events; never waits."""
         lost = False

@@ -19,7 +19,7 @@ from headgate.control.domain.plan import bare_plan, live_view, make_plan, slots_
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import EMERGENCIES, Kind, Revision
 from headgate.control.domain.shares import format_shares
-from headgate.control.domain.spec import answering
+from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.step import Step
 from headgate.control.domain.traffic import Stamp
 from headgate.control.writes import swap
@@ -92,6 +92,18 @@ class Transition:
         """Whether the data plane has no part in it: nothing of the endpoint is loaded, and no version gets anything new."""
         return _loads_nothing(self.state, self.decision)
 
+    @property
+    def loads(self) -> bool:
+        """Whether it needs a version that is not in memory."""
+        return not self.state.loaded.issuperset(
+            loadable(self.revision.spec, self.revision.traffic, self.omitted)
+        )
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether it loads only because a load of all that is served is on its way, which would undo it."""
+        return not (self.loads_nothing or self.state.loaded or self.decision.serves_more)
+
     def leaves_out(self, version: str | None, why: str) -> bool:
         """Whether the change can do without a version that does not load; then it is left out from here on."""
         revision, dispensable = self.revision, version is not None and version not in self.decision.needed
@@ -106,7 +118,8 @@ class Transition:
 
 
 def _loads_nothing(state: EndpointState, decision: Decision) -> bool:
-    return decision.after is not None and not (state.loaded or state.loading or decision.serves_more)
+    loading = state.loading or state.taken_over
+    return decision.after is not None and not (state.loaded or loading or decision.serves_more)
 
 
 def prepare(context: Context, state: EndpointState, call: Call, decision: Decision) -> Transition:

@@ -132,7 +132,9 @@ class WriteBehind:
                         await asyncio.sleep(min(self._context.settings.retry_seconds, patience_seconds / 10))
         except TimeoutError:
             pass
-        return [row.named() for row in self._rows() if row.commit is not None and row.is_in_force()]
+        return [
+            row.named() for row in self._rows() if row.commit is not None and row.commit.status == "applied"
+        ]
 
     def _waiting(self) -> list[EndpointState]:
         return [
