@@ -26,7 +26,7 @@ SIGNATURE = {
 
 class FakeNative:
     """``held`` and ``failing`` name versions whose loading waits, or ends with a message; ``unopenable`` those that a dry run cannot
-    open, ``unopened`` those for which it has no room.
+    open, ``unopened`` those for which it has no room, ``evicted`` those that have left memory and are loaded again with their next traffic.
 
     An urgent ``apply`` ends the ones of its endpoint that wait; an ordinary one never passes an urgent one.
     """
@@ -39,6 +39,7 @@ class FakeNative:
         self._loaded: dict[str, set[tuple[str, str]]] = {}
         self._pending: list[tuple[int, dict[str, Any]]] = []
         self.held: set[str] = set()
+        self.evicted: set[str] = set()
         self.failing: dict[str, str] = {}
         self.excused: dict[str, str] = {}
         self.refused: dict[str, dict[str, str]] = {}
@@ -274,7 +275,7 @@ class FakeNative:
         loaded = self._loaded.setdefault(name, set())
         for version in asked["versions"]:
             key = (version["name"], version["digest"])
-            if key in loaded:
+            if key in loaded and not (version["name"] in self.evicted and answers(asked, version["name"])):
                 continue
             if version["name"] in self.failing:
                 message = self.failing[version["name"]]
@@ -287,6 +288,7 @@ class FakeNative:
             if version["name"] in self.held:
                 return None
         self._loaded[name] = {(v["name"], v["digest"]) for v in asked["versions"]}
+        self.evicted -= {v["name"] for v in asked["versions"] if answers(asked, v["name"])}
         self.served[name] = asked
         self.excused.pop(name, None)
         self._generation += 1
@@ -333,6 +335,11 @@ def flat(state: Mapping[str, Any]) -> dict[str, Any]:
         "baseline": load["baseline"],
         "urgent": load["urgent"],
     }
+
+
+def answers(asked: Mapping[str, Any], version: str) -> bool:
+    """Whether a version gets traffic without being named, so that it must be in memory."""
+    return version == asked["champion"] or any(run[0] == version for run in asked["table"]["given"])
 
 
 def check(asked: Mapping[str, Any]) -> None:
