@@ -20,9 +20,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from headgate import _native
+from headgate import _native, runtime_library
 from headgate.control import Call, Control, Native, Settings
-from headgate.documents import later
 from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
 from support import models
@@ -57,9 +56,8 @@ HELD = PLAN.replace("name: quick", "name: held").replace(
 
 
 @pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
+def _native_is_there() -> None:
     need_native()
-    monkeypatch.setattr(later, "KINDS", frozenset())
 
 
 @dataclass
@@ -103,7 +101,7 @@ async def running(folder: Path, *, clean: bool = True) -> AsyncIterator[Running]
     """Serves the folder's state; without ``clean`` the process ends as if it were killed."""
     with plane.running(shadow_cpu=1.0) as (gateway, address):
         store = open_store(folder / "state")
-        native = Native(gateway, _native, str(plane.runtime_library.find().path))
+        native = Native(gateway, _native, str(runtime_library.find().path))
         control = Control(store, native, ArtifactStore(folder / "state"), Settings(root=folder))
         loop = asyncio.get_running_loop()
         loop.add_reader(native.event_fd(), control.pump)
