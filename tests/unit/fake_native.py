@@ -56,6 +56,8 @@ class FakeNative:
         self.trial_states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self.restored: list[tuple[str, bytes, bytes]] = []
         self.shadow_reports: list[dict[str, Any]] = []
+        self.thresholds: list[tuple[str, dict[str, Any]]] = []
+        self.answer: dict[str, Any] | None = None
 
     def close(self) -> None:
         os.close(self._fd)
@@ -174,6 +176,20 @@ class FakeNative:
     def trial(self, endpoint: str, whole: bool) -> bytes:
         earlier: list[dict[str, Any]] = []
         return json.dumps({"trial": self.running.get(endpoint), "earlier": earlier, "whole": whole}).encode()
+
+    def set_trial_thresholds(self, endpoint: str, thresholds: bytes) -> int:
+        self.thresholds.append((endpoint, json.loads(thresholds)))
+        return len(self.thresholds)
+
+    def judge(self, evidence: str, question: str) -> str:
+        """As the data plane decides it: judging has one implementation. A test may put an answer in its place."""
+        return _native.judge(evidence, question) if self.answer is None else json.dumps(self.answer)
+
+    def latency_thresholds(self, evidence: str, question: str) -> str:
+        return _native.latency_thresholds(evidence, question)
+
+    def gate_power(self, requests: int, exposure: float, base: float, threshold: float) -> str:
+        return _native.gate_power(requests, exposure, base, threshold)
 
     def trials(self) -> bytes:
         return json.dumps(self.trial_list).encode()

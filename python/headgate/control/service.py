@@ -19,9 +19,9 @@ from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.copies import Switches
 from headgate.control.domain.results import PinView, Readiness, Result
 from headgate.control.domain.traffic import Stamp, faults
-from headgate.control.reads.queries import Queries
 from headgate.control.reads.recent import Recent
-from headgate.control.writes import sources
+from headgate.control.rollout_calls import RolloutCalls
+from headgate.control.writes import clean_stop, sources
 from headgate.control.writes.artifact_repair import REPAIR_SECONDS, ArtifactRepair
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
@@ -32,14 +32,18 @@ from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState
 from headgate.control.writes.handover import Paths
 from headgate.control.writes.integrity import Integrity
+from headgate.control.writes.interrupted import Interruptions
 from headgate.control.writes.maintenance import Maintenance
 from headgate.control.writes.model_checks import ModelChecks
 from headgate.control.writes.operations import Operations
 from headgate.control.writes.refused_documents import RefusedDocuments
 from headgate.control.writes.replays import Replays
 from headgate.control.writes.resolve import ArtifactUse, Resolver
+from headgate.control.writes.rollouts import Rollouts, Writing
 from headgate.control.writes.runner import Runner
 from headgate.control.writes.start_recovery import StartRecovery
+from headgate.control.writes.step_replays import StepReplays
+from headgate.control.writes.stored_plans import StoredPlans
 from headgate.control.writes.transition import Decide
 from headgate.control.writes.trials import TrialWriter
 from headgate.control.writes.unpin import unpin
@@ -55,7 +59,7 @@ from headgate.store import EventRecord, Store
 T = TypeVar("T")
 
 
-class Control(Queries):
+class Control(RolloutCalls):
     """The control plane of one gateway: what can be asked, and below what can be changed."""
 
     def __init__(
@@ -83,9 +87,14 @@ class Control(Queries):
         self._resolver = Resolver(self.registry, native, paths)
         self._model_checks = ModelChecks(self._context, artifacts)
         self._files = DocumentFiles(self._context, self.apply)
-        self._start_recovery = StartRecovery(self._context)
+        self._interruptions = Interruptions(self._context, self._decisions)
+        self._start_recovery = StartRecovery(self._context, self._interruptions, self._behind.wake)
         self.operations = Operations(self._context)
         self.replays = Replays(self._context, self._endpoints, self.operations, self.audit_log)
+        self._stored_plans = StoredPlans(self._context, self._endpoints)
+        writing = Writing(self._writer, self._emergencies, self._decisions)
+        self._rollouts = Rollouts(self._context, self._endpoints, writing, self._stored_plans, recent)
+        self._rollouts.replays = StepReplays(self.replays)
         self._maintenance = Maintenance(self._context, self._endpoints)
         self._trials = TrialWriter(self._context)
         self._integrity = Integrity(self._context, self._endpoints)
@@ -104,6 +113,10 @@ class Control(Queries):
         Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
         :meth:`loading`, and do not count for readiness.
         """
+        self._interruptions.ended(
+            clean=await self._context.io(lambda: clean_stop.take(self._context.store.state))
+        )
+        await self._stored_plans.restore()
         await self._trials.restore()
         await self._start_recovery.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
         await self.operations.interrupted()
@@ -114,6 +127,7 @@ class Control(Queries):
         self._maintenance.start(self.background)
         self._integrity.start(self.background)
         self._trials.start(self.background)
+        self._rollouts.begin(self.background)
         self.background.run("repair_artifacts", self._artifact_repair.turn, REPAIR_SECONDS)
         self.background.run("write_unsaved", self._behind.turn)
         self.background.run("write_audit", self.audit_log.turn)
@@ -135,6 +149,7 @@ class Control(Queries):
         self._context.stop_waiting()
         self._context.tickets.close()
         await self.background.close()
+        await self._rollouts.close()
         await self._runner.ended(patience_seconds)
         await self.operations.close(patience_seconds)
         self._context.refuse_reads()
@@ -158,6 +173,10 @@ class Control(Queries):
             with suppress(StorageFailed, TimeoutError, Draining):
                 async with asyncio.timeout(left()):
                     await write()
+        if self._started and not revisions:
+            with suppress(TimeoutError, Draining):
+                async with asyncio.timeout(left()):
+                    await self._context.write(lambda: clean_stop.leave(self._context.store.state))
         self._is_hung = not await self._context.close(left())
         return revisions + rows
 
@@ -243,7 +262,8 @@ class Control(Queries):
     async def _apply(
         self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
     ) -> Result:
-        name = document.endpoint.name
+        name, document = document.endpoint.name, self._stored_plans.filled(document)
+        self._stored_plans.check_plan(document.endpoint.rollout)
         state = self._endpoints.get(name)
         # Before the models are read: a stale caller should not wait for that.
         call.precondition.check(name, None if state is None else state.revision)

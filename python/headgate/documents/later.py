@@ -1,12 +1,19 @@
-"""What documents may say and nothing acts on: such fields and kinds are read and checked by this package, and refused as not supported.
+"""What documents may say and nothing acts on: such fields, kinds and gates are read and checked by this package, and refused as not
+supported.
 
-This is the one switch. A field that leaves ``FIELDS`` and a kind that leaves ``KINDS`` are accepted by every parser, appear in the
-schema, and after ``python tools/reference.py`` in docs/reference/document.md. Next: ``model``.
+This is the one switch. A field that leaves ``FIELDS``, a kind that leaves ``KINDS`` and a family of gates that leaves ``GATES`` are
+accepted by every parser, appear in the schema, and after ``python tools/reference.py`` in docs/reference/document.md. Next: ``model``.
 """
 
 from __future__ import annotations
 
-FIELDS: frozenset[str] = frozenset({"rollout", "notify"})
-"""Fields of kind ``Endpoint``."""
+FIELDS: frozenset[str] = frozenset({"notify"})
+"""Fields of kinds ``Endpoint`` and ``Defaults``."""
 
-KINDS: frozenset[str] = frozenset({"RolloutPlan", "Defaults"})
+KINDS: frozenset[str] = frozenset()
+
+GATES: frozenset[str] = frozenset({"feedback"})
+"""Families of gates."""
+
+STOPPING_GATES: frozenset[str] = frozenset({"output_drift"})
+"""Families of gates that may be reported, and do not roll back or pause."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from headgate.documents import later
 from headgate.documents.faults import Path, did_you_mean, quoted
 from headgate.documents.nodes import Report
 from headgate.documents.rollout import BUILT_IN, STEP_KINDS
@@ -38,6 +39,8 @@ def check_plan(plan: dict[str, Any], report: Report) -> None:
         for name, gate in gates.items() if isinstance(gates, dict) else ():
             path: Path = (field, name)
             if _is_gate(name, path, report):
+                if name.partition(".")[0] in later.STOPPING_GATES:
+                    report(path, "is not supported yet as a gate that stops a rollout; list it under report")
                 _gate(name, gate, path, report)
                 _judged(name, kinds, path, report)
             _once(name, seen, path, report)
@@ -112,6 +115,9 @@ def _rising(written: Any, kind: str, shares: dict[str, int], path: Path, report:
 
 
 def _is_gate(name: str, path: Path, report: Report) -> bool:
+    if name.partition(".")[0] in later.GATES:
+        report(path, "is not supported yet; remove it")
+        return False
     if name in ("error_rate", "availability", "disagreement", "output_drift") or _NAMED.match(name):
         return True
     if name.startswith("latency."):

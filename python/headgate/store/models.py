@@ -17,7 +17,24 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 from headgate.store.columns import JsonColumn, Stamp, TextColumn
 
 RevisionKind = Literal[
-    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+    "apply",
+    "traffic",
+    "abort",
+    "rollback",
+    "restore",
+    "block",
+    "unblock",
+    "freeze",
+    "unfreeze",
+    "remove",
+    "rollout_start",
+    "rollout_step",
+    "rollout_pause",
+    "rollout_resume",
+    "rollout_approve",
+    "rollout_promote",
+    "rollout_rollback",
+    "rollout_abort",
 ]
 RevisionStatus = Literal["proposed", "applied", "failed", "superseded"]
 OperationStatus = Literal["running", "done", "failed"]
@@ -223,3 +240,18 @@ class TrialRecord(Base):
     written: Mapped[When]
     ledger: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
     units: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+
+
+class PlanRecord(Base):
+    """A document that describes no endpoint: its ``kind`` (``RolloutPlan``, ``Defaults``), its name (empty for ``Defaults``), its bytes.
+    ``n`` counts how often it was written.
+    """
+
+    __tablename__ = "plans"
+    kind: Mapped[Key]
+    name: Mapped[Key]
+    n: Mapped[int]
+    digest: Mapped[str]
+    who: Mapped[str]
+    written: Mapped[When]
+    text: Mapped[bytes] = mapped_column(LargeBinary, repr=False)

@@ -32,6 +32,7 @@ from headgate.store.models import (
     TrialRecord,
 )
 from headgate.store.pins import StorePins, add_pins, check_pins
+from headgate.store.plans import StorePlans
 from headgate.store.references import digests_in, referenced_digests
 from headgate.store.retention import (
     Journal,
@@ -144,6 +145,7 @@ class Store:
         self._compared = -1
         self.pins = StorePins(transactions)
         self.tokens = StoreTokens(transactions)
+        self.plans = StorePlans(transactions)
 
     def close(self) -> None:
         """Closes the database and frees the folder; idempotent."""

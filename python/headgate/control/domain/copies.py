@@ -96,18 +96,37 @@ def differences(live: LiveTraffic, declared: Declared) -> list[str]:
     return notes
 
 
+def trial_share(live: LiveTraffic) -> dict[str, int]:
+    """The challenger of a rollout whose step gives it copies, with their share in slots; empty if there is none."""
+    rollout = live.rollout
+    if rollout is None or not rollout.active or rollout.shadow <= 0:
+        return {}
+    return {rollout.challenger.name: rollout.shadow}
+
+
+def shadow_shares(spec: Spec, live: LiveTraffic) -> dict[str, int]:
+    """The share of copies of each shadow in slots: those of the document in its order, and the challenger of a rollout. A version that
+    is both gets the greater share, once.
+    """
+    shares = dict(spec.declared.shadows)
+    for name, share in trial_share(live).items():
+        declared = 0 if name in live.shadows_off else shares.get(name, 0)
+        shares[name] = max(share, declared)
+    return shares
+
+
 def shadow_states(spec: Spec, live: LiveTraffic, omitted: Collection[str]) -> dict[str, CopyState]:
-    """Each declared shadow, in the document's order; ``omitted`` versions did not load."""
+    """Each shadow, in the document's order, and the challenger of a rollout; ``omitted`` versions did not load."""
     champion = answering(spec, live, omitted)
 
     def state(name: str) -> CopyState:
         return "champion" if name == champion else _state(name, spec, live, omitted)
 
-    return {name: state(name) for name in spec.shadows}
+    return {name: state(name) for name in shadow_shares(spec, live)}
 
 
 def _state(name: str, spec: Spec, live: LiveTraffic, omitted: Collection[str]) -> CopyState:
-    if name in live.shadows_off:
+    if name in live.shadows_off and name not in trial_share(live):
         return "off"
     if live.block_of(spec.versions[name].digest) is not None:
         return "blocked"
@@ -128,7 +147,7 @@ def routing_summary(spec: Spec, live: LiveTraffic, omitted: Collection[str]) -> 
     found: dict[str, Any] = {}
     if spec.traffic.rules:
         found["rules"] = dict(sorted(Counter(rule.to for rule in spec.traffic.rules).items()))
-    shares, states = spec.declared.shadows, shadow_states(spec, live, omitted)
+    shares, states = shadow_shares(spec, live), shadow_states(spec, live, omitted)
     if shares:
         found["shadows"] = {name: _share_or(states[name], share) for name, share in shares.items()}
     state, share = capture_state(spec, live), spec.declared.capture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from headgate.control.domain.copies import CopyState, capture_state, shadow_states
+from headgate.control.domain.copies import CopyState, capture_state, shadow_shares, shadow_states
 from headgate.control.domain.results import Plan, VersionNeeds
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
@@ -63,6 +63,8 @@ def _headline(step: Step) -> str:
         "freeze": f"Freeze {name}: only emergency calls change it until it is unfrozen.",
         "unfreeze": f"Unfreeze {name}.",
     }
+    if step.kind.startswith("rollout_"):
+        return f"{name}: {step.message.rstrip('.')}."
     return said[step.kind]
 
 
@@ -256,7 +258,8 @@ def copies_of(revision: Revision | None, left_out: Collection[str]) -> dict[str,
     if revision is None:
         return {}
     states = _states(revision, left_out)
-    return {name: share for name, share in revision.spec.declared.shadows.items() if states[name] == "on"}
+    shares = shadow_shares(revision.spec, revision.traffic)
+    return {name: share for name, share in shares.items() if states[name] == "on"}
 
 
 def _capture(step: Step) -> list[str]:

@@ -11,7 +11,24 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 Kind = Literal[
-    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+    "apply",
+    "traffic",
+    "abort",
+    "rollback",
+    "restore",
+    "block",
+    "unblock",
+    "freeze",
+    "unfreeze",
+    "remove",
+    "rollout_start",
+    "rollout_step",
+    "rollout_pause",
+    "rollout_resume",
+    "rollout_approve",
+    "rollout_promote",
+    "rollout_rollback",
+    "rollout_abort",
 ]
 
 ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
@@ -98,6 +115,18 @@ class OperationView(TypedDict):
     finished: str | None
     result: dict[str, Any] | None
     problem: dict[str, Any] | None
+
+
+class PlanDocumentView(TypedDict):
+    """A stored plan, or the defaults (whose name is empty). ``n`` counts how often it was written, and is what ``If-Match`` names."""
+
+    kind: Literal["RolloutPlan", "Defaults"]
+    name: str
+    n: int
+    digest: str
+    who: str
+    written: str
+    document: dict[str, Any]
 
 
 class PinView(TypedDict):

@@ -21,11 +21,30 @@ FORMAT = 1
 """The newest form of a body that this build reads."""
 
 Kind = Literal[
-    "apply", "traffic", "abort", "rollback", "restore", "block", "unblock", "freeze", "unfreeze", "remove"
+    "apply",
+    "traffic",
+    "abort",
+    "rollback",
+    "restore",
+    "block",
+    "unblock",
+    "freeze",
+    "unfreeze",
+    "remove",
+    "rollout_start",
+    "rollout_step",
+    "rollout_pause",
+    "rollout_resume",
+    "rollout_approve",
+    "rollout_promote",
+    "rollout_rollback",
+    "rollout_abort",
 ]
 
 
-EMERGENCIES: frozenset[Kind] = frozenset({"rollback", "abort", "block", "freeze"})
+EMERGENCIES: frozenset[Kind] = frozenset(
+    {"rollback", "abort", "block", "freeze", "rollout_rollback", "rollout_abort"}
+)
 """Calls that are carried out whatever else fails."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
+from headgate.control.domain.copies import shadow_shares
 from headgate.control.domain.declared import Declared
 from headgate.control.domain.merge import differences
 from headgate.control.domain.plan import document_diff, live_view, rollback_to, slots_moved
@@ -327,4 +328,4 @@ def _role(name: str, current: Revision) -> str:
         return "challenger"
     if name == current.traffic.last_good:
         return "last_good"
-    return "shadow" if name in current.spec.shadows else "idle"
+    return "shadow" if name in shadow_shares(current.spec, current.traffic) else "idle"

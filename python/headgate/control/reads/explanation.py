@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from headgate.control.domain.copies import shadow_states
+from headgate.control.domain.copies import shadow_shares, shadow_states
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.reads.endpoints import key_shares
@@ -151,7 +151,7 @@ def _shadows(state: EndpointState, current: Revision, found: Mapping[str, Any]) 
     states = shadow_states(current.spec, current.traffic, state.omitted)
     return [
         drawn.get(name) or _view({"version": name, "share": share, "chosen": False}, WHY_NOT[states[name]])
-        for name, share in current.spec.declared.shadows.items()
+        for name, share in shadow_shares(current.spec, current.traffic).items()
     ]
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from headgate.control.domain.copies import CopyState, capture_state, shadow_states
+from headgate.control.domain.copies import CopyState, capture_state, shadow_shares, shadow_states
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import loadable
 from headgate.control.reads.views import CaptureView, RuleView, ShadowView
@@ -56,7 +56,7 @@ def shadow_views(current: Revision, omitted: Collection[str]) -> list[ShadowView
     states = shadow_states(current.spec, current.traffic, omitted)
     return [
         ShadowView(to=name, share=format_weight(share), state=states[name])
-        for name, share in current.spec.declared.shadows.items()
+        for name, share in shadow_shares(current.spec, current.traffic).items()
     ]
 
 

@@ -77,6 +77,18 @@ class DataPlane(Protocol):
     def restore_trial(self, endpoint: str, ledger: bytes, units: bytes) -> None:
         """Gives a stored trial back, before the endpoint is applied."""
 
+    def set_trial_thresholds(self, endpoint: str, thresholds: bytes) -> int:
+        """Begins another window of a trial, whose first requests are compared with these thresholds."""
+
+    def judge(self, evidence: str, question: str) -> str:
+        """The verdicts on a trial; computes, and asks no endpoint."""
+
+    def latency_thresholds(self, evidence: str, question: str) -> str:
+        """The thresholds for the next window of a trial."""
+
+    def gate_power(self, requests: int, exposure: float, base: float, threshold: float) -> str:
+        """What so many requests of a challenger show."""
+
     def shadows(self, endpoint: str) -> bytes:
         """The report on the shadows of an endpoint."""
 
@@ -119,8 +131,21 @@ class Native:
         self.cancel_replay = gateway.cancel_replay
         self.trial = gateway.trial
         self.trials = gateway.trials
+        self.set_trial_thresholds = gateway.set_trial_thresholds
         self.stored_trial = gateway.stored_trial
         self.restore_trial = gateway.restore_trial
+
+    def judge(self, evidence: str, question: str) -> str:
+        """The verdicts on a trial."""
+        return cast(str, self._module.judge(evidence, question))
+
+    def latency_thresholds(self, evidence: str, question: str) -> str:
+        """The thresholds for the next window of a trial."""
+        return cast(str, self._module.latency_thresholds(evidence, question))
+
+    def gate_power(self, requests: int, exposure: float, base: float, threshold: float) -> str:
+        """What so many requests of a challenger show."""
+        return cast(str, self._module.gate_power(requests, exposure, base, threshold))
 
     def set_weights(self, table: bytes, weights: bytes) -> bytes:
         """Moves slots."""

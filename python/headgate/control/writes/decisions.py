@@ -75,7 +75,7 @@ class Decisions:
                 message = f"{state.name} is as the document says already"
                 same = before.model_copy(update={"document": document.identity})
                 return Decision("apply", message, same, status="unchanged", notes=change.notes)
-            decision = _decision("apply", replace(change, already=False), state, after)
+            decision = decision_of("apply", replace(change, already=False), state, after)
             return replace(decision, retried=frozenset(state.omitted), sources=document.sources)
 
         return decide
@@ -96,7 +96,7 @@ class Decisions:
             traffic=change.live,
             text=document.text,
         )
-        return replace(_decision("apply", change, state, first), sources=document.sources)
+        return replace(decision_of("apply", change, state, first), sources=document.sources)
 
     def patch(self, weights: Mapping[str, int], champion: str | None, switches: Switches) -> Decide:
         """An override of live traffic."""
@@ -119,8 +119,8 @@ class Decisions:
 
         def decide(state: EndpointState) -> Decision:
             before = present(state)
-            change = traffic.rollback(before.traffic, self._known_versions(state, before), stamp)
-            return _decision("rollback", change, state, before.moved(change.live))
+            change = traffic.rollback(before.traffic, self.known_versions(state, before), stamp)
+            return decision_of("rollback", change, state, before.moved(change.live))
 
         return decide
 
@@ -170,7 +170,7 @@ class Decisions:
             change = traffic.restore(live, then.traffic, known, self._context.now())
             change = replace(change, message=f"as revision {then.n}: {change.message}")
             after = before.documented(then.document, then.text, (spec, in_document), change.live)
-            return _decision("restore", change, state, after)
+            return decision_of("restore", change, state, after)
 
         return _about(f"revision {then.n}", decide)
 
@@ -178,7 +178,7 @@ class Decisions:
         known = self._context.known_versions(state.name, then.spec.digests())
         change = traffic.returned(then.traffic, state.carried, known, self._context.now())
         change = replace(change, message=f"back as revision {then.n}: {change.message}")
-        return _decision("restore", change, state, then.moved(change.live))
+        return decision_of("restore", change, state, then.moved(change.live))
 
     def delete(self, busy: Callable[[EndpointState], str | None]) -> Decide:
         """Takes the endpoint away; ``busy`` says why that must not be."""
@@ -193,7 +193,8 @@ class Decisions:
 
         return decide
 
-    def _known_versions(self, state: EndpointState, before: Revision) -> KnownVersions:
+    def known_versions(self, state: EndpointState, before: Revision) -> KnownVersions:
+        """What the pure functions need to know of an endpoint that is served."""
         known = self._context.known_versions(state.name, before.spec.digests())
         spec = before.spec
         return replace(
@@ -209,8 +210,8 @@ class Decisions:
             before = present(state)
             if not frozen_too:
                 not_frozen(state.name, before)
-            changed = change(before, self._known_versions(state, before))
-            return _decision(kind, changed, state, before.moved(changed.live))
+            changed = change(before, self.known_versions(state, before))
+            return decision_of(kind, changed, state, before.moved(changed.live))
 
         return decide
 
@@ -230,7 +231,7 @@ def not_frozen(name: str, revision: Revision) -> None:
         )
 
 
-def _decision(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:
+def decision_of(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:
     """The decision of a change. Versions that were left out are tried again when they get traffic that they had not."""
     before = state.current
     had = {} if before is None else before.traffic.weights()

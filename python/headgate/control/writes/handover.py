@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headgate.control.domain.copies import shadow_shares, trial_share
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.spec import Spec, answering, loadable
 from headgate.drift import BaselineStore
@@ -68,21 +69,31 @@ def _state(revision: Revision, omitted: Mapping[str, str], load: Mapping[str, An
     if champion is None:
         raise no_answer(revision, omitted)
     table = live.table.without(frozenset({*omitted, champion}))
+    copied = trial_share(live)
     traffic = {
         "champion": champion,
         "last_good": live.last_good,
         "table": {"salt": table.salt, "given": [list(run) for run in table.given]},
-        "shadows_off": list(live.shadows_off),
+        "shadows_off": [name for name in live.shadows_off if name not in copied],
         "capture_off": live.capture_off,
     }
     state = {
         "name": revision.endpoint,
         "revision": revision.n,
-        "spec": spec.served(),
+        "spec": _with_copies(spec.served(), shadow_shares(spec, live) if copied else {}),
         "traffic": traffic,
         "load": load,
     }
     return json.dumps(state).encode()
+
+
+def _with_copies(served: dict[str, Any], shares: Mapping[str, int]) -> dict[str, Any]:
+    """The spec with the challenger of a rollout as one more shadow: the share of each of them, as :func:`shadow_shares` has it."""
+    if not shares:
+        return served
+    written = {shadow["to"]: shadow for shadow in served["traffic"].get("shadow", [])}
+    shadows = [{**written.get(name, {"to": name}), "share": share} for name, share in shares.items()]
+    return {**served, "traffic": {**served["traffic"], "shadow": shadows}}
 
 
 def no_answer(revision: Revision, omitted: Mapping[str, str]) -> ModelLoadFailed:

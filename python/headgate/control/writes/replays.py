@@ -66,13 +66,20 @@ class Replays:
 
     async def start(self, endpoint: str, request: ReplayRequest, call: Call) -> OperationView:
         """Begins one; the operation ends with it and has its report. :class:`PolicyInvalid` without captured requests that fit."""
+        return (await self._begun(endpoint, request, call))[1]
+
+    async def begin(self, endpoint: str, request: ReplayRequest, call: Call) -> int:
+        """As :meth:`start`; the number of the replay."""
+        return (await self._begun(endpoint, request, call))[0]
+
+    async def _begun(self, endpoint: str, request: ReplayRequest, call: Call) -> tuple[int, OperationView]:
         plane = self._context.plane
         begun = _read(await self._context.long(lambda: plane.start_replay(endpoint, request.encoded())))
         detail = {"replay": begun["id"], "version": request.version, "against": begun["against"]["version"]}
         record = audit_record(call, self._context.now(), "replay", (endpoint, None), ("applied", detail))
         await self._audit.leave(record)
         follow = asyncio.create_task(self._followed(endpoint, begun["id"]))
-        return await self._operations.adopt(follow, endpoint, "replay")
+        return begun["id"], await self._operations.adopt(follow, endpoint, "replay")
 
     async def list(self, endpoint: str) -> list[Report]:
         """The newest first; :class:`ModelNotFound` of an endpoint that never was."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,6 +23,7 @@ from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.handover import Load, Paths, native_apply, no_answer
+from headgate.control.writes.interrupted import Interruptions
 from headgate.control.writes.swap import EndpointUpdate
 from headgate.errors import HeadgateError, StorageFailed
 from headgate.store import (
@@ -45,9 +46,17 @@ _End = tuple[RevisionStatus, str]
 class StartRecovery:
     """Brings endpoints up, each on its own: one that is broken keeps no other from starting."""
 
-    def __init__(self, context: Context) -> None:
-        """The context holds store and data plane."""
+    def __init__(
+        self, context: Context, interruptions: Interruptions, wake: Callable[[], None] = swap.nothing
+    ) -> None:
+        """The context holds store and data plane; ``interruptions`` knows what becomes of rollouts, ``wake`` has rows
+        written.
+        """
         self._context = context
+        self._interruptions = interruptions
+        self._wake = wake
+        self._rows: dict[str, Row] = {}
+        """What a start made of an endpoint's rollout, to be written after what the stop left."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def start(
@@ -103,6 +112,9 @@ class StartRecovery:
             ends = await self._serve_newest(state, record)
             for left in record.proposed:
                 await self._end(state, left, *ends.get(left.n, ("failed", _UNCONFIRMED)))
+            if pointer.name in self._rows:
+                state.unsaved.append(self._rows.pop(pointer.name))
+                self._wake()
         except HeadgateError as error:
             await self._broken(state, pointer, error.message)
         except Exception as error:
@@ -183,6 +195,11 @@ class StartRecovery:
         first = await context.io(partial(_first_load, context.paths, record, documents))
         revision, omitted, argument = first.revision, first.omitted, first.argument
         state.current, state.damaged = revision, set(omitted)
+        state.omitted = dict(omitted)
+        interrupted = self._interruptions.of(state)
+        if interrupted is not None:
+            state.current = revision = interrupted.revision
+            self._rows[state.name], argument = interrupted.row, None
         while answering(revision.spec, revision.traffic, omitted) is not None:
             if argument is None:
                 load = Load(omitted=omitted)

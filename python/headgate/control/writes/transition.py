@@ -18,6 +18,7 @@ from headgate.control.domain.copies import routing_summary
 from headgate.control.domain.plan import bare_plan, live_view, make_plan, slots_moved
 from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import EMERGENCIES, Kind, Revision
+from headgate.control.domain.rollout.words import told
 from headgate.control.domain.shares import format_shares
 from headgate.control.domain.spec import answering, loadable
 from headgate.control.domain.step import Step
@@ -229,6 +230,7 @@ def commit_of(
         "moves": slots_moved(transition.before, revision),
         "notes": list(transition.decision.notes),
         "message": message or transition.decision.message,
+        **_rollout_told(transition),
     }
     event = EventRecord(
         "removed" if removed else status, now, name, revision.n, call.principal, call.reason, data
@@ -239,6 +241,13 @@ def commit_of(
     key = remembered(context, call, result_of(transition, "applied"))
     digests, document = revision.spec.digests(), applied_document(transition)
     return Commit(name, revision.n, status, message, [event], audit, key, digests, document)
+
+
+def _rollout_told(transition: Transition) -> dict[str, Any]:
+    """What an event says of a rollout whose state changed with the revision."""
+    before = None if transition.before is None else transition.before.traffic.rollout
+    after = transition.revision.traffic.rollout
+    return {} if after is None or after == before else {"rollout": told(after)}
 
 
 def result_of(

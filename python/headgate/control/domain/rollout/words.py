@@ -6,9 +6,10 @@ A promotion says what was shown and what would have been seen, and no more: that
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from headgate.control.domain.rollout.plan import PlanGate
-from headgate.control.domain.rollout.state import GateStatus
+from headgate.control.domain.rollout.state import GateStatus, RolloutState
 from headgate.readable import number
 
 _CONFIDENCE = "anytime 95 %"
@@ -118,6 +119,21 @@ def undecided(status: GateStatus | None, gate: PlanGate) -> str:
     if "ratio" in need and "requests" in need:
         known += f"; {need['ratio']:g}x shows after {number(round(need['requests']))}"
     return f"{gate.key} is undecided ({known})"
+
+
+def told(state: RolloutState) -> dict[str, Any]:
+    """What an event says of a rollout: where it is, what was said of it last, and the gates that were looked at."""
+    present, newest = state.present, state.evidence[-1] if state.evidence else None
+    held = state.end or state.pause
+    gates = (held.gates if held is not None else ()) or (newest.gates if newest is not None else ())
+    return {
+        "id": state.id,
+        "challenger": state.challenger.name,
+        "phase": state.phase,
+        "step": None if present is None else present.label,
+        "said": None if held is None else held.words,
+        "gates": [gate.model_dump(mode="json") for gate in gates],
+    }
 
 
 def both_ways(why: str) -> str:

@@ -1,0 +1,315 @@
+"""One look at an endpoint with a rollout: what the data plane counted, judged, as an ``Observation``.
+
+Nothing here moves anything, but for the thresholds that a trial's next window is compared with. What is remembered between looks may be
+lost: then a step begins to count anew. Not here: what follows from a look (``domain.rollout``). Next: ``rollouts``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from headgate.control.domain.revision import Revision
+from headgate.control.domain.rollout.observation import (
+    LEAST_LATENCIES,
+    Breaker,
+    Copies,
+    Observation,
+    PoolLoad,
+    Replay,
+    judged,
+)
+from headgate.control.domain.rollout.plan import judged_by_trial
+from headgate.control.domain.rollout.state import ArmNumbers, GateStatus, PoolLatency, RolloutState
+from headgate.control.domain.stamp import ms_of
+from headgate.control.writes.context import Context
+from headgate.control.writes.data_plane import DataPlane, Status, requests_of, status_of
+from headgate.control.writes.endpoint import EndpointState
+from headgate.errors import ModelNotFound, ModelNotReady
+
+_FAILURES = ("backend_failed", "deadline_exceeded", "internal")
+"""Codes of requests that a version failed on."""
+
+
+class Figures(Protocol):
+    """What versions did in the last minutes (``reads.recent.Recent``)."""
+
+    async def of(self, endpoint: str) -> Mapping[str, Mapping[str, Any]]:
+        """The figures of the versions that answered requests lately."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the data plane told at one moment; ``trial`` is None without one of the present attempt."""
+
+    status: Status
+    trial: dict[str, Any] | None
+    answer: dict[str, Any] | None
+    shadow: dict[str, Any] | None
+    shadow_cores: float
+    window: tuple[str, int] | None
+    """Attempt and step for which thresholds are set."""
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What is kept of an endpoint between two looks."""
+
+    step: tuple[Any, ...] = ()
+    requests: int = 0
+    pairs: int = 0
+    errors: int = 0
+    answered: Mapping[str, int] = field(default_factory=dict)
+    last_request_ms: int | None = None
+    window: tuple[str, int] | None = None
+    cpu: tuple[float, float] | None = None
+    """Seconds of processor time and of the clock at the last look."""
+    busy_cores: float = 0.0
+
+
+class Observer:
+    """Looks at endpoints. Belongs to one event loop; what computes or may wait runs in a thread."""
+
+    def __init__(
+        self,
+        context: Context,
+        figures: Figures,
+        cpu_seconds: Callable[[], float] = time.process_time,
+    ) -> None:
+        """``cpu_seconds`` is the processor time that the process took so far."""
+        self._context = context
+        self._figures = figures
+        self._cpu_seconds = cpu_seconds
+        self._cores = len(os.sched_getaffinity(0))
+        self._memory: dict[str, _Memory] = {}
+
+    def forget(self, endpoints: set[str]) -> None:
+        """Drops what is remembered of all other endpoints."""
+        self._memory = {name: one for name, one in self._memory.items() if name in endpoints}
+
+    async def look(self, state: EndpointState, current: Revision, replay: Replay | None) -> Observation:
+        """What is to be seen of the rollout of ``current``, which must have one."""
+        rollout = current.traffic.rollout
+        assert rollout is not None, "only an endpoint with a rollout is looked at"  # noqa: S101
+        name, memory = state.name, self._memory.get(state.name, _Memory())
+        plane = self._context.plane
+        told = await asyncio.to_thread(lambda: _ask(plane, current, rollout, memory.window))
+        recent = await self._figures.of(name)
+        now = self._context.store.now()
+        now_ms = round(now.timestamp() * 1000)
+        memory = self._remembered(memory, told, rollout, now_ms)
+        self._memory[name] = memory
+        champion = recent.get(rollout.champion.name)
+        requests = _arm(told.trial, rollout.challenger.name)
+        seen = Observation(
+            **({} if told.answer is None else judged(told.answer)),
+            requests=max(_ended(requests) - memory.requests, 0),
+            last_request_ms=memory.last_request_ms,
+            champion_requests=0 if champion is None else champion["requests"],
+            champion_errors=0 if champion is None else sum(champion["codes"].get(c, 0) for c in _FAILURES),
+            champion_breaker=_breaker(told, rollout.champion.name),
+            challenger_breaker=_breaker(told, rollout.challenger.name),
+            pool=_pool(name, rollout.champion.name, champion),
+            load=self._load(told, rollout, recent, memory),
+            copies=_copies(told.shadow, memory),
+            replay=replay,
+            frozen=current.traffic.frozen is not None,
+            ready=_is_ready(state, current, rollout),
+        )
+        compared = disagreement(rollout, told.shadow)
+        return seen if compared is None else seen.model_copy(update={"gates": (*seen.gates, compared)})
+
+    def _remembered(self, memory: _Memory, told: Told, rollout: RolloutState, now_ms: int) -> _Memory:
+        """With this look: where the step's counts begin, and when a request came last."""
+        answered = requests_of(told.status)
+        came = bool(memory.answered) and any(
+            count not in (0, memory.answered.get(version, 0)) for version, count in answered.items()
+        )
+        now_s, cpu = now_ms / 1000, self._cpu_seconds()
+        busy = memory.busy_cores
+        if memory.cpu is not None and now_s - memory.cpu[1] > 0:
+            busy = max(cpu - memory.cpu[0], 0.0) / (now_s - memory.cpu[1])
+        memory = replace(
+            memory,
+            answered=answered or memory.answered,
+            last_request_ms=now_ms if came else memory.last_request_ms,
+            window=told.window,
+            cpu=(cpu, now_s),
+            busy_cores=busy,
+        )
+        trial, shadow = told.trial, told.shadow
+        began = rollout.step_begun_ms
+        step = (
+            rollout.id,
+            rollout.step,
+            began,
+            None if trial is None else trial["begun_ms"],
+            None if shadow is None else shadow.get("since"),
+        )
+        if step == memory.step:
+            return memory
+        # Counters that began with the step, or after it, hold nothing else.
+        fresh_trial = trial is None or trial["begun_ms"] >= began
+        fresh_shadow = shadow is None or "since" not in shadow or ms_of(shadow["since"]) >= began
+        return replace(
+            memory,
+            step=step,
+            requests=0 if fresh_trial else _ended(_arm(trial, rollout.challenger.name)),
+            pairs=0 if fresh_shadow or shadow is None else shadow["pairs"],
+            errors=0 if fresh_shadow or shadow is None else sum(shadow["errors"].values()),
+        )
+
+    def _load(
+        self, told: Told, rollout: RolloutState, recent: Mapping[str, Mapping[str, Any]], memory: _Memory
+    ) -> PoolLoad | None:
+        """None while the mean run time of one of the two is not known."""
+        means = [_mean_run(told.trial, one.name) for one in (rollout.champion, rollout.challenger)]
+        seconds = max((one["seconds"] for one in recent.values()), default=0)
+        if means[0] is None or means[1] is None or seconds <= 0:
+            return None
+        # Shadows take what is left over, so that they leave room.
+        cores = max(memory.busy_cores - told.shadow_cores, 0.0)
+        return PoolLoad(
+            busy=min(cores / self._cores, 1.0),
+            per_second=sum(one["requests"] for one in recent.values()) / seconds,
+            champion_run_s=means[0],
+            challenger_run_s=means[1],
+            threads=self._cores,
+        )
+
+
+def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tuple[str, int] | None) -> Told:
+    """Blocks, and computes: run it in a thread."""
+    name = current.endpoint
+    status = status_of(plane.status(name), name)
+    trial = answer = shadow = None
+    cores = 0.0
+    try:
+        found = json.loads(plane.trial(name, True))["trial"]
+        trial = found if found is not None and found["attempt"] == current.traffic.table.salt else None
+        shadows = json.loads(plane.shadows(name))
+        cores = shadows["cpu"]["used_cores"]
+        shadow = next((one for one in shadows["shadows"] if one["to"] == rollout.challenger.name), None)
+        shadow = shadow if shadow is not None and "pairs" in shadow else None
+    except (ModelNotFound, ModelNotReady):
+        # Nothing of the endpoint is served: nothing is seen, and nothing follows from it.
+        pass
+    gates = judged_by_trial(rollout.plan)
+    if gates and trial is not None and rollout.weight > 0:
+        question = {
+            "challenger": rollout.challenger.name,
+            "gates": gates,
+            "false_rollbacks": rollout.plan.false_rollbacks,
+            "blocks_ms": list(rollout.blocks_ms),
+        }
+        evidence, asked = json.dumps(trial), json.dumps(question)
+        answer = json.loads(plane.judge(evidence, asked))
+        window = _thresholds(plane, current, (evidence, asked), window)
+    return Told(status, trial, answer, shadow, cores, window)
+
+
+def _thresholds(
+    plane: DataPlane, current: Revision, asked: tuple[str, str], window: tuple[str, int] | None
+) -> tuple[str, int] | None:
+    """Sets what a step's first requests are compared with, once for each step; not before the champion has had enough answers."""
+    rollout, attempt = current.traffic.rollout, current.traffic.table.salt
+    if rollout is None or window == (attempt, rollout.step_begun_ms):
+        return window
+    if not any(gate.family == "latency" and gate.effect != "report" for gate in rollout.plan.gates):
+        return window
+    thresholds = json.loads(plane.latency_thresholds(*asked))["thresholds"]
+    if thresholds is None:
+        return window
+    plane.set_trial_thresholds(current.endpoint, json.dumps(thresholds).encode())
+    return attempt, rollout.step_begun_ms
+
+
+def _arm(trial: Mapping[str, Any] | None, version: str) -> Mapping[str, Any] | None:
+    arms = () if trial is None else trial["arms"]
+    return next((arm for arm in arms if arm["version"] == version), None)
+
+
+def _ended(arm: Mapping[str, Any] | None) -> int:
+    """Requests that were routed to a version and are over."""
+    return 0 if arm is None else int(arm["routed"] - arm["in_flight"])
+
+
+def _mean_run(trial: Mapping[str, Any] | None, version: str) -> float | None:
+    arm = _arm(trial, version)
+    run = None if arm is None else arm["run"]
+    return None if run is None or not run["count"] else run["sum_ns"] / run["count"] / 1e9
+
+
+def _breaker(told: Told, version: str) -> Breaker:
+    said = told.status.get("versions", {}).get(version, {}).get("breaker")
+    if said is None:
+        return Breaker()
+    arm = _arm(told.trial, version)
+    units = 0 if arm is None else arm["first_errors"] + arm["first_errors_after"]
+    return Breaker(state="open" if said["open"] else "closed", openings=said["trips"], failed_units=units)
+
+
+def _pool(endpoint: str, version: str, figures: Mapping[str, Any] | None) -> tuple[PoolLatency, ...]:
+    """The champion's p95 in the last minutes, if enough requests tell it."""
+    if figures is None or figures["requests"] < LEAST_LATENCIES or figures["request_us"]["p95"] is None:
+        return ()
+    return (
+        PoolLatency(
+            endpoint=endpoint,
+            version=version,
+            p95_ns=figures["request_us"]["p95"] * 1e3,
+            per_second=figures["requests"] / max(figures["seconds"], 1),
+            count=figures["requests"],
+        ),
+    )
+
+
+def _copies(shadow: Mapping[str, Any] | None, memory: _Memory) -> Copies | None:
+    if shadow is None:
+        return None
+    errors = sum(shadow["errors"].values())
+    return Copies(pairs=max(shadow["pairs"] - memory.pairs, 0), errors=max(errors - memory.errors, 0))
+
+
+def _is_ready(state: EndpointState, current: Revision, rollout: RolloutState) -> bool:
+    entry = current.spec.versions.get(rollout.challenger.name)
+    same = entry is not None and entry.digest == rollout.challenger.digest
+    return same and rollout.challenger.name in state.loaded
+
+
+def disagreement(rollout: RolloutState, shadow: Mapping[str, Any] | None) -> GateStatus | None:
+    """The gate ``disagreement`` of a plan from the report on the challenger's copies; None without the gate or the copies.
+
+    Its interval holds for a sample that is closed (Wilson for shares, Newcombe for their difference), so that it stays undecided until
+    the step has its pairs. It fails if the interval of the excess over the noise floor lies above the limit, and passes if the excess is
+    at most the limit. A gate that is only shown has no verdict but ``undecided``.
+    """
+    gate = next((one for one in rollout.plan.gates if one.gate == "disagreement"), None)
+    if gate is None or shadow is None:
+        return None
+    compared, floor = shadow["compared"], shadow["noise_floor"]
+    told = shadow["excess"] if shadow["excess"]["share"] is not None else shadow["disagreement"]
+    step = rollout.present
+    closed = step is not None and step.kind == "shadow" and compared["pairs"] >= max(step.min_requests, 1)
+    verdict = "undecided"
+    if gate.above is not None and closed and not shadow["disagreement"]["undecided"]:
+        low = None if told["interval"] is None else told["interval"][0]
+        if low is not None and low > gate.above:
+            verdict = "fail"
+        elif told["share"] is not None and told["share"] <= gate.above:
+            verdict = "pass"
+    return GateStatus.model_validate(
+        {
+            "gate": gate.gate,
+            "verdict": verdict,
+            "champion": ArmNumbers(n=floor["pairs"], bad=floor["differing"]),
+            "challenger": ArmNumbers(n=compared["pairs"], bad=compared["differing"]),
+            "share": told["share"],
+            "share_interval": told["interval"],
+        }
+    )

@@ -1,0 +1,58 @@
+"""Documents that describe no endpoint: rollout plans and the defaults, the newest of each.
+
+Not here: what they say (``documents``), when they are used (``control.writes.stored_plans``). Next: ``models``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+
+from headgate.errors import RevisionConflict
+from headgate.store.models import AuditRecord, PlanRecord
+from headgate.store.transactions import Transactions, Write
+
+
+class StorePlans:
+    """The table of plans."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """Use ``Store.plans``."""
+        self._transactions = transactions
+
+    def all(self) -> list[PlanRecord]:
+        """Every document, by kind and name."""
+        with self._transactions.read() as session:
+            return list(session.scalars(select(PlanRecord).order_by(PlanRecord.kind, PlanRecord.name)))
+
+    def put(self, record: PlanRecord, audit: AuditRecord) -> None:
+        """Replaces a document and leaves the row of the audit in the same transaction.
+
+        :class:`~headgate.errors.RevisionConflict` unless ``record.n`` follows the number of the one that is stored, or is 1 without one.
+        """
+        with self._transactions.write() as write:
+            present = self._number(write, record.kind, record.name)
+            if record.n != (present or 0) + 1:
+                raise RevisionConflict(
+                    f"{record.kind} {record.name} is at revision {present}: read it again",
+                    detail={"revision": present},
+                )
+            self._remove(write, record.kind, record.name)
+            write.add(record)
+            write.add_numbered(audit)
+
+    def delete(self, kind: str, name: str, audit: AuditRecord) -> bool:
+        """Removes a document; whether it was there."""
+        with self._transactions.write() as write:
+            if self._number(write, kind, name) is None:
+                return False
+            self._remove(write, kind, name)
+            write.add_numbered(audit)
+            return True
+
+    def _number(self, write: Write, kind: str, name: str) -> int | None:
+        same = (PlanRecord.kind == kind, PlanRecord.name == name)
+        return write.session.scalar(select(PlanRecord.n).where(*same))
+
+    def _remove(self, write: Write, kind: str, name: str) -> None:
+        same = (PlanRecord.kind == kind, PlanRecord.name == name)
+        write.session.execute(delete(PlanRecord).where(*same).execution_options(synchronize_session=False))

@@ -1,0 +1,261 @@
+"""Rollouts through the control plane on a fake data plane: what becomes of calls, of looks, of a start, of plans.
+
+Not here: what a rollout decides (``unit/rollout``), real models (``e2e/test_rollout``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headgate.control import Call
+from headgate.control.writes import clean_stop
+from headgate.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, PolicyInvalid
+from unit.control_harness import Gate, document, gateway, run, until
+
+PLAN = """\
+apiVersion: headgate/v1
+kind: RolloutPlan
+name: careful
+steps:
+  - {shadow: 10%, for: 1m, min_requests: 10}
+  - {weight: 5%, for: 1m, min_requests: 10}
+  - approve: {role: approver}
+  - promote
+rollback_if: {error_rate: 1.5x}
+"""
+ANN = Call("ann", reason="better")
+
+
+def answer(verdict: str, n: int = 100) -> dict[str, Any]:
+    arm = {"units": n, "n": n, "bad": n if verdict == "fail" else 0}
+    gate = {"gate": "error_rate", "verdict": verdict, "champion": arm, "challenger": arm, "ratio": 3.0}
+    few = {"verdict": "pass", "reason": None}
+    return {"gates": [gate], "srm": {"verdict": "pass", "reason": None}, "few_keys": few}
+
+
+def trial(gate: Gate, routed: int) -> dict[str, Any]:
+    arm = {
+        "routed": routed, "in_flight": 0, "first_errors": 0, "first_errors_after": 0,
+        "run": {"count": routed, "sum_ns": routed * 1_000},
+    }  # fmt: skip
+    current = gate.control.current("digits")
+    assert current is not None
+    begun = round(gate.store.now().timestamp() * 1000)
+    arms = [{"version": version, **arm} for version in ("v1", "v2")]
+    return {"attempt": current.traffic.table.salt, "begun_ms": begun, "arms": arms}
+
+
+async def begun(gate: Gate, plan: str = PLAN) -> None:
+    await gate.control.put_plan(plan.encode(), call=Call("ann"))
+    await gate.apply(document())
+    await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+
+
+async def look(gate: Gate, seconds: float = 30.0) -> Any:
+    """One look of the loop, after some time with requests."""
+    gate.clock.forward(seconds)
+    for version in ("v1", "v2"):
+        gate.native.requests["digits", version] = gate.native.requests.get(("digits", version), 0) + 50
+    await gate.control._rollouts.turn()
+    await until(lambda: not gate.control._rollouts._moving or _is_over(gate))
+    return await gate.control.rollout_view("digits")
+
+
+def _is_over(gate: Gate) -> bool:
+    return all(task.done() for task in gate.control._rollouts._moving.values())
+
+
+async def on_trial(gate: Gate) -> None:
+    """In the step that gives copies, and then in the one with a weight, by a person."""
+    await begun(gate)
+    await gate.control.rollout_promote("digits", call=ANN)
+    await gate.control.rollout_promote("digits", call=ANN)
+
+
+def test_a_step_with_copies_gives_the_challenger_one_more_shadow(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate)
+            assert gate.native.given[-1]["spec"]["traffic"].get("shadow", []) == []
+            await gate.control.rollout_promote("digits", call=ANN)
+            assert gate.native.given[-1]["spec"]["traffic"]["shadow"] == [{"to": "v2", "share": 1_000}]
+            traffic = await gate.control.traffic("digits")
+            assert [(one["to"], one["share"], one["state"]) for one in traffic["shadows"]] == [
+                ("v2", "10%", "on")
+            ]
+            await gate.control.rollout_abort("digits", call=ANN)
+            assert gate.native.given[-1]["spec"]["traffic"].get("shadow", []) == []
+
+    run(work)
+
+
+def test_a_version_is_a_shadow_once_with_the_greater_share(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode())
+            await gate.apply(document("{champion: v1, shadow: [{to: v2, share: 1%}, {to: v3, share: 2%}]}"))
+            await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            await gate.control.rollout_promote("digits", call=ANN)
+            shadows = gate.native.given[-1]["spec"]["traffic"]["shadow"]
+            assert [(one["to"], one["share"]) for one in shadows] == [("v2", 1_000), ("v3", 200)]
+
+    run(work)
+
+
+def test_harm_that_a_look_sees_is_rolled_back_at_once_and_also_while_frozen(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            assert gate.live()[1] == [["v2", 0, 499]]
+            await gate.control.freeze("digits", call=ANN)
+            gate.native.running["digits"] = trial(gate, 100)
+            gate.native.answer = answer("fail")
+            view = await look(gate)
+            assert (view["phase"], view["end"]["reason"]) == ("rolled_back", "error_rate")
+            assert gate.live()[1] == []
+            current = gate.control.current("digits")
+            assert current is not None
+            (block,) = current.traffic.blocked
+            assert block.version == "v2"
+            assert "error_rate fails" in block.reason
+            events = await gate.control.stored_events(0, limit=100, endpoint="digits")
+            told = [event.data["rollout"] for event in events if "rollout" in event.data]
+            assert told[-1]["phase"] == "rolled_back"
+            assert told[-1]["gates"][0]["verdict"] == "fail"
+
+    run(work)
+
+
+def test_a_freeze_holds_what_a_look_would_pause(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            gate.native.running["digits"] = trial(gate, 100)
+            gate.native.answer = answer("undecided") | {"srm": {"verdict": "fail", "reason": "skewed"}}
+            await gate.control.freeze("digits", call=ANN)
+            assert (await look(gate))["phase"] == "progressing"
+            await gate.control.unfreeze("digits", call=ANN)
+            view = await look(gate)
+            assert (view["phase"], view["pause"]["reason"]) == ("paused", "srm")
+            with pytest.raises(PermissionDenied):
+                await gate.control.rollout_approve("digits", "approver", call=ANN)
+
+    run(work)
+
+
+def test_a_rollback_needs_no_disk_and_one_that_fails_keeps_no_other(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            await gate.apply(document(name="other"))
+            await gate.control.rollout_start("other", "v2", "careful", call=ANN)
+            gate.native.running["digits"] = trial(gate, 100)
+            gate.native.answer = answer("fail")
+            gate.native.running["other"] = {"broken": True}
+            heal = gate.full_disk()
+            gate.clock.forward(30)
+            with pytest.raises(KeyError, match="attempt"):
+                await gate.control._rollouts.turn()
+            assert gate.live()[1] == []
+            heal()
+            await gate.flush_healed()
+
+    run(work)
+
+
+def test_an_unclean_end_takes_the_weight_away_before_anything_is_served(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+        (tmp_path / "state" / clean_stop.NAME).unlink()
+        async with gateway(tmp_path) as gate:
+            assert [one["traffic"]["table"]["given"] for one in gate.native.given] == [[]]
+            view = await gate.control.rollout_view("digits")
+            assert view is not None
+            assert view["pause"] is not None
+            assert (view["phase"], view["pause"]["reason"]) == ("paused", "crash")
+            await gate.control.rollout_resume("digits", call=ANN)
+            assert gate.live()[1] != []
+        (tmp_path / "state" / clean_stop.NAME).unlink()
+        async with gateway(tmp_path) as gate:
+            view = await gate.control.rollout_view("digits")
+            assert view is not None
+            assert view["end"] is not None
+            assert (view["phase"], view["end"]["reason"]) == ("rolled_back", "crash")
+            # It is written behind.
+            await gate.control.flush()
+            kinds = [(one["kind"], one["status"]) for one in await gate.control.revisions("digits", limit=3)]
+            assert kinds[0] == ("rollout_rollback", "applied")
+            with pytest.raises(Conflict, match="retry"):
+                await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            await gate.control.rollout_start("digits", "v2", "careful", retry=True, call=ANN)
+            assert [one["id"] for one in await gate.control.rollouts("digits")] == ["r2", "r1"]
+
+    run(work)
+
+
+def test_a_clean_restart_repeats_the_step(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            before = await gate.control.rollout_view("digits")
+        async with gateway(tmp_path) as gate:
+            gate.clock.forward(0)
+            after = await gate.control.rollout_view("digits")
+            assert before is not None
+            assert after is not None
+            assert (
+                (after["phase"], after["weight"]) == ("progressing", before["weight"]) == ("progressing", 500)
+            )
+            assert len(gate.live()[1]) == 1
+
+    run(work)
+
+
+def test_plans_are_kept_counted_and_not_removed_while_they_are_named(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            with pytest.raises(PolicyInvalid, match="careful"):
+                await gate.apply(document() + "rollout: careful\n")
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            await gate.apply(document() + "rollout: careful\n")
+            changed = await gate.control.put_plan(PLAN.replace("5%", "6%").encode(), call=ANN)
+            assert (changed["n"], changed["document"]["steps"][1]["weight"]) == (2, "6%")
+            with pytest.raises(Conflict, match="digits"):
+                await gate.control.delete_plan("careful", call=ANN)
+            await gate.control.put_plan(
+                b"apiVersion: headgate/v1\nkind: Defaults\nlimits: {timeout: 2s}\n", call=ANN
+            )
+        async with gateway(tmp_path) as gate:
+            assert [one["name"] for one in gate.control.plans()] == ["careful"]
+            assert gate.control.defaults()["document"]["limits"] == {"timeout": "2s"}
+            await gate.apply(document(name="other"))
+            assert gate.native.served["other"]["timeout_ms"] == 2_000
+            await gate.control.delete_defaults(call=ANN)
+            with pytest.raises(NotFound):
+                gate.control.defaults()
+
+    run(work)
+
+
+def test_a_rollout_that_cannot_work_is_refused_before_it_begins(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document())
+            with pytest.raises(NotFound, match="default"):
+                await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            with pytest.raises(PolicyInvalid, match="v9"):
+                await gate.control.rollout_start("digits", "v9", call=ANN)
+            with pytest.raises(Conflict, match="no rollout"):
+                await gate.control.rollout_pause("digits", call=ANN)
+            twice = PLAN.replace("{error_rate: 1.5x}", "{latency.p95: 1.2x, latency.p50: 1.2x}")
+            await gate.control.put_plan(twice.encode())
+            with pytest.raises(InvalidArgument, match="two gates"):
+                await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
+            assert "fewer than 1000 requests a day" in planned["plan"]["text"]
+
+    run(work)
