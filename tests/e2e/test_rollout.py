@@ -24,7 +24,7 @@ from headgate import _native, runtime_library
 from headgate.control import Call, Control, Native, Settings
 from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
-from support import models
+from support import models, rollout_documents
 from support import native as plane
 from support.tools import need_native
 
@@ -56,8 +56,9 @@ HELD = PLAN.replace("name: quick", "name: held").replace(
 
 
 @pytest.fixture(autouse=True)
-def _native_is_there() -> None:
+def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
     need_native()
+    rollout_documents.read(monkeypatch)
 
 
 @dataclass

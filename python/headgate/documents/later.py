@@ -7,10 +7,11 @@ accepted by every parser, appear in the schema, and after ``python tools/referen
 
 from __future__ import annotations
 
-FIELDS: frozenset[str] = frozenset({"notify"})
+FIELDS: frozenset[str] = frozenset({"rollout", "notify"})
 """Fields of kinds ``Endpoint`` and ``Defaults``."""
 
-KINDS: frozenset[str] = frozenset()
+KINDS: frozenset[str] = frozenset({"RolloutPlan", "Defaults"})
+"""Kinds beside ``Endpoint``."""
 
 GATES: frozenset[str] = frozenset({"feedback"})
 """Families of gates."""
