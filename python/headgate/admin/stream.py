@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
@@ -16,11 +17,20 @@ from headgate.control.reads.views import EventView
 from headgate.store import EventRecord, seconds
 
 KEEP_ALIVE_SECONDS = 15.0
+"""How often it is asked whether the reader is still allowed."""
+TICK_SECONDS = 5.0
+TICK = b'event: tick\ndata: {"type": "tick"}\n\n'
+"""An event, because a browser's ``EventSource`` does not show comments; without an id, so that the reader keeps its last one."""
 _HEAD = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+async def every_tick() -> None:
+    """Returns when the next tick is due."""
+    await asyncio.sleep(TICK_SECONDS)
 
 
 def view(event: EventRecord) -> EventView:
@@ -45,7 +55,7 @@ def encode(event: EventRecord) -> bytes:
 
 
 class EventStream:
-    """An ASGI answer that writes events as they come and a comment when none came for a while."""
+    """An ASGI answer that writes events as they come, and ticks."""
 
     def __init__(
         self,
@@ -53,12 +63,14 @@ class EventStream:
         endpoint: str | None,
         keep_alive_seconds: float,
         is_allowed: Callable[[], Awaitable[bool]],
+        next_tick: Callable[[], Coroutine[Any, Any, None]] = every_tick,
     ) -> None:
         """Only events of ``endpoint``, when one is named. It is asked again and again whether the reader is still allowed."""
         self._events = events
         self._endpoint = endpoint
         self._keep_alive_seconds = keep_alive_seconds
         self._is_allowed = is_allowed
+        self._next_tick = next_tick
         self._ended = asyncio.Event()
 
     def end(self) -> None:
@@ -97,11 +109,15 @@ class EventStream:
 
     async def _write(self, send: Send) -> None:
         following = asyncio.ensure_future(anext(self._events, None))
+        tick = asyncio.ensure_future(self._next_tick())
         try:
             while True:
-                done, _ = await asyncio.wait({following}, timeout=self._keep_alive_seconds)
-                if not done:
-                    await send({"type": "http.response.body", "body": b": still here\n\n", "more_body": True})
+                await asyncio.wait({following, tick}, return_when=asyncio.FIRST_COMPLETED)
+                if tick.done():
+                    tick.result()
+                    await send({"type": "http.response.body", "body": TICK, "more_body": True})
+                    tick = asyncio.ensure_future(self._next_tick())
+                if not following.done():
                     continue
                 event = following.result()
                 if event is None:
@@ -111,6 +127,7 @@ class EventStream:
                 following = asyncio.ensure_future(anext(self._events, None))
         finally:
             following.cancel()
+            tick.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -182,7 +182,8 @@ def test_a_token_that_is_good_no_more_ends_its_streams_at_the_next_keep_alive(
                 streams.answer(token["id"], p.gate.control.events(None), None),  # type: ignore[arg-type]
                 "",
             )
-            await until(lambda: "still here" in reader.text)
+            await until(lambda: ": open" in reader.text)
+            assert not reader.task.done()
             if forgotten == "expired":
                 p.gate.clock.forward(61)
             else:
@@ -190,6 +191,32 @@ def test_a_token_that_is_good_no_more_ends_its_streams_at_the_next_keep_alive(
             await asyncio.wait_for(reader.task, 5)
             assert reader.ended
             assert streams._open == {}
+
+    run(body)
+
+
+def test_ticks_come_when_they_are_due_among_events_and_leave_the_last_id(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            due: asyncio.Queue[None] = asyncio.Queue()
+            token, _ = p.tokens.create(name="ann", role="viewer", expires_seconds=60)
+            streams = OpenStreams(p.tokens, next_tick=due.get)
+            reader = Reader(
+                streams.answer(token["id"], p.gate.control.events(0), None),  # type: ignore[arg-type]
+                "",
+            )
+            await until(lambda: reader.types() == ["started"])
+            due.put_nowait(None)
+            await until(lambda: reader.types() == ["started", "tick"])
+            await p.gate.apply(document())
+            await until(lambda: reader.types() == ["started", "tick", "applied"])
+            due.put_nowait(None)
+            due.put_nowait(None)
+            await until(lambda: reader.types() == ["started", "tick", "applied", "tick", "tick"])
+            assert reader.text.count("id: ") == 2
+            assert '\n\nevent: tick\ndata: {"type": "tick"}\n\n' in reader.text
+            reader.leave.set()
+            await asyncio.wait_for(reader.task, 5)
 
     run(body)
 

@@ -28,7 +28,9 @@ def stream(*events: dict[str, Any]) -> httpx.Response:
         (f"id: {one['id']}\n" if one["id"] else "") + f"event: {one['type']}\ndata: {json.dumps(one)}\n\n"
         for one in events
     )
-    return httpx.Response(200, text=wire + ": still here\n\ndata: {cut off")
+    return httpx.Response(
+        200, text=wire + ': still here\n\nevent: tick\ndata: {"type": "tick"}\n\ndata: {cut off'
+    )
 
 
 class Gateway:
