@@ -171,7 +171,7 @@ bench-scaling: $(STAMPS)/native $(STAMPS)/digits  ## CPU time with two IO thread
 	$(PY) -m benches.scaling
 
 .PHONY: bench-profile
-bench-profile: $(STAMPS)/native $(STAMPS)/digits  ## instructions of a request by function; needs valgrind
+bench-profile: $(STAMPS)/native $(STAMPS)/digits  ## instructions and code lines of a request, by wire and function; needs valgrind
 	PYO3_PYTHON=$(abspath $(PY)) cargo build --release --locked -p headgate-py --lib
 	$(PY) -m benches.profile
 

@@ -1,10 +1,11 @@
-"""``make bench-profile``: the user instructions of a plain request by function, counted by callgrind.
+"""``make bench-profile``: the user instructions of a plain request on each wire and by function, counted by callgrind.
 
-A request for a constant version (so that the model is out of the picture) over one kept connection. What is counted is the IO
-thread that answers. The other threads work by the clock, not by the request: the control plane looks at its connections once a
-second, and under callgrind, beside whatever else the machine does, a request lasts long. What they took is said beside it.
+One kept connection at a time, to a constant version without sketches and to version 1 with them. What is counted is the IO thread
+that answers. The other threads work by the clock, not by the request: the control plane looks at its connections once a second,
+and under callgrind, beside whatever else the machine does, a request lasts long. What they took is said beside it.
 The library is the one that cargo builds, with its symbols; wheels have none. Writes ``results/<date>-profile.md``. Needs valgrind.
-With ``--shadow SHARE`` another constant version gets copies of that share of requests, and the file is called ``profile-shadow``.
+With ``--shadow SHARE`` another constant version gets copies of that share of the JSON requests, and the file is called
+``profile-shadow``. Not here: the requests (``profile_requests``), callgrind's files (``callgrind``).
 """
 
 from __future__ import annotations
@@ -14,17 +15,21 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benches import callgrind
+from benches.callgrind import ThreadCounts
 from benches.clients import need
+from benches.profile_requests import wires
 from benches.report import RESULTS, machine
-from benches.servers import DIGITS, DOCUMENT, PATH, REQUEST, ROOT, START_SECONDS, Launcher, answer_of
+from benches.servers import DIGITS, ROOT, START_SECONDS, Launcher, answer_of
 
 LIBRARY = ROOT / "target" / "release" / "lib_native.so"
 WARM, COUNTED = 200, 2000
@@ -33,18 +38,49 @@ SHOWN = 200
 INLINED = re.compile(r"::\{\{closure\}\}")
 ANSWERS = "headgate_server::transport::serve::serve"
 """The function that only the IO thread runs."""
-
-
-SHADOWED = """
+HTTP_CRATES = frozenset({"hyper", "hyper_util", "h2"})
+RUNTIME = "onnxruntime"
+"""What the file name of ONNX Runtime's library has in it."""
+DOCUMENT = """
 apiVersion: headgate/v1
 kind: Endpoint
 name: digits
 versions:
-  "1": "file:models/digits/1"
+  "1": {model: "file:models/digits/1", run: {placement: inline}}
   constant: {constant: {label: %(label)s, probabilities: %(probabilities)s}}
   copied: {constant: {label: %(label)s, probabilities: %(probabilities)s}}
-traffic: {champion: constant, shadow: [{to: copied, share: %(share)s}]}
+traffic: %(traffic)s
+drift: {baseline: "file:baseline/digits.npz"}
 """
+"""Inline, because callgrind makes a run so long that it would be placed in the pool."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is profiled: the version that answers, the wires, and the build."""
+
+    version: str
+    traffic: str
+    """The document's ``traffic``."""
+    sketches: str
+    only: str
+    """What the names of the wires have in them."""
+    library: Path
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one wire's requests to one version took: the IO thread, and the instructions of the other threads."""
+
+    version: str
+    wire: str
+    thread: ThreadCounts
+    others: int
+
+    @property
+    def own(self) -> int:
+        """Instructions outside hyper, h2 and ONNX Runtime."""
+        return self.thread.total - self.thread.of_crates(HTTP_CRATES) - self.thread.of_object(RUNTIME)
 
 
 def with_symbols(folder: Path, library: Path) -> Path:
@@ -55,22 +91,19 @@ def with_symbols(folder: Path, library: Path) -> Path:
     return package.parent
 
 
-def started(
-    folder: Path, counts: Path, answer: dict[str, list[float]], shadow: str | None, library: Path
-) -> tuple[subprocess.Popen[str], str]:
+def started(folder: Path, answer: dict[str, list[float]], setup: Setup) -> tuple[subprocess.Popen[str], str]:
     """Headgate under callgrind, which counts nothing yet, and where it answers."""
     values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
     document = folder / "profile.yaml"
-    text = DOCUMENT if shadow is None else SHADOWED
-    document.write_text(text % (values | {"constant": "100%", "share": shadow}))
+    document.write_text(DOCUMENT % (values | {"traffic": setup.traffic}))
     command = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes"]
-    command += [f"--callgrind-out-file={counts}"]
+    command += ["--dump-instr=yes", f"--callgrind-out-file={folder / 'counts'}"]
     command += [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1"]
-    command += ["--root", str(DIGITS), "--sketches", "off", "--state", str(folder / "state")]
+    command += ["--root", str(DIGITS), "--sketches", setup.sketches, "--state", str(folder / "state")]
     for port in ("http", "grpc", "observe", "admin"):
         command += [f"--{port}", "127.0.0.1:0"]
     environment = os.environ | {
-        "PYTHONPATH": str(with_symbols(folder, library)),
+        "PYTHONPATH": str(with_symbols(folder, setup.library)),
         "ORT_DISABLE_TELEMETRY": "1",
     }
     with (folder / "profile.log").open("w") as log:
@@ -83,42 +116,30 @@ def started(
     return process, json.loads(line)["http"]
 
 
-def ask(connection: socket.socket, request: bytes) -> None:
-    """One request and its answer."""
-    connection.sendall(request)
-    answer = b""
-    while True:
-        answer += connection.recv(1 << 16)
-        head, end, body = answer.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head)
-        if end and length and len(body) >= int(length[1]):
-            break
-    if not answer.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"answered {answer[:200]!r}")
-
-
-def counted(folder: Path, shadow: str | None, library: Path = LIBRARY) -> list[Path]:
-    """Counts the instructions of some requests; callgrind's files, one for each thread."""
-    launcher = Launcher(min(os.sched_getaffinity(0)), folder)
-    teacher = launcher.starlette()
-    answer = answer_of(teacher.ask())
-    teacher.stop()
-    counts = folder / "counts"
-    process, address = started(folder, counts, answer, shadow, library)
-    body = REQUEST.read_bytes()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    host, port = address.rsplit(":", 1)
+def counted(folder: Path, answer: dict[str, list[float]], setup: Setup) -> Iterator[Profile]:
+    """Counts the instructions of each wire's requests, one wire after the other with one process."""
+    process, address = started(folder, answer, setup)
     try:
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
+        asked = [(wire, connect) for wire, connect in wires().items() if setup.only in wire]
+        for dump, (wire, connect) in enumerate(asked, 1):
+            ask = connect(address)
             for times, switch in ((WARM, ["-i", "on"]), (COUNTED, ["-i", "off"])):
                 for _ in range(times):
-                    ask(connection, head.encode() + body)
+                    ask()
                 control(process, switch)
-        control(process, ["-d"])
+            # A dump begins the counts anew.
+            control(process, ["-d"])
+            yield profile(setup.version, wire, sorted(folder.glob(f"counts.{dump}-*")))
     finally:
         process.terminate()
         process.wait(START_SECONDS)
-    return sorted(folder.glob("counts.1-*"))
+
+
+def profile(version: str, wire: str, files: list[Path]) -> Profile:
+    """The counts of a dump: the thread that answers, and the sum of the others."""
+    threads = [callgrind.read(file) for file in files]
+    answering = next(thread for thread in threads if any(name.startswith(ANSWERS) for name in thread.own))
+    return Profile(version, wire, answering, sum(thread.total for thread in threads) - answering.total)
 
 
 def control(process: subprocess.Popen[str], switch: list[str]) -> None:
@@ -126,48 +147,59 @@ def control(process: subprocess.Popen[str], switch: list[str]) -> None:
     subprocess.run(["callgrind_control", *switch, str(process.pid)], capture_output=True, check=True)
 
 
-def by_function(counts: Path) -> tuple[Counter[str], Counter[str]]:
-    """The instructions of each function itself, and with what it calls (functions that call themselves count more than once)."""
-    names: dict[str, str] = {}
-
-    def named(token: str) -> str:
-        number, _, name = token.partition(" ")
-        return names.setdefault(number, name) if name else names[number]
-
-    own: Counter[str] = Counter()
-    whole: Counter[str] = Counter()
-    function, calls = "", False
-    for line in counts.read_text(errors="replace").splitlines():
-        if line.startswith("fn="):
-            function = named(line[3:])
-        elif line.startswith("cfn="):
-            named(line[4:])
-        elif line.startswith("calls="):
-            calls = True
-        elif line[:1] in "+-*0123456789" and len(parts := line.split()) == 2:
-            whole[function] += int(parts[1])
-            own[function] += 0 if calls else int(parts[1])
-            calls = False
-    return own, whole
+def table(profiles: list[Profile]) -> list[str]:
+    """A row for each version and wire."""
+    heads = ["version", "wire", "own", "hyper and h2", "ONNX Runtime", "code lines", "in 9 of 10 requests"]
+    heads += ["code lines of ONNX Runtime", "other threads"]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
+    for one in profiles:
+        thread, often = one.thread, COUNTED * 9 // 10
+        spent = (one.own, thread.of_crates(HTTP_CRATES), thread.of_object(RUNTIME))
+        figures = [f"{count / COUNTED:,.0f}" for count in spent]
+        own, frequent = thread.lines_of(without=RUNTIME), thread.lines_of(often, without=RUNTIME)
+        figures += [f"{count:,}" for count in (own, frequent, thread.lines_of() - own)]
+        figures.append(f"{one.others / COUNTED:,.0f}")
+        lines.append(f"| {one.version} | {one.wire} | {' | '.join(figures)} |")
+    return lines
 
 
-def report(threads: list[tuple[Counter[str], Counter[str]]], shadow: str | None) -> str:
-    """The IO thread's as tables, and the sum of the others."""
-    own, whole = next(thread for thread in threads if any(name.startswith(ANSWERS) for name in thread[0]))
-    others = sum(sum(thread[0].values()) for thread in threads) - sum(own.values())
-    lines = [f"# profile, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
-    lines += [
-        f"User instructions of a request (64 numbers in JSON, HTTP/1.1, constant version, sketches off"
-        f"{'' if shadow is None else f', a shadow gets {shadow}'}) on its IO thread: "
-        f"{sum(own.values()) / COUNTED:,.0f}, by callgrind over {COUNTED:,} requests. "
-        f"The other threads took {others / COUNTED:,.0f} in the time of a request.",
-    ]
-    for title, found in (("with what they call", whole), ("themselves", own)):
-        lines += ["", f"## Functions {title}", "", "| instructions | function |", "|---:|---|"]
+def functions(one: Profile) -> list[str]:
+    """The functions of a profile that take most, and the source files."""
+    lines = []
+    titles = {
+        "Functions with what they call": one.thread.whole,
+        "Functions themselves": one.thread.own,
+        "Source files, with what is inlined from them": Counter(
+            {shortened(name): count for name, count in one.thread.sources.items()}
+        ),
+    }
+    for title, found in titles.items():
+        lines += ["", f"## {title}: {one.wire}, {one.version}", "", "| instructions | |", "|---:|---|"]
         for name, count in found.most_common():
             if count / COUNTED < SHOWN:
                 break
             lines.append(f"| {count / COUNTED:,.0f} | `{INLINED.sub('', name)}` |")
+    return lines
+
+
+def shortened(source: str) -> str:
+    """A source file from its crate on."""
+    kept = re.search(r"(?:registry/src/[^/]+/|rustlib/src/|/rustc/[0-9a-f]+/)(.+)", source)
+    return kept[1] if kept else source.removeprefix(f"{ROOT}/")
+
+
+def report(profiles: list[Profile], shadow: str | None) -> str:
+    """What each wire takes, and the first profile by function."""
+    lines = [f"# profile, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines += [
+        f"User instructions of a request (64 numbers, one kept connection{'' if shadow is None else f', a shadow gets {shadow}'}) "
+        f"on its IO thread, by callgrind over {COUNTED:,} requests. Own are all that are not of functions of hyper and h2 and not of "
+        "ONNX Runtime's library. Code lines are the 64-byte lines of code, ONNX Runtime's aside, with an instruction that ran in these "
+        "requests; beside them those with one that ran at least 9 times in 10 requests. The other threads' instructions are those in "
+        "the time of a request.",
+        "",
+    ]
+    lines += [*table(profiles), *functions(profiles[0])]
     facts = {**machine(), "valgrind": version("valgrind"), "rustc": version("rustc")}
     return "\n".join([*lines, "", *(f"- {name}: {value}" for name, value in facts.items()), ""])
 
@@ -180,21 +212,41 @@ def version(program: str) -> str:
 
 def main() -> None:
     """Counts and writes."""
-    parser = argparse.ArgumentParser(description="Counts the instructions of a request by function.")
+    parser = argparse.ArgumentParser(description="Counts the instructions of a request by wire and function.")
     parser.add_argument(
         "--shadow", metavar="SHARE", help="the share of requests that a shadow gets, such as 10%%"
     )
     parser.add_argument(
         "--library", type=Path, default=LIBRARY, help="what cargo built, if that is not in target/release"
     )
-    options = parser.parse_args()
-    shadow, library = options.shadow, options.library
-    need("valgrind", "callgrind_control", peers=[library])
-    with tempfile.TemporaryDirectory(prefix="headgate-profile-") as name:
-        text = report([by_function(counts) for counts in counted(Path(name), shadow, library)], shadow)
-    (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-profile{'' if shadow is None else '-shadow'}.md").write_text(
-        text
+    parser.add_argument(
+        "--only", default="", help="wires whose name has this in it, such as JSON; writes no file"
     )
+    options = parser.parse_args()
+    shadow, library, only = options.shadow, options.library, options.only
+    need("valgrind", "callgrind_control", peers=[library])
+    constant = "constant, sketches off"
+    if shadow is None:
+        setups = [
+            Setup(constant, '{champion: "1", weights: {constant: 100%}}', "off", only, library),
+            Setup("1, sketches on", '{champion: "1"}', "on", only, library),
+        ]
+    else:
+        traffic = f"{{champion: constant, shadow: [{{to: copied, share: {shadow}}}]}}"
+        setups = [Setup(constant, traffic, "off", only or "JSON", library)]
+    profiles: list[Profile] = []
+    with tempfile.TemporaryDirectory(prefix="headgate-profile-") as name:
+        teacher = Launcher(min(os.sched_getaffinity(0)), Path(name)).starlette()
+        answer = answer_of(teacher.ask())
+        teacher.stop()
+        for number, setup in enumerate(setups):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            profiles += counted(folder, answer, setup)
+    text = report(profiles, shadow)
+    if not only:
+        label = "profile" if shadow is None else "profile-shadow"
+        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{label}.md").write_text(text)
     print(text)
 
 
