@@ -8,6 +8,8 @@ mod decode;
 mod detached;
 mod parse;
 mod reserved;
+mod scratch;
+mod skeleton;
 mod types;
 mod values;
 
@@ -15,8 +17,9 @@ pub use detached::DetachedEnvelope;
 pub(crate) use detached::range_within;
 pub use headgate_core::tensor::MAX_TENSORS;
 pub(crate) use reserved::refuse_shared_memory;
+pub use scratch::EnvelopeScratch;
 pub use types::{
-    ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, MAX_PARAMETERS, ParameterValue,
-    Parameters, RequestedOutput, SelectedOutput,
+    ElementSource, Envelope, InputForm, InputTensor, MAX_PARAMETERS, ParameterValue, Parameters,
+    RequestedOutput, SelectedOutput,
 };
 pub use values::refuse_byte_order_mark;

@@ -27,6 +27,31 @@ pub(crate) fn skip_space(data: &[u8], mut pos: usize) -> usize {
     pos
 }
 
+/// The offset behind the digits from `pos` on, if there is one.
+#[inline(always)]
+fn digits_end(data: &[u8], pos: usize) -> Option<usize> {
+    let mut end = pos;
+    while let Some(b'0'..=b'9') = data.get(end) {
+        end += 1;
+    }
+    (end > pos).then_some(end)
+}
+
+/// The offset behind the number at `pos`, if there is one; the same as [`JsonCursor::number`] finds.
+#[inline(always)]
+fn number_end(data: &[u8], pos: usize) -> Option<usize> {
+    let first = pos + usize::from(data.get(pos) == Some(&b'-'));
+    let mut end = if data.get(first) == Some(&b'0') { first + 1 } else { digits_end(data, first)? };
+    if data.get(end) == Some(&b'.') {
+        end = digits_end(data, end + 1)?;
+    }
+    if let Some(b'e' | b'E') = data.get(end) {
+        let signed = matches!(data.get(end + 1), Some(b'+' | b'-'));
+        end = digits_end(data, end + 1 + usize::from(signed))?;
+    }
+    Some(end)
+}
+
 /// The kinds of JSON values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JsonKind {
@@ -252,13 +277,29 @@ impl<'a> JsonCursor<'a> {
         match self.peek() {
             Some(b'{' | b'[') if depth == 0 => Err(self.fault(FaultKind::Depth)),
             Some(b'{') => self.members(|cursor, _| cursor.skip_nested(depth - 1)),
-            Some(b'[') => self.elements(|cursor, _| cursor.skip_nested(depth - 1)),
+            Some(b'[') => self.elements(|cursor, _| {
+                cursor.skip_numbers();
+                cursor.skip_nested(depth - 1)
+            }),
             Some(b'"') => self.string("a string").map(drop),
             Some(b't' | b'f') => self.boolean().map(drop),
             Some(b'n') => self.expect_literal(b"null"),
             Some(b'-' | b'0'..=b'9') => self.number().map(drop),
             _ => Err(self.fault(FaultKind::Expected("a value"))),
         }
+    }
+
+    /// Skips elements of a list as long as each is a number with a comma behind it; returns how many. An element must be left behind them.
+    pub(crate) fn skip_numbers(&mut self) -> usize {
+        let mut count = 0;
+        self.pos = skip_space(self.bytes, self.pos);
+        while let Some(end) = number_end(self.bytes, self.pos)
+            && self.bytes.get(end) == Some(&b',')
+        {
+            self.pos = skip_space(self.bytes, end + 1);
+            count += 1;
+        }
+        count
     }
 
     /// Skips a list by counting brackets outside strings, and returns its bytes, brackets included.
@@ -365,6 +406,13 @@ mod tests {
             r#""\ud83d\ude00""#,
             "\"\t\"",
             "[1 2]",
+            "[1,-2.5e3, 0 ,4]",
+            "[1,-2.5e3,]",
+            "[1,01,2]",
+            "[1,2.,3]",
+            "[1,2e,3]",
+            "[1,-,3]",
+            "[1, 2,[3,4,5],6]",
             r#"{"a":[{"b":null}]}"#,
             "NaN",
             "1 1",

@@ -112,14 +112,34 @@ pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.push(b'"');
-    // Nearly all texts are names without escapes. The check has no branch for each byte, so that it is fast.
-    let escapes = |&byte: &u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    if bytes.iter().fold(false, |found, byte| found | escapes(byte)) {
+    // Nearly all texts are names without escapes.
+    if needs_escape(bytes) {
         write_escaped(bytes, out);
     } else {
         out.extend_from_slice(bytes);
     }
     out.push(b'"');
+}
+
+/// Whether a text has a character that JSON does not have as it is. Eight bytes are tested at a time, as lanes of a word.
+fn needs_escape(bytes: &[u8]) -> bool {
+    let (words, tail) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    last[..tail.len()].copy_from_slice(tail);
+    let found = words.iter().chain([&last]).fold(0, |found, word| found | escape_lanes(*word));
+    found != 0
+}
+
+/// A word in which a high bit is set if one of these bytes needs an escape. No byte above 127 does.
+#[inline(always)]
+fn escape_lanes(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGH: u64 = 0x80 * ONES;
+    let word = u64::from_le_bytes(bytes);
+    // A lane below `bound` borrows from its high bit. A borrow between lanes begins in a lane that is below it, so that it adds none.
+    let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word;
+    let is = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\')) & HIGH
 }
 
 fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
@@ -144,4 +164,23 @@ fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
         done = at + 1;
     }
     out.extend_from_slice(&bytes[done..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_escaped_if_one_byte_needs_it() {
+        for length in [0, 1, 7, 8, 9, 16, 20] {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut bytes = vec![b'~'; length];
+                    bytes[at] = byte;
+                    let needs = byte < 0x20 || byte == b'"' || byte == b'\\';
+                    assert_eq!(needs_escape(&bytes), needs, "{byte} at {at} of {length}");
+                }
+            }
+        }
+    }
 }

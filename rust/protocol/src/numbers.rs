@@ -51,16 +51,16 @@ pub fn decode_non_finite(
     }
     let result = match &mut out {
         TypedSliceMut::Bool(out) => fill(data, shape, out, scan_boolean),
-        TypedSliceMut::Uint8(out) => fill(data, shape, out, int::scan::<u8>),
-        TypedSliceMut::Uint16(out) => fill(data, shape, out, int::scan::<u16>),
-        TypedSliceMut::Uint32(out) => fill(data, shape, out, int::scan::<u32>),
-        TypedSliceMut::Uint64(out) => fill(data, shape, out, int::scan::<u64>),
-        TypedSliceMut::Int8(out) => fill(data, shape, out, int::scan::<i8>),
-        TypedSliceMut::Int16(out) => fill(data, shape, out, int::scan::<i16>),
-        TypedSliceMut::Int32(out) => fill(data, shape, out, int::scan::<i32>),
-        TypedSliceMut::Int64(out) => fill(data, shape, out, int::scan::<i64>),
-        TypedSliceMut::Fp32(out) => fill(data, shape, out, float::scan_f32),
-        TypedSliceMut::Fp64(out) => fill(data, shape, out, float::scan_f64),
+        TypedSliceMut::Uint8(out) => fill_whole(data, shape, out, int::scan::<u8>, u8::from),
+        TypedSliceMut::Uint16(out) => fill_whole(data, shape, out, int::scan::<u16>, u16::from),
+        TypedSliceMut::Uint32(out) => fill_whole(data, shape, out, int::scan::<u32>, u32::from),
+        TypedSliceMut::Uint64(out) => fill_whole(data, shape, out, int::scan::<u64>, u64::from),
+        TypedSliceMut::Int8(out) => fill_whole(data, shape, out, int::scan::<i8>, |value| value as i8),
+        TypedSliceMut::Int16(out) => fill_whole(data, shape, out, int::scan::<i16>, i16::from),
+        TypedSliceMut::Int32(out) => fill_whole(data, shape, out, int::scan::<i32>, i32::from),
+        TypedSliceMut::Int64(out) => fill_whole(data, shape, out, int::scan::<i64>, i64::from),
+        TypedSliceMut::Fp32(out) => fill_whole(data, shape, out, float::scan_f32, f32::from),
+        TypedSliceMut::Fp64(out) => fill_whole(data, shape, out, float::scan_f64, f64::from),
         TypedSliceMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
         TypedSliceMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
@@ -120,12 +120,17 @@ fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
 }
 
 /// Writes elements into a slice, in order.
-struct SliceSink<'o, T, F> {
+struct SliceSink<'o, T, F, W> {
     out: &'o mut [T],
     scan: F,
+    whole: W,
 }
 
-impl<T, F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy> ElementSink for SliceSink<'_, T, F> {
+impl<T, F, W> ElementSink for SliceSink<'_, T, F, W>
+where
+    F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
+    W: Fn(u8) -> Option<T> + Copy,
+{
     #[inline]
     fn read_row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize> {
         let out = std::mem::take(&mut self.out);
@@ -133,17 +138,29 @@ impl<T, F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy> ElementSink for S
             return Err(JsonFault::new(data, pos, FaultKind::BufferTooSmall));
         };
         self.out = rest;
-        fill_row(data, pos, row, self.scan)
+        fill_row(data, pos, row, self.scan, self.whole)
     }
 }
 
+/// Reads elements that `scan` reads one by one.
 fn fill<T>(
     data: &[u8],
     shape: &Shape,
     out: &mut [T],
     scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
 ) -> ParseResult<()> {
-    walk(data, shape, &mut SliceSink { out, scan })
+    walk(data, shape, &mut SliceSink { out, scan, whole: |_| None })
+}
+
+/// As [`fill`], for elements that may be whole numbers below 100, which `whole` converts.
+fn fill_whole<T>(
+    data: &[u8],
+    shape: &Shape,
+    out: &mut [T],
+    scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
+    whole: impl Fn(u8) -> T + Copy,
+) -> ParseResult<()> {
+    walk(data, shape, &mut SliceSink { out, scan, whole: move |value| Some(whole(value)) })
 }
 
 /// The hot loop, which reads elements, separators and the closing bracket.
@@ -153,25 +170,33 @@ fn fill_row<T>(
     pos: usize,
     row: &mut [T],
     scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
+    whole: impl Fn(u8) -> Option<T> + Copy,
 ) -> ParseResult<usize> {
     let mut pos = skip_space(data, pos);
-    let mut slots = row.iter_mut();
     if let Some(b']') = data.get(pos) {
-        return if slots.len() == 0 {
-            Ok(pos + 1)
-        } else {
-            Err(JsonFault::new(data, pos, FaultKind::TooFew))
-        };
+        return if row.is_empty() { Ok(pos + 1) } else { Err(JsonFault::new(data, pos, FaultKind::TooFew)) };
     }
-    while let Some(slot) = slots.next() {
+    let mut rest = row;
+    let mut may_run = true;
+    loop {
+        if may_run {
+            let (count, end) = small_run(data, pos, rest, whole);
+            (rest, pos) = (&mut std::mem::take(&mut rest)[count..], end);
+        }
+        let Some((slot, behind)) = std::mem::take(&mut rest).split_first_mut() else {
+            return Err(too_many(data, pos));
+        };
+        rest = behind;
         let (value, end) = scan(data, pos)?;
         *slot = value;
+        // Tried again behind a short number only: among long ones the test would cost each of them.
+        may_run = end - pos <= 2;
         pos = end;
         if data.get(pos) != Some(&b',') {
             pos = skip_space(data, pos);
             match data.get(pos) {
                 Some(b',') => {}
-                Some(b']') if slots.len() == 0 => return Ok(pos + 1),
+                Some(b']') if rest.is_empty() => return Ok(pos + 1),
                 Some(b']') => return Err(JsonFault::new(data, pos, FaultKind::TooFew)),
                 _ => return Err(JsonFault::new(data, pos, FaultKind::Separator)),
             }
@@ -181,7 +206,40 @@ fn fill_row<T>(
             pos = skip_space(data, pos + 1);
         }
     }
-    Err(too_many(data, pos))
+}
+
+/// Reads whole numbers of one or two digits as long as a comma is behind each, such as counts, flags or pixels; returns how many, and
+/// the offset of what follows. The last element of a row is never among them, so that its end is checked by the caller.
+#[inline(always)]
+fn small_run<T>(
+    data: &[u8],
+    mut pos: usize,
+    row: &mut [T],
+    whole: impl Fn(u8) -> Option<T> + Copy,
+) -> (usize, usize) {
+    let Some((_, slots)) = row.split_last_mut() else { return (0, pos) };
+    let mut count = 0;
+    for slot in slots {
+        let Some(&[first, second, third, fourth]) = data.get(pos..).and_then(|rest| rest.first_chunk::<4>())
+        else {
+            break;
+        };
+        let (tens, ones) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
+        let (value, length, next) = if second == b',' {
+            (tens, 2, third)
+        } else if third == b',' && ones <= 9 && tens > 0 {
+            // A zero in front of another digit is no number.
+            (tens.wrapping_mul(10).wrapping_add(ones), 3, fourth)
+        } else {
+            break;
+        };
+        let Some(value) = whole(value).filter(|_| tens <= 9) else { break };
+        *slot = value;
+        count += 1;
+        pos += length + usize::from(next == b' ');
+    }
+    // One space was skipped behind each comma; here may be more.
+    (count, if count > 0 { skip_space(data, pos) } else { pos })
 }
 
 /// `true` or `false` as 1 or 0.

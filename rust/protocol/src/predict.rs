@@ -224,30 +224,34 @@ fn members<'a, 's>(
     required.chain(optional).collect()
 }
 
+/// Ends the reading of a list before its end.
+struct Enough;
+
+impl From<JsonFault> for Enough {
+    fn from(_: JsonFault) -> Enough {
+        Enough
+    }
+}
+
+/// What `look` finds in front of a list's first element. A fault further on is found when the list is decoded.
+fn at_first<T>(list: &[u8], look: impl Fn(&mut JsonCursor<'_>) -> Option<T>) -> Option<T> {
+    let mut found = None;
+    // Every way of reading on ends it: what follows is not looked at.
+    let _: std::result::Result<(), Enough> = JsonCursor::new(list).elements(|cursor, _| {
+        found = look(cursor);
+        Err(Enough)
+    });
+    found
+}
+
 /// The kind of a list's first element.
 fn first_kind(list: &[u8]) -> Option<JsonKind> {
-    let mut kind = None;
-    // A fault further on is found when the list is decoded.
-    let _ = JsonCursor::new(list).elements(|cursor, index| {
-        if index == 0 {
-            kind = Some(cursor.kind());
-        }
-        cursor.skip()
-    });
-    kind
+    at_first(list, |cursor| Some(cursor.kind()))
 }
 
 /// Whether a list's first element is bytes in base64, and not a row.
 fn is_encoded(list: &[u8]) -> bool {
-    let mut only_b64 = false;
-    let _ = JsonCursor::new(list).elements(|cursor, index| {
-        if index > 0 {
-            return cursor.skip();
-        }
-        only_b64 = has_only_b64(cursor)?;
-        Ok::<(), JsonFault>(())
-    });
-    only_b64
+    at_first(list, |cursor| has_only_b64(cursor).ok()).unwrap_or(false)
 }
 
 /// Skips an object. Returns whether `b64` is its only key.
@@ -327,7 +331,7 @@ fn shape_of(list: &[u8], spec: &TensorSpec) -> Result<Shape> {
             return Err(refused(Error::invalid(format!("it must be a list, not {}", cursor.kind()))));
         }
         let counted = cursor.elements(|cursor, index| {
-            length = index + 1;
+            length += 1 + cursor.skip_numbers();
             if index == 0 && cursor.kind() == JsonKind::List {
                 level = Some(cursor.list_extent()?);
                 return Ok::<(), JsonFault>(());

@@ -85,6 +85,36 @@ fn any_list_of_floats_is_taken_only_if_it_is_json() {
     );
 }
 
+/// Elements and separators as short lists of whole numbers have them, and some that no list may have.
+const SHORT: [&str; 16] =
+    ["0", "7", "10", "99", "-3", "100", "1.5", "00", "07", "1e1", "", "-0", "8 ", "0", "42", "1]"];
+const COMMAS: [&str; 8] = [",", ", ", ",", ", ", ",  ", " ,", "\n,\t", ",,"];
+
+#[test]
+fn a_run_of_short_numbers_is_read_as_the_standard_parser_reads_it() {
+    bolero::check!().with_iterations(iterations(20_000)).with_type::<Vec<(u8, u8)>>().for_each(|picks| {
+        let mut data = "[".to_owned();
+        for (index, (element, comma)) in picks.iter().enumerate() {
+            data += if index > 0 { COMMAS[usize::from(*comma) % COMMAS.len()] } else { "" };
+            data += SHORT[usize::from(*element) % SHORT.len()];
+        }
+        data += "]";
+        let count = picks.len();
+        let shape = Shape::new(&[count as i64]).unwrap();
+        let want = serde_json::from_str::<Vec<f64>>(&data).ok().filter(|want| want.len() == count);
+        let mut doubles = vec![0f64; count];
+        let read = decode_into(data.as_bytes(), &shape, TypedSliceMut::Fp64(&mut doubles), "X").is_ok();
+        assert_eq!(read.then_some(doubles), want, "{data}");
+        let want = serde_json::from_str::<Vec<i8>>(&data).ok().filter(|want| want.len() == count);
+        let mut bytes = vec![0i8; count];
+        let read = decode_into(data.as_bytes(), &shape, TypedSliceMut::Int8(&mut bytes), "X").is_ok();
+        // serde_json reads -0 as a float.
+        if !data.contains("-0") {
+            assert_eq!(read.then_some(bytes), want, "{data}");
+        }
+    });
+}
+
 #[test]
 fn any_header_splits_within_the_body() {
     bolero::check!().with_iterations(iterations(5_000)).with_type::<(Vec<u8>, Vec<u8>)>().for_each(

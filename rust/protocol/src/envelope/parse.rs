@@ -8,7 +8,8 @@ use headgate_core::error::{Error, Result};
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, MAX_TENSORS, Shape};
 
-use super::types::{ElementSource, Envelope, EnvelopeScratch, InputForm, InputTensor, RequestedOutput};
+use super::scratch::EnvelopeScratch;
+use super::types::{ElementSource, Envelope, InputForm, InputTensor, RequestedOutput};
 use super::values::{
     datatype, expect_kind, flag, positive, refuse_byte_order_mark, repeated_key, request_parameters, shape,
     skip, tensor_parameters, text, unsigned,
@@ -28,8 +29,14 @@ impl<'a> Envelope<'a> {
     /// sequences.
     pub fn parse(body: BodyParts<'a>, scratch: &mut EnvelopeScratch) -> Result<Envelope<'a>> {
         let mut envelope = scratch.take();
+        if scratch.skeletons.read(body, &mut envelope) {
+            return Ok(envelope);
+        }
         match request(body, &mut envelope) {
-            Ok(()) => Ok(envelope),
+            Ok(()) => {
+                scratch.skeletons.learn(body.json, &envelope);
+                Ok(envelope)
+            }
             Err(error) => {
                 scratch.recycle(envelope);
                 Err(error)

@@ -5,7 +5,6 @@
 use std::borrow::Cow;
 
 use headgate_core::error::{Error, Result};
-use headgate_core::reuse::reuse_allocation;
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, Shape, TensorSpec};
 
@@ -129,15 +128,6 @@ pub struct SelectedOutput {
     pub classification: Option<u64>,
 }
 
-/// Memory of past envelopes for the next one, so that an ordinary request allocates nothing.
-#[derive(Debug, Default)]
-pub struct EnvelopeScratch {
-    inputs: Vec<InputTensor<'static>>,
-    outputs: Vec<RequestedOutput<'static>>,
-    custom: Vec<(Cow<'static, str>, ParameterValue<'static>)>,
-    raw: Vec<&'static [u8]>,
-}
-
 // === impl Envelope ===
 
 impl<'a> Envelope<'a> {
@@ -233,37 +223,5 @@ impl ParameterValue<'_> {
             .ok()
             .filter(|&number| number > 0)
             .ok_or_else(|| Error::invalid(format!("parameter \"{key}\" must be a whole number above 0")))
-    }
-}
-
-// === impl Scratch ===
-
-impl EnvelopeScratch {
-    /// An empty envelope in the memory of a past one.
-    pub(crate) fn take<'a>(&mut self) -> Envelope<'a> {
-        Envelope {
-            id: None,
-            parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
-            inputs: std::mem::take(&mut self.inputs),
-            outputs: std::mem::take(&mut self.outputs),
-            form: InputForm::Listed,
-            non_finite: NonFinite::Error,
-        }
-    }
-
-    /// Takes back the memory of an envelope that is no longer needed.
-    pub fn recycle(&mut self, envelope: Envelope<'_>) {
-        self.inputs = reuse_allocation(envelope.inputs);
-        self.outputs = reuse_allocation(envelope.outputs);
-        self.custom = reuse_allocation(envelope.parameters.custom);
-    }
-
-    /// An empty list of raw contents in the memory of a past one.
-    pub(crate) fn take_raw<'a>(&mut self) -> Vec<&'a [u8]> {
-        std::mem::take(&mut self.raw)
-    }
-
-    pub(crate) fn recycle_raw(&mut self, raw: Vec<&[u8]>) {
-        self.raw = reuse_allocation(raw);
     }
 }
