@@ -121,21 +121,31 @@ pub(crate) fn write_json(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// Whether a text has a character that JSON does not have as it is. Eight bytes are tested at a time, as lanes of a word.
+/// Whether a text has a character that JSON does not have as it is. Eight bytes are tested at a time, as lanes of a word; the last words
+/// overlap, and lanes that are left over have spaces.
 fn needs_escape(bytes: &[u8]) -> bool {
-    let (words, tail) = bytes.as_chunks::<8>();
-    let mut last = [b' '; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    let found = words.iter().chain([&last]).fold(0, |found, word| found | escape_lanes(*word));
-    found != 0
+    const SPACES: u64 = 0x2020_2020_2020_2020;
+    let (words, _) = bytes.as_chunks::<8>();
+    let last = match (bytes, bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (&[], ..) => return false,
+        (&[one], ..) => SPACES << 8 | u64::from(one),
+        (&[one, two], ..) => SPACES << 16 | u64::from(two) << 8 | u64::from(one),
+        (&[one, two, three], ..) => {
+            SPACES << 24 | u64::from(three) << 16 | u64::from(two) << 8 | u64::from(one)
+        }
+        (_, Some(first), Some(last)) if words.is_empty() => {
+            u64::from(u32::from_le_bytes(*last)) << 32 | u64::from(u32::from_le_bytes(*first))
+        }
+        _ => bytes.last_chunk::<8>().map_or(SPACES, |last| u64::from_le_bytes(*last)),
+    };
+    words.iter().fold(escape_lanes(last), |found, word| found | escape_lanes(u64::from_le_bytes(*word))) != 0
 }
 
 /// A word in which a high bit is set if one of these bytes needs an escape. No byte above 127 does.
 #[inline(always)]
-fn escape_lanes(bytes: [u8; 8]) -> u64 {
+fn escape_lanes(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGH: u64 = 0x80 * ONES;
-    let word = u64::from_le_bytes(bytes);
     // A lane below `bound` borrows from its high bit. A borrow between lanes begins in a lane that is below it, so that it adds none.
     let below = |word: u64, bound: u64| word.wrapping_sub(bound * ONES) & !word;
     let is = |byte: u8| below(word ^ (u64::from(byte) * ONES), 1);
@@ -172,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_text_is_escaped_if_one_byte_needs_it() {
-        for length in [0, 1, 7, 8, 9, 16, 20] {
+        for length in [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 20] {
             for at in 0..length {
                 for byte in 0..=u8::MAX {
                     let mut bytes = vec![b'~'; length];

@@ -51,16 +51,34 @@ pub fn decode_non_finite(
     }
     let result = match &mut out {
         TypedSliceMut::Bool(out) => fill(data, shape, out, scan_boolean),
-        TypedSliceMut::Uint8(out) => fill_whole(data, shape, out, int::scan::<u8>, u8::from),
-        TypedSliceMut::Uint16(out) => fill_whole(data, shape, out, int::scan::<u16>, u16::from),
-        TypedSliceMut::Uint32(out) => fill_whole(data, shape, out, int::scan::<u32>, u32::from),
-        TypedSliceMut::Uint64(out) => fill_whole(data, shape, out, int::scan::<u64>, u64::from),
-        TypedSliceMut::Int8(out) => fill_whole(data, shape, out, int::scan::<i8>, |value| value as i8),
-        TypedSliceMut::Int16(out) => fill_whole(data, shape, out, int::scan::<i16>, i16::from),
-        TypedSliceMut::Int32(out) => fill_whole(data, shape, out, int::scan::<i32>, i32::from),
-        TypedSliceMut::Int64(out) => fill_whole(data, shape, out, int::scan::<i64>, i64::from),
-        TypedSliceMut::Fp32(out) => fill_whole(data, shape, out, float::scan_f32, f32::from),
-        TypedSliceMut::Fp64(out) => fill_whole(data, shape, out, float::scan_f64, f64::from),
+        TypedSliceMut::Uint8(out) => fill_short(data, shape, out, int::scan::<u8>, |number| number.whole()),
+        TypedSliceMut::Uint16(out) => {
+            fill_short(data, shape, out, int::scan::<u16>, |number| number.whole().map(u16::from))
+        }
+        TypedSliceMut::Uint32(out) => {
+            fill_short(data, shape, out, int::scan::<u32>, |number| number.whole().map(u32::from))
+        }
+        TypedSliceMut::Uint64(out) => {
+            fill_short(data, shape, out, int::scan::<u64>, |number| number.whole().map(u64::from))
+        }
+        TypedSliceMut::Int8(out) => {
+            fill_short(data, shape, out, int::scan::<i8>, |number| number.whole().map(|value| value as i8))
+        }
+        TypedSliceMut::Int16(out) => {
+            fill_short(data, shape, out, int::scan::<i16>, |number| number.whole().map(i16::from))
+        }
+        TypedSliceMut::Int32(out) => {
+            fill_short(data, shape, out, int::scan::<i32>, |number| number.whole().map(i32::from))
+        }
+        TypedSliceMut::Int64(out) => {
+            fill_short(data, shape, out, int::scan::<i64>, |number| number.whole().map(i64::from))
+        }
+        TypedSliceMut::Fp32(out) => {
+            fill_short(data, shape, out, float::scan_f32, |number| Some(number.to_f32()))
+        }
+        TypedSliceMut::Fp64(out) => {
+            fill_short(data, shape, out, float::scan_f64, |number| Some(number.to_f64()))
+        }
         TypedSliceMut::Fp16(out) => fill(data, shape, out, float::scan_f16),
         TypedSliceMut::Bf16(out) => fill(data, shape, out, float::scan_bf16),
     };
@@ -120,16 +138,16 @@ fn word(text: &[u8], non_finite: NonFinite) -> Option<(f64, usize)> {
 }
 
 /// Writes elements into a slice, in order.
-struct SliceSink<'o, T, F, W> {
+struct SliceSink<'o, T, F, C> {
     out: &'o mut [T],
     scan: F,
-    whole: W,
+    convert: C,
 }
 
-impl<T, F, W> ElementSink for SliceSink<'_, T, F, W>
+impl<T, F, C> ElementSink for SliceSink<'_, T, F, C>
 where
     F: Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
-    W: Fn(u8) -> Option<T> + Copy,
+    C: Fn(ShortNumber) -> Option<T> + Copy,
 {
     #[inline]
     fn read_row(&mut self, data: &[u8], pos: usize, n: usize) -> ParseResult<usize> {
@@ -138,7 +156,7 @@ where
             return Err(JsonFault::new(data, pos, FaultKind::BufferTooSmall));
         };
         self.out = rest;
-        fill_row(data, pos, row, self.scan, self.whole)
+        fill_row(data, pos, row, self.scan, self.convert)
     }
 }
 
@@ -149,18 +167,18 @@ fn fill<T>(
     out: &mut [T],
     scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
 ) -> ParseResult<()> {
-    walk(data, shape, &mut SliceSink { out, scan, whole: |_| None })
+    walk(data, shape, &mut SliceSink { out, scan, convert: |_| None })
 }
 
-/// As [`fill`], for elements that may be whole numbers below 100, which `whole` converts.
-fn fill_whole<T>(
+/// As [`fill`], for elements that may be short numbers, which `convert` takes.
+fn fill_short<T>(
     data: &[u8],
     shape: &Shape,
     out: &mut [T],
     scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
-    whole: impl Fn(u8) -> T + Copy,
+    convert: impl Fn(ShortNumber) -> Option<T> + Copy,
 ) -> ParseResult<()> {
-    walk(data, shape, &mut SliceSink { out, scan, whole: move |value| Some(whole(value)) })
+    walk(data, shape, &mut SliceSink { out, scan, convert })
 }
 
 /// The hot loop, which reads elements, separators and the closing bracket.
@@ -170,7 +188,7 @@ fn fill_row<T>(
     pos: usize,
     row: &mut [T],
     scan: impl Fn(&[u8], usize) -> ParseResult<(T, usize)> + Copy,
-    whole: impl Fn(u8) -> Option<T> + Copy,
+    convert: impl Fn(ShortNumber) -> Option<T> + Copy,
 ) -> ParseResult<usize> {
     let mut pos = skip_space(data, pos);
     if let Some(b']') = data.get(pos) {
@@ -180,7 +198,7 @@ fn fill_row<T>(
     let mut may_run = true;
     loop {
         if may_run {
-            let (count, end) = small_run(data, pos, rest, whole);
+            let (count, end) = short_run(data, pos, rest, convert);
             (rest, pos) = (&mut std::mem::take(&mut rest)[count..], end);
         }
         let Some((slot, behind)) = std::mem::take(&mut rest).split_first_mut() else {
@@ -190,7 +208,7 @@ fn fill_row<T>(
         let (value, end) = scan(data, pos)?;
         *slot = value;
         // Tried again behind a short number only: among long ones the test would cost each of them.
-        may_run = end - pos <= 2;
+        may_run = end - pos <= 4;
         pos = end;
         if data.get(pos) != Some(&b',') {
             pos = skip_space(data, pos);
@@ -208,36 +226,95 @@ fn fill_row<T>(
     }
 }
 
-/// Reads whole numbers of one or two digits as long as a comma is behind each, such as counts, flags or pixels; returns how many, and
-/// the offset of what follows. The last element of a row is never among them, so that its end is checked by the caller.
+/// A number of few digits.
+#[derive(Clone, Copy)]
+enum ShortNumber {
+    /// Below 100.
+    Whole(u8),
+    /// So many tenths, below 1000; written with a point.
+    Tenths(u16),
+}
+
+impl ShortNumber {
+    /// The number, if it is written as a whole one.
+    #[inline(always)]
+    fn whole(self) -> Option<u8> {
+        match self {
+            ShortNumber::Whole(value) => Some(value),
+            ShortNumber::Tenths(_) => None,
+        }
+    }
+
+    /// The nearest single: both operands are exact, so that the division rounds once.
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        match self {
+            ShortNumber::Whole(value) => value.into(),
+            ShortNumber::Tenths(tenths) => f32::from(tenths) / 10.0,
+        }
+    }
+
+    /// The nearest double, in the same way.
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        match self {
+            ShortNumber::Whole(value) => value.into(),
+            ShortNumber::Tenths(tenths) => f64::from(tenths) / 10.0,
+        }
+    }
+}
+
+/// A number of one or two digits, a point and a digit, and what follows its comma.
 #[inline(always)]
-fn small_run<T>(
+fn tenths(text: &[u8]) -> Option<(ShortNumber, &[u8])> {
+    let digit = |byte: u8| Some(u16::from(byte.wrapping_sub(b'0'))).filter(|&digit| digit <= 9);
+    match *text {
+        [ones, b'.', tenths, b',', ref behind @ ..] => {
+            Some((ShortNumber::Tenths(10 * digit(ones)? + digit(tenths)?), behind))
+        }
+        [tens @ b'1'..=b'9', ones, b'.', tenths, b',', ref behind @ ..] => {
+            Some((ShortNumber::Tenths(100 * digit(tens)? + 10 * digit(ones)? + digit(tenths)?), behind))
+        }
+        _ => None,
+    }
+}
+
+/// Reads short numbers as long as a comma is behind each: one or two digits, such as counts, flags or pixels, or the same with one digit
+/// behind a point, as Python writes whole doubles. Returns how many, and the offset of what follows. The last element of a row is never
+/// among them, so that its end is checked by the caller.
+#[inline(always)]
+fn short_run<T>(
     data: &[u8],
-    mut pos: usize,
+    pos: usize,
     row: &mut [T],
-    whole: impl Fn(u8) -> Option<T> + Copy,
+    convert: impl Fn(ShortNumber) -> Option<T> + Copy,
 ) -> (usize, usize) {
     let Some((_, slots)) = row.split_last_mut() else { return (0, pos) };
+    let mut rest = data.get(pos..).unwrap_or_default();
     let mut count = 0;
     for slot in slots {
-        let Some(&[first, second, third, fourth]) = data.get(pos..).and_then(|rest| rest.first_chunk::<4>())
-        else {
-            break;
-        };
+        let &[first, second, third, fourth, ..] = rest else { break };
         let (tens, ones) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
-        let (value, length, next) = if second == b',' {
-            (tens, 2, third)
+        if tens > 9 {
+            break;
+        }
+        let (number, behind) = if second == b',' {
+            (ShortNumber::Whole(tens), if third == b' ' { &rest[3..] } else { &rest[2..] })
         } else if third == b',' && ones <= 9 && tens > 0 {
             // A zero in front of another digit is no number.
-            (tens.wrapping_mul(10).wrapping_add(ones), 3, fourth)
+            let number = ShortNumber::Whole(10 * tens + ones);
+            (number, if fourth == b' ' { &rest[4..] } else { &rest[3..] })
+        } else if let Some((number, behind)) = tenths(rest) {
+            (number, if let [b' ', behind @ ..] = behind { behind } else { behind })
         } else {
             break;
         };
-        let Some(value) = whole(value).filter(|_| tens <= 9) else { break };
+        let Some(value) = convert(number) else { break };
         *slot = value;
         count += 1;
-        pos += length + usize::from(next == b' ');
+        rest = behind;
     }
+    let pos = data.len() - rest.len();
     // One space was skipped behind each comma; here may be more.
     (count, if count > 0 { skip_space(data, pos) } else { pos })
 }

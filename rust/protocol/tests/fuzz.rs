@@ -86,8 +86,10 @@ fn any_list_of_floats_is_taken_only_if_it_is_json() {
 }
 
 /// Elements and separators as short lists of whole numbers have them, and some that no list may have.
-const SHORT: [&str; 16] =
-    ["0", "7", "10", "99", "-3", "100", "1.5", "00", "07", "1e1", "", "-0", "8 ", "0", "42", "1]"];
+const SHORT: [&str; 24] = [
+    "0", "7", "10", "99", "-3", "100", "1.5", "00", "07", "1e1", "", "-0", "8 ", "0", "42", "1]", "0.0",
+    "13.7", "0.1", "01.5", "1.", ".5", "12.34", "99.9",
+];
 const COMMAS: [&str; 8] = [",", ", ", ",", ", ", ",  ", " ,", "\n,\t", ",,"];
 
 #[test]
@@ -105,6 +107,10 @@ fn a_run_of_short_numbers_is_read_as_the_standard_parser_reads_it() {
         let mut doubles = vec![0f64; count];
         let read = decode_into(data.as_bytes(), &shape, TypedSliceMut::Fp64(&mut doubles), "X").is_ok();
         assert_eq!(read.then_some(doubles), want, "{data}");
+        let single = |want: Vec<f64>| -> Vec<f32> { want.iter().map(|&value| value as f32).collect() };
+        let mut singles = vec![0f32; count];
+        let read = decode_into(data.as_bytes(), &shape, TypedSliceMut::Fp32(&mut singles), "X").is_ok();
+        assert_eq!(read.then_some(singles), want.map(single), "{data}");
         let want = serde_json::from_str::<Vec<i8>>(&data).ok().filter(|want| want.len() == count);
         let mut bytes = vec![0i8; count];
         let read = decode_into(data.as_bytes(), &shape, TypedSliceMut::Int8(&mut bytes), "X").is_ok();

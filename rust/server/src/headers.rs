@@ -2,6 +2,8 @@
 //!
 //! A request has few fields, and few of them are looked up. So the list needs no hash, no copy and no reference count.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
@@ -11,7 +13,35 @@ pub enum Headers<'a> {
     /// The map that hyper makes.
     Map(&'a HeaderMap),
     /// A head, and the positions of the fields in it.
-    List(&'a Bytes, &'a [HeaderField]),
+    List(HeaderList<'a>),
+}
+
+/// A head and the positions of its fields.
+#[derive(Clone, Copy)]
+pub struct HeaderList<'a> {
+    head: &'a Bytes,
+    fields: &'a [HeaderField],
+    /// A bit for each length that a name has: most names that are looked up are not there, and few names have the same length.
+    lengths: u64,
+}
+
+/// The bit of names of this length.
+#[inline(always)]
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
+}
+
+impl<'a> HeaderList<'a> {
+    /// The first value of a name.
+    fn find(self, name: &str) -> Option<&'a [u8]> {
+        self.fields.iter().find_map(|field| field.value_of(self.head, name))
+    }
+
+    /// Whether a field may have this name.
+    #[inline(always)]
+    fn may_have(&self, name: &str) -> bool {
+        self.lengths & length_bit(name.len()) != 0
+    }
 }
 
 /// The position of a field in its head.
@@ -34,6 +64,35 @@ impl HeaderField {
         Some(HeaderField { name: ByteRange::of(head, name)?, value: ByteRange::of(head, value)? })
     }
 
+    /// The field whose name and value are at these places of a head; `None` if the head is too long.
+    pub fn at(name: Range<usize>, value: Range<usize>) -> Option<HeaderField> {
+        let range = |range: Range<usize>| {
+            let (start, length) = (range.start.try_into().ok()?, range.len().try_into().ok()?);
+            Some(ByteRange { start, length })
+        };
+        Some(HeaderField { name: range(name)?, value: range(value)? })
+    }
+
+    /// Where the name stands in its head.
+    pub fn name_range(&self) -> Range<usize> {
+        self.name.range()
+    }
+
+    /// Where the value stands in its head; anywhere if it is empty.
+    pub fn value_range(&self) -> Range<usize> {
+        self.value.range()
+    }
+
+    /// The name, as it is written.
+    pub fn name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.name.of_head(head)
+    }
+
+    /// The value.
+    pub fn value<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.value.of_head(head)
+    }
+
     /// The value, if `name` is the name. The lengths are compared first, because they differ for most fields.
     // Inlined, because a look-up calls it for every field.
     #[inline(always)]
@@ -53,6 +112,11 @@ impl ByteRange {
         Some(ByteRange { start: start.try_into().ok()?, length: part.len().try_into().ok()? })
     }
 
+    fn range(self) -> Range<usize> {
+        let start = usize::from(self.start);
+        start..start + usize::from(self.length)
+    }
+
     fn of_head(self, head: &[u8]) -> &[u8] {
         &head[usize::from(self.start)..][..usize::from(self.length)]
     }
@@ -62,23 +126,33 @@ static NOTHING: Bytes = Bytes::new();
 
 impl<'a> Headers<'a> {
     /// No fields.
-    pub const NONE: Headers<'static> = Headers::List(&NOTHING, &[]);
+    pub const NONE: Headers<'static> = Headers::List(HeaderList { head: &NOTHING, fields: &[], lengths: 0 });
+
+    /// The fields of a head.
+    pub fn of_list(head: &'a Bytes, fields: &'a [HeaderField]) -> Headers<'a> {
+        let bits = fields.iter().map(|field| length_bit(usize::from(field.name.length)));
+        Headers::List(HeaderList { head, fields, lengths: bits.fold(0, |all, bit| all | bit) })
+    }
 
     /// The values of a name, in their order.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let (map, (head, fields)) = match self {
             Headers::Map(map) => (Some(map.get_all(name)), (&NOTHING, &[][..])),
-            Headers::List(head, fields) => (None, (head, fields)),
+            Headers::List(list) if !list.may_have(name) => (None, (&NOTHING, &[][..])),
+            Headers::List(HeaderList { head, fields, .. }) => (None, (head, fields)),
         };
         let of_map = map.into_iter().flatten().map(HeaderValue::as_bytes);
         of_map.chain(fields.iter().filter_map(move |field| field.value_of(head, name)))
     }
 
     /// The first value of a name.
+    // Inlined, so that a name that is not there costs the test of a bit.
+    #[inline(always)]
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         match self {
             Headers::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Headers::List(head, fields) => fields.iter().find_map(|field| field.value_of(head, name)),
+            Headers::List(list) if !list.may_have(name) => None,
+            Headers::List(list) => list.find(name),
         }
     }
 
@@ -92,7 +166,8 @@ impl<'a> Headers<'a> {
         };
         match self {
             Headers::Map(map) => map.iter().for_each(|(own, value)| see(own.as_ref(), value.as_bytes())),
-            Headers::List(head, fields) => {
+            Headers::List(list) if !names.iter().any(|name| list.may_have(name)) => {}
+            Headers::List(HeaderList { head, fields, .. }) => {
                 name_value_pairs(head, fields).for_each(|(own, value)| see(own, value))
             }
         }
@@ -103,7 +178,9 @@ impl<'a> Headers<'a> {
     pub fn to_value(self, value: &'a [u8]) -> Option<HeaderValue> {
         match self {
             Headers::Map(_) => HeaderValue::from_bytes(value).ok(),
-            Headers::List(head, _) => HeaderValue::from_maybe_shared(head.slice_ref(value)).ok(),
+            Headers::List(HeaderList { head, .. }) => {
+                HeaderValue::from_maybe_shared(head.slice_ref(value)).ok()
+            }
         }
     }
 }
@@ -149,7 +226,7 @@ mod tests {
                 HeaderField::of(&head, name, value).unwrap()
             })
             .collect();
-        see(Headers::List(&head, &list));
+        see(Headers::of_list(&head, &list));
     }
 
     #[test]

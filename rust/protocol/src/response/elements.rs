@@ -348,7 +348,16 @@ static DIGIT_PAIRS: [[u8; 2]; 100] = {
 };
 
 /// Appends a sign and a magnitude in decimal.
+#[inline]
 pub(crate) fn write_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
+    if magnitude < 10 && !negative {
+        // As most dimensions and labels are.
+        return out.push(b'0' + magnitude as u8);
+    }
+    write_long_integer(out, negative, magnitude);
+}
+
+fn write_long_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
     let mut digits = [0u8; MAX_ELEMENT_BYTES];
     let mut at = MAX_ELEMENT_BYTES;
     let mut left = magnitude;

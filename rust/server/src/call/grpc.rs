@@ -72,7 +72,8 @@ pub async fn handle(
         _ => {}
     }
     let answer = match deadline(request.headers(), Instant::now()) {
-        Ok(deadline) => handle_other(request, deadline, conn, &open).await,
+        // In a box: what is not inference must not make every request's future larger.
+        Ok(deadline) => Box::pin(handle_other(request, deadline, conn, &open)).await,
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| io::with(|io| count_and_refuse(io, &error, conn, open)))

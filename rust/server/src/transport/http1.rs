@@ -11,6 +11,7 @@
 
 pub mod buffers;
 pub mod head;
+mod known_heads;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -49,7 +50,7 @@ pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) 
             }
             HeadRead::Closed => return None,
         };
-        let Some(plain) = head::parse(&head, &mut connection.buffers.fields, most) else {
+        let Some(plain) = known_heads::parse(&head, &mut connection.buffers.fields, most) else {
             return Some(io::with(|io| connection.hand_over(io, HandOverReason::Request, &head)));
         };
         let Some(body) = connection.body(plain.length).await else {
@@ -156,7 +157,7 @@ impl Http1Connection<'_> {
         let fields = std::mem::take(&mut self.buffers.fields);
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
-            let headers = Headers::List(head, &fields);
+            let headers = Headers::of_list(head, &fields);
             // A plain path has none ([`head::parse`]).
             let has_escapes = false;
             let head = RequestHead { method, path, has_escapes, version: Version::HTTP_11, headers };

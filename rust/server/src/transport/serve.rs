@@ -37,7 +37,8 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
     };
     let Some(wire) = opened else { return };
     let requests = conn.clone();
-    let service = service_fn(move |request| handle::<S>(requests.clone(), request));
+    // In a box: hyper moves the future of a request from its stream to a task and within it, which costs more than an allocation.
+    let service = service_fn(move |request| Box::pin(handle::<S>(requests.clone(), request)));
     match wire.spoken() {
         SpokenHttp::Http1 => {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };

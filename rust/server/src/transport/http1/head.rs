@@ -12,7 +12,7 @@ use crate::headers::HeaderField;
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 /// The longest head of a plain request, in bytes.
-const MAX_HEAD: usize = 8 << 10;
+pub(super) const MAX_HEAD: usize = 8 << 10;
 /// The most header fields of a plain request.
 const MAX_FIELDS: usize = 64;
 /// The fields of another framing, or of another protocol.
@@ -88,14 +88,14 @@ fn is_plain_path(target: &str) -> bool {
 }
 
 /// A number of digits only.
-fn number(text: &[u8]) -> Option<usize> {
+pub(super) fn number(text: &[u8]) -> Option<usize> {
     let digits =
         std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     digits.parse().ok()
 }
 
 /// What a field `connection` with a single option says: whether to close.
-fn is_close(option: &[u8]) -> Option<bool> {
+pub(super) fn is_close(option: &[u8]) -> Option<bool> {
     match option {
         option if option.eq_ignore_ascii_case(b"keep-alive") => Some(false),
         option if option.eq_ignore_ascii_case(b"close") => Some(true),
