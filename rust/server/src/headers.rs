@@ -156,19 +156,14 @@ impl<'a> Headers<'a> {
         }
     }
 
-    /// The first value of each name. One pass over the fields is cheaper than a look-up for each name, which hashes it.
+    /// The first value of each name. One pass over a map is cheaper than a look-up for each name, which hashes it.
+    #[inline(always)]
     pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
+        let Headers::Map(map) = self else { return names.map(|name| self.get(name)) };
         let mut values = [None; N];
-        let mut see = |own: &[u8], value: &'a [u8]| {
-            if let Some(at) = names.iter().position(|name| names_match(own, name)) {
-                values[at].get_or_insert(value);
-            }
-        };
-        match self {
-            Headers::Map(map) => map.iter().for_each(|(own, value)| see(own.as_ref(), value.as_bytes())),
-            Headers::List(list) if !names.iter().any(|name| list.may_have(name)) => {}
-            Headers::List(HeaderList { head, fields, .. }) => {
-                name_value_pairs(head, fields).for_each(|(own, value)| see(own, value))
+        for (own, value) in map {
+            if let Some(at) = names.iter().position(|name| names_match(own.as_ref(), name)) {
+                values[at].get_or_insert(value.as_bytes());
             }
         }
         values
@@ -186,6 +181,7 @@ impl<'a> Headers<'a> {
 }
 
 /// The names and values of a list.
+#[cfg(test)]
 pub fn name_value_pairs<'a>(
     head: &'a [u8],
     fields: &'a [HeaderField],
@@ -193,8 +189,31 @@ pub fn name_value_pairs<'a>(
     fields.iter().map(move |field| (field.name.of_head(head), field.value.of_head(head)))
 }
 
+/// Whether two names are the same but for the case of their letters. Eight bytes are compared at a time; the last words overlap.
+#[inline(always)]
 fn names_match(own: &[u8], name: &str) -> bool {
-    own.eq_ignore_ascii_case(name.as_bytes())
+    let name = name.as_bytes();
+    if own.len() != name.len() {
+        return false;
+    }
+    let (Some(own_last), Some(name_last)) = (own.last_chunk::<8>(), name.last_chunk::<8>()) else {
+        return own.eq_ignore_ascii_case(name);
+    };
+    let pairs = own.as_chunks::<8>().0.iter().zip(name.as_chunks::<8>().0);
+    pairs.chain([(own_last, name_last)]).all(|(own, name)| lower_case(*own) == lower_case(*name))
+}
+
+/// Eight bytes with their letters in lower case, as lanes of a word.
+#[inline(always)]
+fn lower_case(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 0xff;
+    let word = u64::from_le_bytes(bytes);
+    // The sums are below 256 for each lane, so that no lane changes another.
+    let low = word & (0x7f * ONES);
+    let from_a = low + (0x80 - u64::from(b'A')) * ONES;
+    let behind_z = low + (0x7f - u64::from(b'Z')) * ONES;
+    let is_upper = (from_a ^ behind_z) & !word & (0x80 * ONES);
+    word | (is_upper >> 2)
 }
 
 #[cfg(test)]
@@ -247,6 +266,20 @@ mod tests {
                 assert_eq!(headers.to_value(value).unwrap().as_bytes(), value);
             }
         });
+    }
+
+    #[test]
+    fn names_differ_in_the_case_of_letters_only() {
+        for name in ["te", "connection", "x-request-id", "a-name-of-24-characters-"] {
+            for at in 0..name.len() {
+                for byte in 0..=u8::MAX {
+                    let mut own = name.as_bytes().to_vec();
+                    own[at] = byte;
+                    assert_eq!(names_match(&own, name), own.eq_ignore_ascii_case(name.as_bytes()), "{own:?}");
+                }
+            }
+            assert!(!names_match(&name.as_bytes()[1..], name));
+        }
     }
 
     #[test]
