@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header fields of a request. Look-ups take names in lower case.
 #[derive(Clone, Copy)]
@@ -180,6 +180,40 @@ impl<'a> Headers<'a> {
     }
 }
 
+/// Header fields that are the same for many replies: as lines of a head, so that one copy writes them, and as pairs for hyper.
+pub struct PreparedFields {
+    pairs: Box<[(HeaderName, HeaderValue)]>,
+    lines: Box<[u8]>,
+}
+
+impl PreparedFields {
+    /// These fields.
+    pub fn new(pairs: impl Into<Box<[(HeaderName, HeaderValue)]>>) -> PreparedFields {
+        let pairs = pairs.into();
+        let mut lines = Vec::new();
+        pairs.iter().for_each(|(name, value)| write_line(&mut lines, name, value));
+        PreparedFields { pairs, lines: lines.into() }
+    }
+
+    /// The fields one by one.
+    pub fn pairs(&self) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+        self.pairs.iter().cloned()
+    }
+
+    /// The fields as [`write_line`] writes them.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
+/// Appends a field to a head, behind the end of the line before it.
+pub fn write_line(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    head.extend_from_slice(b"\r\n");
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value.as_bytes());
+}
+
 /// The names and values of a list.
 #[cfg(test)]
 pub fn name_value_pairs<'a>(
@@ -218,8 +252,6 @@ fn lower_case(bytes: [u8; 8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
-
     use super::*;
 
     /// Both forms of the same fields.

@@ -34,6 +34,7 @@ use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
 use crate::after::record::trial_part::TrialPart;
 use crate::after::thread_state;
+use crate::headers::PreparedFields;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
 use crate::serving::version::VersionState;
@@ -112,9 +113,8 @@ impl RequestRecord {
         self.routed.version()
     }
 
-    /// Adds the headers that say which version answered, and in whose place.
-    pub fn add_headers(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
-        fields.extend(self.version().payload.headers());
+    /// Adds the header that says in whose place the version answered; which one it is stands in the prepared fields.
+    pub fn add_fallback_header(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
         if let Some(header) = &self.fallback_header {
             fields.extend([(X_FALLBACK.clone(), header.clone())]);
         }
@@ -246,6 +246,10 @@ impl Delivery for RecordSlot {
             io::try_with(|io| record.book(io, Some(now)));
         }
         give_slot(self);
+    }
+
+    fn prepared_fields(&self) -> Option<&PreparedFields> {
+        Some(&self.0.as_ref()?.version().payload.headers)
     }
 }
 

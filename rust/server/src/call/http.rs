@@ -284,7 +284,7 @@ fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
         }
         Err(error) => error_reply(io, &error, body),
     };
-    record.add_headers(&mut reply.fields);
+    record.add_fallback_header(&mut reply.fields);
     reply.delivery = Some(PendingDelivery { record, deadline });
     reply
 }

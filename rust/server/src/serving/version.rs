@@ -11,6 +11,7 @@ use headgate_engine::Model;
 use http::{HeaderName, HeaderValue};
 
 use crate::capture::registry::VersionCapture;
+use crate::headers::PreparedFields;
 use crate::metrics::VersionMetrics;
 use crate::serving::recent_success::RecentSuccess;
 use crate::serving::sketch_registry::VersionSketch;
@@ -43,10 +44,8 @@ pub struct VersionState {
     pub breaker: Option<Arc<Breaker>>,
     /// The counters of the trial that it is part of, while one is on.
     pub trial: Option<Arc<TrialArm>>,
-    /// The value of `x-headgate-version`.
-    pub version_header: HeaderValue,
-    /// The value of `x-headgate-revision`.
-    pub revision_header: HeaderValue,
+    /// The response headers that name the version and the revision.
+    pub headers: PreparedFields,
 }
 
 /// The parts of a version's state that do not follow from its spec alone.
@@ -93,19 +92,16 @@ impl VersionState {
             breaker,
             shadow,
             trial,
-            version_header: header(&version.name)?,
-            revision_header: header(&spec.revision.to_string())?,
+            headers: PreparedFields::new([
+                (X_VERSION.clone(), header(&version.name)?),
+                (X_REVISION.clone(), header(&spec.revision.to_string())?),
+            ]),
         })
     }
 
     /// Whether the model must stay in memory.
     pub fn is_pinned(&self) -> bool {
         self.pin.is_some()
-    }
-
-    /// The response headers that name the version and the revision.
-    pub fn headers(&self) -> [(HeaderName, HeaderValue); 2] {
-        [(X_VERSION.clone(), self.version_header.clone()), (X_REVISION.clone(), self.revision_header.clone())]
     }
 }
 

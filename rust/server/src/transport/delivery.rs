@@ -1,9 +1,16 @@
-//! What is notified when a reply is out.
+//! What is notified when a reply is out, and the header fields that it knows of.
 
 use std::time::Instant;
+
+use crate::headers::PreparedFields;
 
 /// What is notified when a reply is out. Dropped without that, it knows that the peer did not take the reply.
 pub trait Delivery {
     /// The reply's bytes are with the socket.
     fn delivered(self: Box<Self>, now: Instant);
+
+    /// Header fields of the reply that are ready-made, beside the reply's own.
+    fn prepared_fields(&self) -> Option<&PreparedFields> {
+        None
+    }
 }

@@ -32,6 +32,9 @@ impl Reply {
         let Reply { status, mut fields, body, delivery, .. } = self;
         let mut head = Response::new(());
         *head.status_mut() = status;
+        if let Some(prepared) = delivery.as_ref().and_then(|delivery| delivery.prepared_fields()) {
+            head.headers_mut().extend(prepared.pairs());
+        }
         head.headers_mut().extend(fields.drain(..));
         io.fields.give(fields);
         if is_bare {

@@ -14,6 +14,7 @@ use http::header::CONNECTION;
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;
 
+use crate::headers;
 use crate::thread::io as thread;
 use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
@@ -84,11 +85,11 @@ impl Reply {
         out.extend_from_slice(status.as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        if let Some(prepared) = self.delivery.as_ref().and_then(|delivery| delivery.prepared_fields()) {
+            out.extend_from_slice(prepared.lines());
+        }
         for (name, value) in &self.fields {
-            out.extend_from_slice(b"\r\n");
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
+            headers::write_line(out, name, value);
         }
         out.extend_from_slice(b"\r\ncontent-length: ");
         out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());

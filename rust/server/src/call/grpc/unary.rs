@@ -126,7 +126,8 @@ fn answered(
     let InferResponse { result, body, record, .. } = answer;
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, CONTENT.clone());
-    record.add_headers(&mut headers);
+    headers.extend(record.version().payload.headers.pairs());
+    record.add_fallback_header(&mut headers);
     context.add_to(&mut headers, Some(|| record.timing.times()));
     let body = match result {
         Ok(_) => HyperBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
