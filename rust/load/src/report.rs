@@ -10,7 +10,7 @@ use crate::errors::ErrorTable;
 use crate::export::hdr_v2;
 use crate::histogram::{Counts, Histogram};
 use crate::records::{LONGEST_NS, Outcome, Records, SLOWER_THAN_ANY};
-use crate::run::Detail;
+use crate::run::{Detail, LEAD_NS};
 use crate::summary::{Measured, Question, slices, summarise};
 use crate::thread_state::{PhaseHistograms, ThreadState};
 
@@ -39,7 +39,9 @@ impl Report<'_> {
     pub(crate) fn to_json(&self, question: &Question, detail: Detail) -> Value {
         let Seen { records, elapsed_ns, finished, .. } = self.seen;
         let measured = Measured { records, groups: self.groups, timeout_ns: self.timeout_ns };
-        let lateness = Counts::of(self.states.iter().map(|state| &state.lateness));
+        // A closed loop has no due times that a request could miss.
+        let late = self.states.iter().filter(|_| self.length_ns.is_some()).map(|state| &state.lateness);
+        let lateness = Counts::of(late);
         let due = self.due();
         // No request is due after the end of the schedule: waiting for the last answers is no part of the rate.
         let sending_ns =
@@ -127,8 +129,9 @@ impl Report<'_> {
     fn client(&self, due: u64, lateness: &Counts, question: &Question) -> Value {
         let Seen { elapsed_ns, before, after, records, .. } = self.seen;
         let times: Vec<ThreadTimes> = self.states.iter().map(|state| current_times(state)).collect();
-        let share =
-            |ns: u64, threads: u64| (elapsed_ns > 0).then(|| ns as f64 / (elapsed_ns * threads) as f64);
+        // Threads are there before the first request is due.
+        let lived_ns = elapsed_ns + LEAD_NS;
+        let share = |ns: u64, threads: u64| Some((ns as f64 / (lived_ns * threads) as f64).min(1.0));
         let cpu_ns = times.iter().map(|times| times.cpu_ns).sum();
         let delay_ns = times.iter().map(|times| times.delay_ns).max().unwrap_or(0);
         let answered = records.response.iter().copied().filter(|&code| code != SLOWER_THAN_ANY);

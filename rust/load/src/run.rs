@@ -28,7 +28,7 @@ use crate::thread_state::ThreadState;
 use crate::worker::{Pool, Worker};
 
 /// Between the start and the first due time: every thread is up by then.
-const LEAD_NS: u64 = 20_000_000;
+pub(crate) const LEAD_NS: u64 = 20_000_000;
 /// Requests of a look at a run that goes on; of more, the newest count. The whole run is in the result.
 const MOST_LOOKED: usize = 4_000_000;
 

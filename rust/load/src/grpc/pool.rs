@@ -151,7 +151,7 @@ impl GrpcPool {
                 Ok(None) => return,
                 Err(error) => {
                     self.waiting.pop_front();
-                    desk.broken(call, &format!("cannot connect: {}", sockets::words(&error)));
+                    desk.broken(call, &sockets::words(&error));
                 }
             }
         }
@@ -287,8 +287,7 @@ impl GrpcPool {
                     link.state = State::Open { sender, connection: Box::new(connection) };
                 }
                 Poll::Ready(Err(error)) => {
-                    let what = format!("cannot connect: {}", words(&error));
-                    return self.close(slot, &what, desk);
+                    return self.close(slot, &words(&error), desk);
                 }
             }
         }

@@ -124,6 +124,9 @@ pub(super) fn status_of(fields: &HeaderMap) -> Option<(u8, String)> {
 pub(super) fn words(error: &h2::Error) -> String {
     match error.get_io() {
         Some(error) => crate::sockets::words(error).into_owned(),
+        None if error.is_go_away() && error.reason() == Some(Reason::NO_ERROR) => {
+            "the server closed the connection".to_owned()
+        }
         None => error.to_string(),
     }
 }

@@ -103,7 +103,7 @@ impl HttpPool {
                 None => match self.connect(poller) {
                     Ok(slot) => slot,
                     Err(error) => {
-                        desk.broken(call, &format!("cannot connect: {}", sockets::words(&error)));
+                        desk.broken(call, &sockets::words(&error));
                         continue;
                     }
                 },

@@ -45,6 +45,7 @@ fn a_thread_that_lags_holds_the_look_back() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
     #[test]
     fn all_requests_of_all_threads_come_out_in_order(
         mut due in prop::collection::vec(prop::collection::vec(0..200_000u32, 0..40_000), 1..4),
