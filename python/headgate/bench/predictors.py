@@ -104,8 +104,9 @@ class Batches:
         most = self.setting.instances * full / (self.curve.base + self.curve.row * full)
         if rate * mean_rows >= most:
             return math.inf
-        answer = self.answer(rate)
-        return self.around + int(answer[quantile_key(quantile)]) / 1e9
+        value = self.answer(rate)[quantile_key(quantile)]
+        # Null if it lies among rejected requests.
+        return math.inf if value is None else self.around + int(value) / 1e9
 
     def answer(self, rate: float) -> Mapping[str, Any]:
         """What the simulation says at ``rate``; the same rate is simulated once."""
