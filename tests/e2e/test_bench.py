@@ -1,0 +1,106 @@
+"""``headgate bench`` with the real generator against a real gateway, and against servers that go wrong. Nothing is timed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headgate.bench.results import read_result
+from support import models
+from support.bad_server import Fault, going_wrong
+from support.bench_command import answered, bench, ended, start
+from support.gateway import GatewayProcess
+from support.tools import need_native
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    need_native()
+    folder = tmp_path_factory.mktemp("bench")
+    models.place(models.scale(2.0), folder / "models", "scale", "1")
+    with GatewayProcess(folder / "state", ["--models", str(folder / "models")]) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--rate", "50/s"),
+        ("--rate", "50/s", "--tensors", "binary"),
+        ("--rate", "50/s", "--protocol", "grpc"),
+        ("--rate", "50/s", "--protocol", "grpc_stream"),
+        ("--clients", "8"),
+    ],
+    ids=" ".join,
+)
+def test_each_form_of_a_load_is_answered(
+    gateway: GatewayProcess, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    found = answered(["run", "scale", *words, "--for", "1s", "--url", f"http://{gateway.http}"], tmp_path)
+    assert found["target"]["server_phases"] is True
+    assert found["windows"][0]["answer"]["lateness"]["p99_ns"] is not None
+
+
+def test_rows_of_a_file_are_sent(gateway: GatewayProcess, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.arange(8, dtype=np.float32).reshape(2, 4))
+    words = ["--rate", "50/s", "--for", "1s", "--data", f"file:{tmp_path / 'rows.npy'}"]
+    answered(["run", "scale", *words, "--url", f"http://{gateway.http}"], tmp_path)
+
+
+def test_ctrl_c_keeps_what_was_measured(gateway: GatewayProcess, tmp_path: Path) -> None:
+    words = ["--rate", "50/s", "--for", "60s", "--out", str(tmp_path / "out")]
+    child = start(["run", "scale", *words, "--url", f"http://{gateway.http}"], tmp_path)
+    assert child.stderr is not None
+    # The line of the load itself: before it, the self-test runs.
+    assert any(" run " in line for line in child.stderr)
+    child.send_signal(signal.SIGINT)
+    code, out, _ = ended(child)
+    assert code == 130
+    assert out.startswith("Interrupted: ")
+    assert read_result(tmp_path / "out").verdict == "interrupted"
+
+
+def test_a_server_that_is_killed_ends_the_load(tmp_path: Path) -> None:
+    need_native()
+    models.place(models.scale(2.0), tmp_path / "models", "scale", "1")
+    arguments = ["--models", str(tmp_path / "models"), "--no-supervise"]
+    with GatewayProcess(tmp_path / "state", arguments) as gateway:
+        words = ["--rate", "50/s", "--for", "60s", "--url", f"http://{gateway.http}"]
+        child = start(["run", "scale", *words, "--out", str(tmp_path / "out")], tmp_path)
+        assert child.stderr is not None
+        assert any(" run " in line for line in child.stderr)
+        gateway.kill()
+        code, out, _ = ended(child)
+    assert code == 3
+    assert out.startswith("The server is gone")
+    kept = read_result(tmp_path / "out")
+    assert kept.verdict == "unreachable"
+    assert kept.windows[0].answer.counts.failed > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "counted"), [("hangs", "timed_out"), ("garbage", "failed"), ("closes", "failed")]
+)
+def test_a_server_that_goes_wrong_is_counted_and_fails_the_objective(
+    tmp_path: Path, fault: Fault, counted: str
+) -> None:
+    need_native()
+    with going_wrong(fault) as url:
+        words = ["--rate", "50/s", "--for", "1s", "--timeout", "300ms", "--json", "--no-live"]
+        code, out, said = bench(["run", "digits", *words, "--url", url], tmp_path)
+    assert code != 0, said
+    answer = json.loads(out)["windows"][0]["answer"]
+    assert answer["counts"]["good"] == 0
+    assert answer["counts"][counted] == answer["counts"]["due"] > 0
+    assert answer["errors"]
+
+
+def test_a_port_of_something_else_is_said_to_be(tmp_path: Path) -> None:
+    code, _, said = bench(["run", "digits", "--rate", "5/s", "--url", "http://127.0.0.1:1"], tmp_path)
+    assert code == 3
+    assert "Connection refused" in said
