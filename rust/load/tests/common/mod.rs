@@ -16,11 +16,11 @@ use std::time::Duration;
 use headgate_load::LoadRun;
 use serde_json::{Value, json};
 
-pub const MS: u64 = 1_000_000;
-pub const SECOND: u64 = 1_000 * MS;
+pub(crate) const MS: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000 * MS;
 
 /// What the server does with a request.
-pub enum Answer {
+pub(crate) enum Answer {
     Bytes(Vec<u8>),
     /// Answers, and closes without having said so.
     BytesAndClose(Vec<u8>),
@@ -30,25 +30,25 @@ pub enum Answer {
 }
 
 /// A request as it came.
-pub struct Received {
-    pub number: usize,
-    pub head: String,
-    pub body: Vec<u8>,
+pub(crate) struct Received {
+    pub(crate) number: usize,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 type Behaviour = dyn Fn(Received) -> Answer + Send + Sync;
 
 /// Listens until it is dropped; a thread for each connection.
-pub struct Server {
-    pub address: SocketAddr,
-    pub connections: Arc<AtomicUsize>,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    pub fn start(behaviour: impl Fn(Received) -> Answer + Send + Sync + 'static) -> Server {
+    pub(crate) fn start(behaviour: impl Fn(Received) -> Answer + Send + Sync + 'static) -> Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (address, behaviour) = (listener.local_addr().unwrap(), Arc::new(behaviour) as Arc<Behaviour>);
         let (stop, numbers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
@@ -69,7 +69,7 @@ impl Server {
     }
 
     /// Closes the port and every connection.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.stop.store(true, Ordering::Release);
         // Wakes the thread that accepts.
         drop(TcpStream::connect(self.address));
@@ -126,21 +126,21 @@ fn read_request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<(String, 
 }
 
 /// An answer with its length.
-pub fn answer(status: u16, body: &str) -> Vec<u8> {
+pub(crate) fn answer(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-pub fn open(rate: f64, for_ns: u64) -> Value {
+pub(crate) fn open(rate: f64, for_ns: u64) -> Value {
     let stage = json!({"from": rate, "to": rate, "for_ns": for_ns});
     json!({"open": {"arrivals": {"kind": "constant"}, "stages": [stage]}})
 }
 
-pub fn closed(clients: usize, requests: u64) -> Value {
+pub(crate) fn closed(clients: usize, requests: u64) -> Value {
     json!({"closed": {"clients": clients, "for_ns": 60 * SECOND, "requests": requests}})
 }
 
 /// A plan for a server, with `changes` in the place of its fields.
-pub fn plan(address: SocketAddr, load: &Value, changes: Value) -> Value {
+pub(crate) fn plan(address: SocketAddr, load: &Value, changes: Value) -> Value {
     let address = address.to_string();
     let mut plan = json!({
         "seed": 42, "threads": 1, "wait": "sleep", "timeout_ns": 20 * SECOND, "max_in_flight": 1000, "max_records": 100_000,
@@ -155,13 +155,13 @@ pub fn plan(address: SocketAddr, load: &Value, changes: Value) -> Value {
     plan
 }
 
-pub fn started(plan: &Value) -> LoadRun {
+pub(crate) fn started(plan: &Value) -> LoadRun {
     let run = LoadRun::new(&plan.to_string(), vec![b"{}".to_vec()]).unwrap();
     run.start().unwrap();
     run
 }
 
-pub fn finished(run: &LoadRun) -> Value {
+pub(crate) fn finished(run: &LoadRun) -> Value {
     assert!(run.wait(Duration::from_secs(60)), "{}", run.look("{}").unwrap()["counts"]);
     let result = run.result(r#"{"from_ns": 0}"#).unwrap();
     let counts = &result["counts"];
@@ -172,6 +172,6 @@ pub fn finished(run: &LoadRun) -> Value {
 }
 
 /// Sends a plan and returns its result, after it has checked that every request has one outcome.
-pub fn sent(plan: &Value) -> Value {
+pub(crate) fn sent(plan: &Value) -> Value {
     finished(&started(plan))
 }
