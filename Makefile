@@ -130,6 +130,10 @@ bench-batches: $(STAMPS)/native bench-peers  ## rows batched against ONNX Runtim
 bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs, fails or is as heavy; needs wrk
 	$(PY) -m benches.shadows
 
+.PHONY: bench-load
+bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator against wrk, servers of a known delay, and its own promises; needs nginx and wrk
+	$(PY) -m benches.load
+
 .PHONY: bench-overload
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do
 	$(PY) -m benches.overload
