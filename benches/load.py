@@ -184,7 +184,8 @@ def sampling(headgate: Server, effort: Effort) -> list[str]:
         generator = Generator(headgate, effort.client_core, timing_share=share)
         before = headgate.cpu_seconds()
         found = generator.run(closed(8, effort.seconds))
-        return (headgate.cpu_seconds() - before) / found["counts"]["good"] * 1e6
+        good: int = found["counts"]["good"]
+        return (headgate.cpu_seconds() - before) / good * 1e6
 
     cost(0.0)
     pairs = []
