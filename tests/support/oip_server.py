@@ -30,6 +30,8 @@ class OipServer:
     models: dict[str, dict[str, Any]] = field(default_factory=lambda: {"digits": DIGITS})
     ready_status: int = 200
     infer_status: int = 200
+    takes_binary: bool = True
+    """Whether it has the extension of binary tensors; without it, such a body is an error of the server's own."""
     version: str = "1"
     asked: list[tuple[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
@@ -76,6 +78,8 @@ def serving(server: OipServer) -> Iterator[OipServer]:
         def _answer(self, method: str) -> None:
             server.asked.append((method, self.path))
             status, value = server.answer(method, self.path)
+            if not server.takes_binary and "inference-header-content-length" in self.headers:
+                status, value = 500, {"error": "no JSON"}
             body = json.dumps(value).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

@@ -7,7 +7,7 @@ versions share traffic. Next: ``measuring``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -227,10 +227,18 @@ class _Preparing:
     def _try(self, server: Server, row: data.Row, address: Address, entry: MixEntry) -> str | None:
         """Sends one request over HTTP and wants a good answer; the version that gave it."""
         form: Literal["json", "binary"] = "json" if self._scenario.tensors == "json" else "binary"
+        headers = {**entry.headers, **_TIMING}
         if self._scenario.protocol != "http":
             form = "binary"
         encoded = encode(row.request, address, form)
-        reply = server.infer(encoded, {**entry.headers, **_TIMING})
+        reply = server.infer(encoded, headers)
+        if self._scenario.protocol != "http" and reply.status not in (200, 404, 405, 429, 501, 503):
+            # gRPC carries bytes, and over HTTP not every server takes them.
+            with suppress(
+                InvalidArgument
+            ):  # values that JSON does not have: the refusal of the bytes is shown
+                encoded = encode(row.request, address, "json")
+                reply = server.infer(encoded, headers)
         if self._scenario.protocol != "http" and reply.status in (404, 405, 415, 501):
             return None  # a server that speaks gRPC alone
         if reply.status in (429, 503):

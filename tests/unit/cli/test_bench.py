@@ -141,6 +141,13 @@ def test_a_closed_loop_and_grpc(bench: Any, generator: VirtualGenerator) -> None
     assert plan["targets"][0]["protocol"] == "grpc"
 
 
+def test_grpc_against_a_server_whose_http_takes_json_alone(bench: Any, server: OipServer) -> None:
+    server.takes_binary = False
+    done = bench("run", "digits", "--clients", "4", "--for", "3s", "--protocol", "grpc")
+    assert done.exit_code == 0, done.output
+    assert bench("run", "digits", "--clients", "4", "--for", "3s", "--tensors", "binary").exit_code == 2
+
+
 def test_ctrl_c_drains_keeps_what_was_measured_and_exits_130(
     bench: Any, generator: VirtualGenerator, tmp_path: Path
 ) -> None:
