@@ -9,17 +9,16 @@ from typing import Any
 
 def simulate_batches(question: Mapping[str, Any]) -> Mapping[str, Any]:
     """The engine's batch policy in virtual time."""
-    return _called("simulate_batches", json.dumps(question))
+    # Imported here, as below: a report of a file needs no data plane.
+    from headgate import _native
+
+    answer: Mapping[str, Any] = json.loads(_native.simulate_batches(json.dumps(question)))
+    return answer
 
 
 def statistics(function: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
     """A function of ``core::stats`` by its name."""
-    return _called("bench_statistics", function, json.dumps(arguments))
-
-
-def _called(name: str, *arguments: str) -> Mapping[str, Any]:
-    # Imported here: a report of a file needs no data plane.
     from headgate import _native
 
-    answer: Mapping[str, Any] = json.loads(getattr(_native, name)(*arguments))
+    answer: Mapping[str, Any] = json.loads(_native.bench_statistics(function, json.dumps(arguments)))
     return answer

@@ -348,7 +348,7 @@ def test_a_full_disk_costs_no_measurement(
     def full(*_: Any, **__: Any) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(os, "fsync", full)
     done = bench("run", "digits", "--rate", "400/s", "--out", str(tmp_path / "out"))
     assert done.exit_code == 3
     assert done.stdout.startswith("Measured: ")

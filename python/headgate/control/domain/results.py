@@ -10,26 +10,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-Kind = Literal[
-    "apply",
-    "traffic",
-    "abort",
-    "rollback",
-    "restore",
-    "block",
-    "unblock",
-    "freeze",
-    "unfreeze",
-    "remove",
-    "rollout_start",
-    "rollout_step",
-    "rollout_pause",
-    "rollout_resume",
-    "rollout_approve",
-    "rollout_promote",
-    "rollout_rollback",
-    "rollout_abort",
-]
+from headgate.control.domain.revision import Kind
 
 ChampionMove = TypedDict("ChampionMove", {"from": str | None, "to": str})
 """The champion before and after, equal where it stays; ``from`` is null at creation."""

@@ -16,31 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, SerializationInfo, field_seri
 from headgate.control.domain.spec import Spec
 from headgate.control.domain.traffic import LiveTraffic, Stamp
 from headgate.errors import StorageFailed
+from headgate.store import RevisionKind
 
 FORMAT = 1
 """The newest form of a body that this build reads."""
 
-Kind = Literal[
-    "apply",
-    "traffic",
-    "abort",
-    "rollback",
-    "restore",
-    "block",
-    "unblock",
-    "freeze",
-    "unfreeze",
-    "remove",
-    "rollout_start",
-    "rollout_step",
-    "rollout_pause",
-    "rollout_resume",
-    "rollout_approve",
-    "rollout_promote",
-    "rollout_rollback",
-    "rollout_abort",
-]
-
+Kind = RevisionKind
+"""What made a revision; the store knows the same kinds."""
 
 EMERGENCIES: frozenset[Kind] = frozenset(
     {"rollback", "abort", "block", "freeze", "rollout_rollback", "rollout_abort"}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from headgate.control.domain.copies import CopyState
-from headgate.control.domain.results import Kind
+from headgate.control.domain.revision import Kind
 from headgate.control.reads.trials import TrialView
 
 State = Literal["ready", "loading", "failed", "unloaded"]
