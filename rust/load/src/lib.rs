@@ -27,6 +27,7 @@ pub mod selftest;
 mod sockets;
 mod source;
 pub mod summary;
+mod switches;
 mod thread_state;
 mod worker;
 

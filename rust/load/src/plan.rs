@@ -7,7 +7,8 @@ mod checks;
 use headgate_core::error::{Error, Result};
 use serde::Deserialize;
 
-pub(crate) use checks::LONGEST_NS;
+/// The longest run: due times are kept as microseconds in 32 bits.
+pub(crate) const LONGEST_NS: u64 = u32::MAX as u64 * 1000;
 
 /// A run as its caller describes it.
 #[derive(Clone, Debug, Deserialize)]
@@ -187,13 +188,6 @@ fn one_row() -> u32 {
 }
 
 impl Plan {
-    /// Reads a plan and checks it against the lengths of the `bodies` that come with it.
-    pub fn parse(text: &str, bodies: &[impl AsRef<[u8]>]) -> Result<Plan> {
-        let plan: Plan = from_json(text)?;
-        checks::check(&plan, bodies.len())?;
-        Ok(plan)
-    }
-
     /// The names of the groups in the order of their first request, and the group of each request.
     pub(crate) fn groups(&self) -> (Vec<String>, Vec<u8>) {
         let mut names: Vec<String> = Vec::new();

@@ -10,9 +10,16 @@ use crate::errors::ErrorTable;
 use crate::export::hdr_v2;
 use crate::histogram::{Counts, Histogram};
 use crate::records::{LONGEST_NS, Outcome, Records, SLOWER_THAN_ANY};
-use crate::run::{Detail, LEAD_NS};
 use crate::summary::{Measured, Question, slices, summarise};
+use crate::switches::LEAD_NS;
 use crate::thread_state::{PhaseHistograms, ThreadState};
+
+/// How much an answer has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    Summary,
+    Whole,
+}
 
 /// A run at one moment.
 #[derive(Clone, Copy)]

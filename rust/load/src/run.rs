@@ -2,8 +2,8 @@
 //!
 //! Read next: `worker` (a thread), `report` (what a look tells).
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,37 +19,17 @@ use crate::plan::{Arrivals, LONGEST_NS, Load, Plan, Wait};
 use crate::poller::{Clock, Poller, Waker};
 use crate::prepared::{self, Prepared, Target};
 use crate::records::Records;
-use crate::report::{Report, Seen};
+use crate::report::{Detail, Report, Seen};
 use crate::schedule::{Part, Schedule};
 use crate::sockets;
 use crate::source::{Draw, Source};
 use crate::summary::Question;
+use crate::switches::{LEAD_NS, Switches};
 use crate::thread_state::ThreadState;
 use crate::worker::{Pool, Worker};
 
-/// Between the start and the first due time: every thread is up by then.
-pub(crate) const LEAD_NS: u64 = 20_000_000;
 /// Requests of a look at a run that goes on; of more, the newest count. The whole run is in the result.
 const MOST_LOOKED: usize = 4_000_000;
-
-/// What a run tells its threads.
-#[derive(Default)]
-pub(crate) struct Switches {
-    /// Nothing more is sent.
-    pub(crate) stop: AtomicBool,
-    /// Nothing is awaited.
-    pub(crate) end_now: AtomicBool,
-    ended: Mutex<Vec<u64>>,
-    one_ended: Condvar,
-}
-
-impl Switches {
-    /// Notes that a thread has ended at a reading of the clock.
-    fn note_ended(&self, at_ns: u64) {
-        lock(&self.ended).push(at_ns);
-        self.one_ended.notify_all();
-    }
-}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -302,13 +282,6 @@ impl Drop for LoadRun {
             running.threads.drain(..).for_each(|thread| drop(thread.join()));
         }
     }
-}
-
-/// How much an answer has.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Detail {
-    Summary,
-    Whole,
 }
 
 /// The schedule of an open loop, and how many rows each thread may write.

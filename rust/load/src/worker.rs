@@ -14,8 +14,8 @@ use crate::http1::pool::HttpPool;
 use crate::plan::{Protocol, Wait};
 use crate::poller::{Clock, Happened, Poller, Until, without_slack};
 use crate::prepared::Target;
-use crate::run::Switches;
 use crate::source::Source;
+use crate::switches::Switches;
 
 /// How often a thread that sends without a pause looks after what is out of time.
 const CHECK_NS: u64 = 1_000_000;

@@ -6,14 +6,21 @@ use std::net::SocketAddr;
 
 use headgate_core::error::{Error, Result};
 
-use super::{Arrivals, Closed, Load, Open, Plan, Protocol, RequestPlan, TargetPlan};
+use super::{Arrivals, Closed, LONGEST_NS, Load, Open, Plan, Protocol, RequestPlan, TargetPlan, from_json};
 
-/// The longest run: due times are kept as microseconds in 32 bits.
-pub(crate) const LONGEST_NS: u64 = u32::MAX as u64 * 1000;
 const MOST_THREADS: usize = 256;
 const MOST_IN_FLIGHT: usize = 1_000_000;
 const MOST_RECORDS: usize = 1 << 31;
 const MOST_GROUPS: usize = 255;
+
+impl Plan {
+    /// Reads a plan and checks it against the lengths of the `bodies` that come with it.
+    pub fn parse(text: &str, bodies: &[impl AsRef<[u8]>]) -> Result<Plan> {
+        let plan: Plan = from_json(text)?;
+        check(&plan, bodies.len())?;
+        Ok(plan)
+    }
+}
 
 /// The error of a value that is not what it must be.
 fn fault(path: impl Display, wanted: impl Display, got: impl Display) -> Error {
@@ -44,7 +51,7 @@ fn length(path: impl Display, for_ns: u64) -> Result<()> {
 }
 
 /// Refuses a plan that cannot be carried out.
-pub(super) fn check(plan: &Plan, bodies: usize) -> Result<()> {
+fn check(plan: &Plan, bodies: usize) -> Result<()> {
     within("threads", plan.threads, MOST_THREADS)?;
     within("max_in_flight", plan.max_in_flight, MOST_IN_FLIGHT)?;
     within("max_records", plan.max_records, MOST_RECORDS)?;

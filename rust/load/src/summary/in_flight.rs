@@ -1,7 +1,7 @@
 //! How many requests were in flight, from when they were sent and how long they took.
 
-use super::Measured;
 use super::distribution::middle_ns;
+use super::measured::Measured;
 use crate::records::{Outcome, SLOWER_THAN_ANY};
 
 /// Parts of a run of the same length, one after another.

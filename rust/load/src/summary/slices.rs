@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Measured;
 use super::distribution::Distribution;
 use super::in_flight::{Parts, in_flight};
+use super::measured::Measured;
 use crate::records::{Outcome, SLOWER_THAN_ANY, highest_ns};
 
 /// The length of a slice, in nanoseconds.

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::records::Records;
 use crate::records::{Outcome, Record, SLOWER_THAN_ANY, code_of, highest_ns};
 
 const MS: u64 = 1_000_000;

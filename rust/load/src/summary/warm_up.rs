@@ -2,8 +2,8 @@
 
 use headgate_core::stats::steadiness::{MSER_BATCH, means_of_five, mser};
 
-use super::Measured;
 use super::distribution::middle_ns;
+use super::measured::Measured;
 use crate::records::{CODES, Records};
 
 /// The shortest warm-up, in nanoseconds.

@@ -6,9 +6,9 @@ use headgate_core::stats::steadiness::{UNSTEADY_Z, little_gap, mann_kendall, ove
 use headgate_core::stats::verdict::{Objective, judge};
 use serde_json::{Value, json};
 
-use super::Measured;
 use super::distribution::Distribution;
 use super::in_flight::{InFlight, Parts, in_flight};
+use super::measured::Measured;
 use super::question::{LatencyObjective, Question};
 use super::warm_up::{WarmUp, warm_up};
 use crate::records::{Outcome, SLOWER_THAN_ANY, code_of, highest_ns, lowest_ns};
