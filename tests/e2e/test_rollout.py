@@ -55,6 +55,10 @@ HELD = PLAN.replace("name: quick", "name: held").replace(
 )
 
 
+# Beside other tests the champion gets slower under way, and the rollout pauses for it, as it should.
+pytestmark = pytest.mark.alone
+
+
 @pytest.fixture(autouse=True)
 def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
     need_native()
