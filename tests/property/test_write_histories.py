@@ -179,7 +179,7 @@ def each_call_left_one_row(gate: Gate, happened: History) -> None:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_one_state_is_in_force_after_any_history(history: list[tuple[tuple[Any, ...], int]]) -> None:
     async def body() -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             async with gateway(Path(folder), **SOON) as gate:
                 await gate.apply(DOCUMENTS[2])
                 happened = History(gate)
@@ -217,7 +217,7 @@ def test_emergency_calls_whose_loads_end_in_any_order(
     answers: bool, held: set[str], history: list[tuple[tuple[Any, ...], int]]
 ) -> None:
     async def body() -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             async with gateway(Path(folder), **SOON) as gate:
                 await gate.apply(DOCUMENTS[2])
                 await gate.control.patch_traffic(NAME, weights={"v4": "5%"}, champion="v2")

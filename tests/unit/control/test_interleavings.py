@@ -97,6 +97,40 @@ def test_a_proposal_that_contradicts_a_pin_leaves_no_gap_before_the_emergency_th
     run(body)
 
 
+def test_a_write_that_is_refused_while_an_emergency_is_handed_over_gives_no_number_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path, **SOON) as gate:
+            await gate.apply(document(SHARED))
+            reached, go = threading.Event(), threading.Event()
+            propose = gate.store.propose
+
+            def refuses(proposal: Any) -> None:
+                if proposal.record.kind == "traffic":
+                    reached.set()
+                    assert go.wait(60)
+                    raise StorageFailed("no room")
+                propose(proposal)
+
+            gate.store.propose = refuses  # type: ignore[method-assign]
+            passed = asyncio.create_task(gate.control.patch_traffic("digits", weights={"v2": "20%"}))
+            await until(reached.is_set)
+            handed, hand_over = holding(monkeypatch, transition, "native_apply")
+            freezing = asyncio.create_task(gate.control.freeze("digits"))
+            await until(handed.is_set)
+            go.set()
+            with pytest.raises(StorageFailed, match="no room"):
+                await passed
+            hand_over.set()
+            assert (await freezing)["status"] == "applied"
+            await all_written(gate)
+            assert (await statuses(gate))[:2] == [(3, "freeze", "applied"), (2, "traffic", "failed")]
+            assert gate.store.check() == []
+
+    run(body)
+
+
 # === a stop, and outcomes that nobody will know ===
 
 

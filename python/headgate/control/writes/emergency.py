@@ -109,13 +109,15 @@ class Emergency:
         state, row = transition.state, Row(transition.proposal)
         takes_over = transition.takes_over
         refused: HeadgateError | None = None
+        # Taken before anything is waited for: a write that is refused meanwhile gives its own number back only if it is the last one.
+        state.tail = transition.revision.n
         try:
             future = await self._handed_over(transition, mine)
-        except Draining:
-            raise
-        except HeadgateError as error:
+        except Exception as error:
+            if isinstance(error, Draining) or not isinstance(error, HeadgateError):
+                state.tail -= 1
+                raise
             refused = error
-        state.tail = transition.revision.n
         state.unsaved.append(row)
         if refused is None:
             # A load may take minutes: should the gateway die meanwhile, the next start completes what is written of it.
