@@ -6,10 +6,13 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
+use crate::memory;
 use crate::records::{Outcome, Record, Records, SLOWER_THAN_ANY};
 
 /// Rows of a segment.
 const SEGMENT_ROWS: usize = 1 << 14;
+/// Segments that are given up before their memory goes back to the system: 20 MB.
+const TRIM_SEGMENTS: usize = 128;
 /// The outcome of a request that is in flight.
 const PENDING: u8 = u8::MAX;
 
@@ -194,7 +197,7 @@ pub(crate) fn collect(ledgers: &[(&Ledger, bool)], most: usize) -> Records {
 pub(crate) fn into_records(mut ledgers: Vec<Ledger>) -> Records {
     let ends: Vec<usize> = ledgers.iter().map(Ledger::begun).collect();
     let mut records = Records::with_capacity(ends.iter().sum());
-    let mut next = vec![0; ends.len()];
+    let (mut next, mut forgotten) = (vec![0; ends.len()], 0usize);
     while let Some((thread, row)) = earliest(&next, &ends, |thread, row| ledgers[thread].due_us(row)) {
         next[thread] += 1;
         if let Some(record) = ledgers[thread].record(row) {
@@ -202,8 +205,14 @@ pub(crate) fn into_records(mut ledgers: Vec<Ledger>) -> Records {
         }
         if next[thread].is_multiple_of(SEGMENT_ROWS) {
             ledgers[thread].forget(row / SEGMENT_ROWS);
+            forgotten += 1;
+            if forgotten.is_multiple_of(TRIM_SEGMENTS) {
+                memory::trim();
+            }
         }
     }
+    drop(ledgers);
+    memory::trim();
     records
 }
 

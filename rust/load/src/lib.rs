@@ -14,6 +14,7 @@ mod grpc;
 mod histogram;
 mod http1;
 mod ledger;
+mod memory;
 mod phases;
 pub mod plan;
 mod poller;

@@ -29,7 +29,7 @@ use crate::thread_state::ThreadState;
 use crate::worker::{Pool, Worker};
 
 /// Requests of a look at a run that goes on; of more, the newest count. The whole run is in the result.
-const MOST_LOOKED: usize = 4_000_000;
+const MOST_LOOKED: usize = 2_000_000;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

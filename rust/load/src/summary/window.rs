@@ -166,6 +166,16 @@ impl<'a> Window<'a> {
     fn groups(&self, question: &Question) -> Value {
         let (records, groups) = (self.measured.records, self.measured.groups);
         let mut of_groups: Vec<([u64; 5], Vec<u16>)> = vec![Default::default(); groups.len()];
+        // Room for exactly what comes: a list that grows by doubling takes twice its memory at ten million requests.
+        let mut due = vec![0; groups.len()];
+        for &kind in &records.kind[self.first..] {
+            if let Some(due) = due.get_mut(usize::from(kind)) {
+                *due += 1;
+            }
+        }
+        for ((_, codes), due) in of_groups.iter_mut().zip(due) {
+            codes.reserve_exact(due);
+        }
         for at in self.first..records.len() {
             if let Some((counts, codes)) = of_groups.get_mut(usize::from(records.kind[at])) {
                 counts[records.outcome[at] as usize] += 1;
