@@ -46,8 +46,10 @@ serve: $(STAMPS)/native $(STAMPS)/digits  ## install, build, prepare the example
 test: test-rust test-models test-python  ## run every test: cargo's, then pytest's
 
 .PHONY: test-rust
+# Most tests of a running gateway wait for a deadline, so that more of them than cores run side by side.
 test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 	HEADGATE_ORT_LIBRARY="$$($(PY) -c 'from headgate import runtime_library; print(runtime_library.find().path)')" \
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
 		cargo test --workspace --exclude headgate-py --locked
 
 .PHONY: test-models
