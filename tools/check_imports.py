@@ -43,7 +43,15 @@ LAYERS: list[set[str]] = [
 
 #: The rooms of a module, from the bottom to the top: a file may import its own room and those below.
 ROOMS: dict[str, list[set[str]]] = {
-    "control": [{"domain"}, {"writes"}, {"reads"}, {"rollout_calls"}, {"service"}, {"__init__"}],
+    "control": [
+        {"domain"},
+        {"writes"},
+        {"reads"},
+        {"rollout_calls"},
+        {"traffic_calls"},
+        {"service"},
+        {"__init__"},
+    ],
 }
 
 #: What each crate may depend on among ours.

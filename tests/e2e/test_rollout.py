@@ -24,7 +24,7 @@ from headgate import _native, runtime_library
 from headgate.control import Call, Control, Native, Settings
 from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
-from support import models, rollout_documents
+from support import models
 from support import native as plane
 from support.tools import need_native
 
@@ -60,9 +60,8 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
+def _native_is_there() -> None:
     need_native()
-    rollout_documents.read(monkeypatch)
 
 
 @dataclass

@@ -28,20 +28,17 @@ from headgate.admin.admin_request import (
     read_body,
 )
 from headgate.admin.callers import Callers
-from headgate.admin.endpoints import Endpoints
 from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
 from headgate.admin.openapi import describe
 from headgate.admin.paths import Paths
-from headgate.admin.replays import ReplayCalls
-from headgate.admin.rest import Rest
-from headgate.admin.table import ApiCall, calls
+from headgate.admin.table import ApiCall, Handlers, calls
 from headgate.admin.tokens import Tokens
 from headgate.control import Call, Control, Recorder
 from headgate.errors import HeadgateError, InvalidArgument, PermissionDenied, Unsupported
 
 
 class _Name(Convertor[str]):
-    """An endpoint's name in a path: no colon, so that ``digits:rollback`` is an action and not a name."""
+    """The name of an endpoint or a plan in a path: no colon, so that ``digits:rollback`` is an action and not a name."""
 
     regex = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 
@@ -66,12 +63,16 @@ class _Revision(Convertor[int]):
 
 register_url_convertor("endpoint_name", _Name())
 register_url_convertor("revision", _Revision())
-_PARAMETERS = {"{endpoint}": "{endpoint:endpoint_name}", "{n}": "{n:revision}"}
+_PARAMETERS = {
+    "{endpoint}": "{endpoint:endpoint_name}",
+    "{name}": "{name:endpoint_name}",
+    "{n}": "{n:revision}",
+}
 
 
 def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:
     """The app. ``hosts`` are the names beside loopback that callers may use."""
-    table = calls(Endpoints(control), ReplayCalls(control), Rest(control, tokens))
+    table = calls(Handlers.of(control, tokens))
     described_calls = list(table)
     description = functools.cache(lambda: describe(described_calls))
 

@@ -51,6 +51,35 @@ class RestoreTo(Body):
     revision: Annotated[int, Field(ge=1)]
 
 
+PlanName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class StartRollout(Body):
+    """The challenger, and the plan: that of the document when absent, else the built-in one."""
+
+    version: VersionName
+    plan: PlanName | None = Field(None, description='A stored plan, or "default" for the built-in one.')
+
+
+class RetryRollout(Body):
+    """The challenger of the last rollout when no version is named; the plan as at a start."""
+
+    version: VersionName | None = None
+    plan: PlanName | None = Field(None, description='A stored plan, or "default" for the built-in one.')
+
+
+class PromoteRollout(Body):
+    """The next step, or with ``full`` the end."""
+
+    full: bool | None = Field(None, description="true: the challenger becomes champion at once.")
+
+
+class ApproveRollout(Body):
+    """What is approved: the digest on trial, or exactly this one."""
+
+    digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+
+
 class NewReplay(Body):
     """Captured requests that are put to a version; ``against`` is whose requests they are, the champion's when absent."""
 

@@ -5,7 +5,6 @@ Not here: what they mean (``control``), which role they need (``table``). Next: 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from headgate.admin.admin_request import AdminRequest
+from headgate.admin.answers import answered, as_coroutine, etag
 from headgate.admin.bodies import ExplainRequest, ReasonBody, RestoreTo, Subject, TrafficPatch
 from headgate.control import ANY, Call, Control, Result
 from headgate.control.domain.copies import Switches
@@ -44,12 +44,12 @@ class Endpoints:
     async def get(self, request: AdminRequest) -> Response:
         """One endpoint."""
         found = await self._control.get(request.endpoint)
-        return JSONResponse(found, headers=_etag(found["revision"]))
+        return JSONResponse(found, headers=etag(found["revision"]))
 
     async def traffic(self, request: AdminRequest) -> Response:
         """Live traffic."""
         found = await self._control.traffic(request.endpoint)
-        return JSONResponse(found, headers=_etag(found["revision"]))
+        return JSONResponse(found, headers=etag(found["revision"]))
 
     async def explain(self, request: AdminRequest) -> Response:
         """Which version and why."""
@@ -61,7 +61,7 @@ class Endpoints:
         at = body.revision if body.at is None else _time(body.at)
         hypothetical = HypotheticalRequest(body.key, body.headers, body.parameters, body.version)
         found = await self._control.explain(request.endpoint, hypothetical, at=at)
-        return JSONResponse(found, headers=_etag(found["revision"]))
+        return JSONResponse(found, headers=etag(found["revision"]))
 
     async def revisions(self, request: AdminRequest) -> Response:
         """History."""
@@ -186,49 +186,18 @@ class Endpoints:
 
     async def _emergency(self, request: AdminRequest, kind: str, act: Emergency) -> Response:
         call = request.call(request.read(ReasonBody).reason, ANY)
-        return await self._answer(request, call, kind, _coroutine(act(request.endpoint, call=call)))
+        return await self._answer(request, call, kind, as_coroutine(act(request.endpoint, call=call)))
 
     async def _answer(
         self, request: AdminRequest, call: Call, kind: str, work: Coroutine[Any, Any, Result]
     ) -> Response:
-        """Waits for a write; with ``Prefer: respond-async`` only for a while, then answers with an operation."""
-        if not request.wants_operation() or call.dry_run:
-            return written(await work)
-        task = asyncio.create_task(work)
-        done, _ = await asyncio.wait({task}, timeout=self._control.settings.answer_seconds)
-        if done:
-            return written(task.result())
-        operation = await self._control.operations.adopt(task, request.endpoint, kind)
-        where = {"location": f"/v1/operations/{operation['id']}", "preference-applied": "respond-async"}
-        return JSONResponse(operation, 202, where)
-
-
-def written(result: Result) -> Response:
-    """The answer of a write: 201 when it created, the plan alone when it was a dry run."""
-    replayed = result.get("replayed", False)
-    body = {name: value for name, value in result.items() if name != "replayed"}
-    if result["status"] == "planned":
-        return JSONResponse(result["plan"])
-    created = result["kind"] in ("apply", "restore") and result["plan"]["base_revision"] is None
-    revision = result["revision"]
-    headers = {"cache-control": "no-store"} if revision is None else _etag(revision)
-    if replayed:
-        headers["idempotency-replayed"] = "true"
-    return JSONResponse(body, 201 if created else 200, headers)
-
-
-def _etag(revision: int) -> dict[str, str]:
-    return {"etag": f'"{revision}"', "cache-control": "no-store"}
+        return await answered(self._control, request, call, kind, work)
 
 
 def _subject(body: Subject) -> str:
     if (body.version is None) == (body.digest is None):
         raise InvalidArgument('send either a version, as {"version": "v8"}, or a digest')
     return body.version or body.digest or ""
-
-
-async def _coroutine(work: Awaitable[Result]) -> Result:
-    return await work
 
 
 def _time(written: str) -> datetime:

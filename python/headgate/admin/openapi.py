@@ -39,6 +39,7 @@ _QUERY: dict[str, tuple[Schema, str]] = {
 _PATH: dict[str, Schema] = {
     "endpoint": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
     "version": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
+    "name": {"type": "string", "pattern": "^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"},
     "n": {"type": "integer", "minimum": 1},
     "id": {"type": "string"},
 }
@@ -106,7 +107,7 @@ def _operation(call: ApiCall, components: dict[str, Schema]) -> Schema:
         schema = _schema(call.body, components)
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     elif call.takes == "document":
-        schema = _schema(Endpoint, components)
+        schema = _schema(call.body or Endpoint, components)
         kinds = {"application/json": {"schema": schema}, "application/yaml": {"schema": schema}}
         described["requestBody"] = {"required": True, "content": kinds}
     return described
@@ -128,7 +129,7 @@ def _parameters(call: ApiCall) -> list[Schema]:
     if call.matches:
         found.append(_header("If-Match", 'The revision that was read: "41". 428 when it is missing.'))
     if call.creates:
-        found.append(_header("If-None-Match", "*: only if there is no such endpoint."))
+        found.append(_header("If-None-Match", "*: only if there is none yet."))
     if call.writes:
         found.append(_header("Idempotency-Key", "The same key gives the same answer for 24 hours."))
     if call.later:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel
 from starlette.types import ASGIApp
@@ -17,11 +17,15 @@ from headgate.admin.admin_request import AdminRequest
 from headgate.admin.endpoints import Endpoints
 from headgate.admin.replays import ReplayCalls
 from headgate.admin.rest import Rest
-from headgate.admin.tokens import Role, TokenView
+from headgate.admin.rollouts import RolloutHandlers
+from headgate.admin.tokens import Role, Tokens, TokenView
+from headgate.control import Control
 from headgate.control.domain import results
 from headgate.control.reads import views
+from headgate.control.reads.rollout_views import RolloutSummary, RolloutView
 from headgate.control.reads.shadow_views import ShadowsView
 from headgate.control.reads.trials import TrialsView
+from headgate.documents import Defaults, RolloutPlan
 
 Handler = Callable[[AdminRequest], Awaitable[ASGIApp]]
 Takes = Literal["nothing", "json", "document"]
@@ -29,7 +33,9 @@ Takes = Literal["nothing", "json", "document"]
 
 @dataclass(frozen=True)
 class ApiCall:
-    """One call. ``answer`` is a schema source: a TypedDict, ``{"field": [TypedDict]}``, or a media type."""
+    """One call. ``answer`` is a schema source: a TypedDict, ``{"field": [TypedDict]}``, or a media type; ``body`` is the document's model
+    where a document is taken, that of an endpoint when absent.
+    """
 
     method: str
     path: str
@@ -47,8 +53,8 @@ class ApiCall:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something."""
-        return self.answer is results.Result
+        """Whether it takes an idempotency key."""
+        return self.answer in (results.Result, results.PlanResult)
 
     @property
     def changes(self) -> bool:
@@ -59,7 +65,9 @@ class ApiCall:
     def action(self) -> str:
         """What the audit calls it."""
         _, colon, verb = self.path.rpartition(":")
-        return verb if colon else _ACTIONS.get((self.method, self.path), f"{self.method} {self.path}")
+        if colon:
+            return f"rollout_{verb}" if self.path.startswith(f"{_E}/rollout:") else verb
+        return _ACTIONS.get((self.method, self.path), f"{self.method} {self.path}")
 
 
 _E = "/v1/endpoints/{endpoint}"
@@ -67,6 +75,11 @@ _ACTIONS = {
     ("PUT", _E): "apply",
     ("DELETE", _E): "remove",
     ("PATCH", f"{_E}/traffic"): "traffic",
+    ("POST", f"{_E}/rollout"): "rollout_start",
+    ("PUT", "/v1/plans/{name}"): "plan_put",
+    ("DELETE", "/v1/plans/{name}"): "plan_delete",
+    ("PUT", "/v1/defaults"): "plan_put",
+    ("DELETE", "/v1/defaults"): "plan_delete",
     ("POST", f"{_E}/replays"): "replay",
     ("DELETE", f"{_E}/replays/{{id}}"): "replay_cancel",
     ("POST", "/v1/tokens"): "token_create",
@@ -86,10 +99,32 @@ def _act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **mor
     )
 
 
-def calls(endpoints: Endpoints, replays: ReplayCalls, rest: Rest) -> list[ApiCall]:
+@dataclass(frozen=True)
+class Handlers:
+    """Who answers the calls."""
+
+    endpoints: Endpoints
+    replays: ReplayCalls
+    rollouts: RolloutHandlers
+    rest: Rest
+
+    @classmethod
+    def of(cls, control: Control, tokens: Tokens) -> Self:
+        """Those around one control plane and its tokens."""
+        return cls(Endpoints(control), ReplayCalls(control), RolloutHandlers(control), Rest(control, tokens))
+
+
+def calls(handlers: Handlers) -> list[ApiCall]:
     """The table."""
-    about_endpoints = [*_endpoint_calls(endpoints), *_action_calls(endpoints), *_replay_calls(replays)]
-    return [*about_endpoints, *_other_calls(rest), *_caller_calls(rest)]
+    return [
+        *_endpoint_calls(handlers.endpoints),
+        *_action_calls(handlers.endpoints),
+        *_replay_calls(handlers.replays),
+        *_rollout_calls(handlers.rollouts),
+        *_plan_calls(handlers.rollouts),
+        *_other_calls(handlers.rest),
+        *_caller_calls(handlers.rest),
+    ]
 
 
 def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
@@ -192,6 +227,56 @@ def _replay_calls(r: ReplayCalls) -> list[ApiCall]:
         ApiCall(
             "DELETE", f"{path}/{{id}}", "operator", r.cancel, report, "Ends a replay.", query=("reason",)
         ),
+    ]
+
+
+def _rollout_calls(r: RolloutHandlers) -> list[ApiCall]:
+    path = f"{_E}/rollout"
+
+    def act(verb: str, handler: Handler, summary: str, body: type[BaseModel], **more: Any) -> ApiCall:
+        place = f"{path}:{verb}" if verb else path
+        return ApiCall(
+            "POST", place, "operator", handler, results.Result, summary, body, "json", _WRITE, **more
+        )
+
+    moves: dict[str, Any] = {"matches": True, "later": True}
+    again = "Starts a rollout of a digest that was rejected."
+    return [
+        _read(path, r.view, RolloutView, "The rollout that is under way, or the last one."),
+        _read(f"{path}s", r.history, {"rollouts": [RolloutSummary]}, "Rollouts, newest first."),
+        act("", r.start, "Starts a rollout; its first step moves traffic.", bodies.StartRollout, **moves),
+        act("retry", r.retry, again, bodies.RetryRollout, **moves),
+        act("promote", r.promote, "Goes to the next step, or to the end.", bodies.PromoteRollout, **moves),
+        act("pause", r.pause, "Holds the rollout where it is.", bodies.ReasonBody, matches=True),
+        act("resume", r.resume, "Has a paused rollout go on.", bodies.ReasonBody, **moves),
+        act("approve", r.approve, "Approves the next step that needs it.", bodies.ApproveRollout, **moves),
+        act("abort", r.abort, "Emergency: everything as it was before the rollout.", bodies.ReasonBody),
+    ]
+
+
+def _plan_calls(r: RolloutHandlers) -> list[ApiCall]:
+    plan, defaults = "/v1/plans/{name}", "/v1/defaults"
+
+    def put(path: str, handler: Handler, summary: str, body: type[BaseModel]) -> ApiCall:
+        takes: dict[str, Any] = {"query": _WRITE, "matches": True, "creates": True}
+        return ApiCall(
+            "PUT", path, "operator", handler, results.PlanResult, summary, body, "document", **takes
+        )
+
+    def delete(path: str, handler: Handler, summary: str) -> ApiCall:
+        return ApiCall(
+            "DELETE", path, "operator", handler, results.PlanResult, summary, query=_WRITE, matches=True
+        )
+
+    plans = {"plans": [results.PlanDocumentView]}
+    return [
+        _read("/v1/plans", r.plans, plans, "The stored rollout plans."),
+        _read(plan, r.plan, results.PlanDocumentView, "One plan."),
+        put(plan, r.put_plan, "Stores a plan; rollouts under way keep theirs.", RolloutPlan),
+        delete(plan, r.delete_plan, "Removes a plan that nothing names."),
+        _read(defaults, r.defaults, results.PlanDocumentView, "What documents leave out."),
+        put(defaults, r.put_defaults, "Stores the defaults.", Defaults),
+        delete(defaults, r.delete_defaults, "Removes the defaults."),
     ]
 
 

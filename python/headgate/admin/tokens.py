@@ -25,7 +25,7 @@ from headgate.errors import InvalidArgument, NotFound, StorageFailed, Unauthenti
 from headgate.private_files import replace_file
 from headgate.store import AuditRecord, Store, TokenRecord, is_whole, seconds, stamp, unstamp
 
-Role = Literal["viewer", "operator", "admin"]
+Role = Literal["viewer", "operator", "approver", "admin"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 """From least to most; each may do what those before it may."""
 

@@ -26,7 +26,10 @@ def token() -> None:
 @token.command()
 @click.option("--name", required=True, metavar="NAME", help="Who or what will use it; shown in the audit.")
 @click.option(
-    "--role", required=True, type=click.Choice(["viewer", "operator", "admin"]), help="What it may do."
+    "--role",
+    required=True,
+    type=click.Choice(["viewer", "operator", "approver", "admin"]),
+    help="What it may do.",
 )
 @click.option(
     "--expires", metavar="TIME", help="How long it is good for, such as 90d. [default: until revoked]"

@@ -9,10 +9,11 @@ import asyncio
 from functools import partial
 
 from headgate.control.domain.calls import INTERNAL, Call, Settings
-from headgate.control.domain.results import PlanDocumentView, Result
+from headgate.control.domain.results import PlanDocumentView, PlanResult, Result
 from headgate.control.reads.queries import Queries
 from headgate.control.reads.rollout_views import RolloutSummary, RolloutView, history, rollout_view
 from headgate.control.writes.endpoint import present
+from headgate.control.writes.rollout_decisions import rollout_of
 from headgate.control.writes.rollout_facts import facts_of
 from headgate.control.writes.rollouts import Rollouts
 from headgate.control.writes.runner import Runner
@@ -42,7 +43,7 @@ class RolloutCalls(Queries):
         missing = [one.words for one in self._rollouts.missing(endpoint, rollout)]
         figures, plane = await self._recent.of(endpoint), self._context.plane
         facts = facts_of(current, rollout.plan, figures, plane)
-        return await asyncio.to_thread(lambda: rollout_view(rollout, look, missing, facts))
+        return await asyncio.to_thread(lambda: rollout_view(current, rollout, look, missing, facts))
 
     async def rollouts(self, endpoint: str) -> list[RolloutSummary]:
         """The rollouts that the kept revisions tell of, newest first."""
@@ -82,6 +83,17 @@ class RolloutCalls(Queries):
         work = partial(self._rollouts.start, endpoint, (version, plan), call, retry=retry)
         return await self._runner.run(call, ("rollout_start", endpoint), work)
 
+    async def rollout_retry(
+        self, endpoint: str, version: str | None = None, plan: str | None = None, *, call: Call = INTERNAL
+    ) -> Result:
+        """As :meth:`rollout_start` for a digest that was rejected; None stands for the challenger of the last rollout."""
+
+        async def work() -> Result:
+            last = version or rollout_of(present(self._endpoints.known(endpoint))).challenger.name
+            return await self._rollouts.start(endpoint, (last, plan), call, retry=True)
+
+        return await self._runner.run(call, ("rollout_retry", endpoint), work)
+
     async def rollout_promote(self, endpoint: str, *, full: bool = False, call: Call = INTERNAL) -> Result:
         """The next step of a rollout, or with ``full`` its end; what was undecided is recorded."""
         work = partial(self._rollouts.promote, endpoint, call, full=full)
@@ -111,14 +123,22 @@ class RolloutCalls(Queries):
             call, ("rollout_abort", endpoint), work, self.settings.durable_seconds / 4
         )
 
-    async def put_plan(self, data: bytes, *, call: Call = INTERNAL) -> PlanDocumentView:
-        """Stores the one document of ``data``: a rollout plan, or the defaults."""
-        return await self._stored_plans.put(await self._stored_plans.parse(data), call)
+    async def put_plan(
+        self, data: bytes, *, expected: tuple[str, str] | None = None, call: Call = INTERNAL
+    ) -> PlanResult:
+        """Stores the one document of ``data``: a rollout plan, or the defaults; of the ``expected`` kind and name, if any."""
 
-    async def delete_plan(self, name: str, *, call: Call = INTERNAL) -> PlanDocumentView:
+        async def work() -> PlanResult:
+            return await self._stored_plans.put(await self._stored_plans.parse(data, expected), call)
+
+        return await self._runner.run(call, ("plan_put", None), work)
+
+    async def delete_plan(self, name: str, *, call: Call = INTERNAL) -> PlanResult:
         """Removes a plan that nothing names."""
-        return await self._stored_plans.delete("RolloutPlan", name, call)
+        work = partial(self._stored_plans.delete, "RolloutPlan", name, call)
+        return await self._runner.run(call, ("plan_delete", None), work)
 
-    async def delete_defaults(self, *, call: Call = INTERNAL) -> PlanDocumentView:
+    async def delete_defaults(self, *, call: Call = INTERNAL) -> PlanResult:
         """Removes the defaults."""
-        return await self._stored_plans.delete("Defaults", "", call)
+        work = partial(self._stored_plans.delete, "Defaults", "", call)
+        return await self._runner.run(call, ("plan_delete", None), work)

@@ -7,11 +7,10 @@ accepted by every parser, appear in the schema, and after ``python tools/referen
 
 from __future__ import annotations
 
-FIELDS: frozenset[str] = frozenset({"rollout", "notify"})
+FIELDS: frozenset[str] = frozenset({"notify"})
 """Fields of kinds ``Endpoint`` and ``Defaults``."""
 
-KINDS: frozenset[str] = frozenset({"RolloutPlan", "Defaults"})
-"""Kinds beside ``Endpoint``."""
+KINDS: frozenset[str] = frozenset()
 
 GATES: frozenset[str] = frozenset({"feedback"})
 """Families of gates."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 
 from headgate.errors import RevisionConflict
-from headgate.store.models import AuditRecord, PlanRecord
+from headgate.store import journal
+from headgate.store.models import AuditRecord, IdempotencyRecord, PlanRecord
 from headgate.store.transactions import Transactions, Write
 
 
@@ -24,8 +25,8 @@ class StorePlans:
         with self._transactions.read() as session:
             return list(session.scalars(select(PlanRecord).order_by(PlanRecord.kind, PlanRecord.name)))
 
-    def put(self, record: PlanRecord, audit: AuditRecord) -> None:
-        """Replaces a document and leaves the row of the audit in the same transaction.
+    def put(self, record: PlanRecord, audit: AuditRecord, answer: IdempotencyRecord | None = None) -> None:
+        """Replaces a document and leaves the row of the audit, and the answer under its key, in the same transaction.
 
         :class:`~headgate.errors.RevisionConflict` unless ``record.n`` follows the number of the one that is stored, or is 1 without one.
         """
@@ -38,15 +39,17 @@ class StorePlans:
                 )
             self._remove(write, record.kind, record.name)
             write.add(record)
-            write.add_numbered(audit)
+            _leave(write, audit, answer)
 
-    def delete(self, kind: str, name: str, audit: AuditRecord) -> bool:
-        """Removes a document; whether it was there."""
+    def delete(
+        self, kind: str, name: str, audit: AuditRecord, answer: IdempotencyRecord | None = None
+    ) -> bool:
+        """Removes a document; whether it was there. Leaves what :meth:`put` leaves."""
         with self._transactions.write() as write:
             if self._number(write, kind, name) is None:
                 return False
             self._remove(write, kind, name)
-            write.add_numbered(audit)
+            _leave(write, audit, answer)
             return True
 
     def _number(self, write: Write, kind: str, name: str) -> int | None:
@@ -56,3 +59,9 @@ class StorePlans:
     def _remove(self, write: Write, kind: str, name: str) -> None:
         same = (PlanRecord.kind == kind, PlanRecord.name == name)
         write.session.execute(delete(PlanRecord).where(*same).execution_options(synchronize_session=False))
+
+
+def _leave(write: Write, audit: AuditRecord, answer: IdempotencyRecord | None) -> None:
+    write.add_numbered(audit)
+    if answer is not None:
+        journal.put_idempotency(write, answer)

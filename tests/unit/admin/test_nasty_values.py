@@ -9,10 +9,7 @@ from typing import Any
 
 import httpx
 
-from headgate.admin.endpoints import Endpoints
-from headgate.admin.replays import ReplayCalls
-from headgate.admin.rest import Rest
-from headgate.admin.table import ApiCall, calls
+from headgate.admin.table import ApiCall, Handlers, calls
 from unit.admin_harness import Port, port
 from unit.control_harness import document, run
 
@@ -65,7 +62,7 @@ VALUES: list[Any] = [
 
 def requests(call: ApiCall, turn: int) -> Iterator[tuple[str, Any]]:
     """Paths with their query, and bodies: one of the values in one place each; some of them, others at another turn."""
-    good = {"{endpoint}": "digits", "{n}": "1", "{version}": "v1", "{id}": "none"}
+    good = {"{endpoint}": "digits", "{n}": "1", "{version}": "v1", "{name}": "careful", "{id}": "none"}
     body: dict[str, Any] | None = None if call.body is None else {}
     # A stream that is followed has no end.
     ends = "&follow=false" if "follow" in call.query else ""
@@ -124,9 +121,7 @@ def test_no_value_is_a_fault_of_the_gateway(tmp_path: Path) -> None:
     async def body() -> None:
         async with port(tmp_path) as p:
             count = 0
-            table = calls(
-                Endpoints(p.gate.control), ReplayCalls(p.gate.control), Rest(p.gate.control, p.tokens)
-            )
+            table = calls(Handlers.of(p.gate.control, p.tokens))
             for turn, call in enumerate(table):
                 for path, sent in requests(call, turn):
                     found = await answer(p, call, path, sent)

@@ -13,7 +13,6 @@ import pytest
 from headgate.control import Call
 from headgate.control.writes import clean_stop
 from headgate.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, PolicyInvalid
-from support import rollout_documents
 from unit.control_harness import Gate, document, gateway, run, until
 
 PLAN = """\
@@ -28,11 +27,6 @@ steps:
 rollback_if: {error_rate: 1.5x}
 """
 ANN = Call("ann", reason="better")
-
-
-@pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
 
 
 def answer(verdict: str, n: int = 100) -> dict[str, Any]:

@@ -165,7 +165,6 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
 
 LATER = [
     ("source: {mlflow: x}", "source"),
-    ("rollout: careful", "rollout"),
     ("notify: []", "notify"),
     ("drift: {window: 24h}", "drift.window"),
     ("drift: {tolerate: auto}", "drift.tolerate"),
@@ -197,9 +196,9 @@ def test_versions_that_are_not_built_are_refused_as_such(version: str, path: str
 
 
 @pytest.mark.parametrize("kind", ["RolloutPlan", "Defaults"])
-def test_kinds_that_are_not_built_are_refused_as_such(kind: str, tmp_path: Path) -> None:
+def test_another_kind_is_refused_where_an_endpoint_is_expected(kind: str, tmp_path: Path) -> None:
     assert faults(f"apiVersion: headgate/v1\nkind: {kind}\nname: a\nsteps: []\n", tmp_path) == {
-        "kind": f"kind {kind} is not supported yet"
+        "kind": f"a document of kind Endpoint is expected here, not {kind}"
     }
 
 
@@ -228,7 +227,7 @@ def parts_of(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def test_no_hint_names_what_is_not_built(tmp_path: Path) -> None:
     names = sorted({*unbuilt(Endpoint)})
-    assert {"window", "upstream", "rollout"} <= {*names}
+    assert {"window", "upstream", "notify"} <= {*names}
     wrong = ", ".join(f"{name}x: 1" for name in names)
     text = with_(f"drift: {{{wrong}}}\nlimits: {{{wrong}}}\n{wrong.replace(', ', chr(10))}\n")
     text = text.replace("champion: v1", f"champion: v1, {wrong}")

@@ -24,7 +24,6 @@ from headgate.documents import (
 )
 from headgate.documents.hours import Hours, parse_hours
 from headgate.errors import PolicyInvalid
-from support import rollout_documents
 from tools import reference
 
 CAREFUL = """\
@@ -66,7 +65,6 @@ limits: {timeout: 2s, breaker: {consecutive: 3}}
 @pytest.fixture
 def supported(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the switch were off."""
-    rollout_documents.read(monkeypatch)
     for model in (Endpoint, Defaults):
         monkeypatch.setattr(model, "not_yet", model.not_yet - later.FIELDS)
     monkeypatch.setattr(later, "STOPPING_GATES", frozenset())
@@ -102,21 +100,14 @@ def changed(**fields: str) -> str:
 # === the switch ===
 
 
-@pytest.mark.parametrize("text", [CAREFUL, DEFAULTS])
-@pytest.mark.parametrize("which", list(Kinds))
-def test_the_kinds_are_refused_as_not_supported(text: str, which: Kinds) -> None:
-    assert "is not supported yet" in faults(text, which)["kind"]
-    assert kinds() == ["Endpoint"]
+def test_who_is_notified_is_refused_as_not_supported() -> None:
+    refused = {"notify": "is not supported yet; remove it"}
+    assert faults(f"{ENDPOINT}notify: []") == faults(DEFAULTS) == refused
+    assert "notify" not in json_schema()["properties"]
+    assert kinds() == ["Endpoint", "RolloutPlan", "Defaults"]
 
 
-@pytest.mark.parametrize("field", ["rollout: careful", "notify: []"])
-def test_the_fields_are_refused_as_not_supported(field: str) -> None:
-    assert faults(ENDPOINT + field) == {field.partition(":")[0]: "is not supported yet; remove it"}
-    assert field.partition(":")[0] not in json_schema()["properties"]
-
-
-def test_gates_that_nothing_judges_are_refused_as_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
+def test_gates_that_nothing_judges_are_refused_as_not_supported() -> None:
     for fields in ({"pause_if": "{feedback.clicks: 0.1}"}, {"report": "[feedback.clicks]"}):
         (said,) = faults(changed(**fields)).values()
         assert said == "is not supported yet; remove it"

@@ -110,6 +110,19 @@ class PlanDocumentView(TypedDict):
     document: dict[str, Any]
 
 
+class PlanResult(PlanDocumentView):
+    """The answer of a write of a stored plan or of the defaults; ``planned`` is the status of a dry run. ``changes`` says whether the
+    document differs from what was stored, ``diff`` how (unified), and ``used_by`` who names the plan.
+    """
+
+    status: Literal["applied", "unchanged", "planned"]
+    changes: bool
+    message: str
+    diff: str
+    used_by: list[str]
+    replayed: NotRequired[bool]
+
+
 class PinView(TypedDict):
     """A version's name and the digest that it stood for until now."""
 

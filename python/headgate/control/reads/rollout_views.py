@@ -12,7 +12,7 @@ from typing import Any
 
 from typing_extensions import TypedDict
 
-from headgate.control.domain.revision import read_revision
+from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.rollout.preview import Facts, timeline
 from headgate.control.domain.rollout.state import GateStatus, RolloutState
 from headgate.control.writes.rollouts import Look
@@ -66,8 +66,12 @@ class FinishedStepView(TypedDict):
 
 
 class RolloutView(TypedDict):
-    """A rollout. ``gates`` are the judge's status objects as they are; ``missing`` says what the step waits for."""
+    """A rollout. ``gates`` are the judge's status objects as they are; ``missing`` says what the step waits for. ``revision`` is that of
+    the endpoint.
+    """
 
+    endpoint: str
+    revision: int
     id: str
     attempt: int
     attempts: int
@@ -107,7 +111,7 @@ class RolloutSummary(TypedDict):
 
 
 def rollout_view(
-    state: RolloutState, look: Look | None, missing: Sequence[str], facts: Facts | None
+    current: Revision, state: RolloutState, look: Look | None, missing: Sequence[str], facts: Facts | None
 ) -> RolloutView:
     """The view of a rollout after its newest look."""
     held, end = state.pause, state.end
@@ -115,6 +119,8 @@ def rollout_view(
     if not state.active:
         gates = () if end is None else end.gates
     return RolloutView(
+        endpoint=current.endpoint,
+        revision=current.n,
         id=state.id,
         attempt=state.attempt,
         attempts=state.attempts,

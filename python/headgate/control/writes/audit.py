@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from headgate.control.domain.calls import Call
 from headgate.control.domain.problems import status_of
-from headgate.control.domain.results import Result
 from headgate.control.writes.coalesced import Coalesced
 from headgate.control.writes.context import Context
 from headgate.control.writes.idempotency import remembered
@@ -78,7 +78,7 @@ class Recorder:
         self.dropped = 0
         """Rows that found the queue full."""
 
-    async def ended(self, call: Call, about: tuple[str, str | None], result: Result) -> None:
+    async def ended(self, call: Call, about: tuple[str, str | None], result: Mapping[str, Any]) -> None:
         """A call that control carried out: one that made no revision of its own is recorded here."""
         if call.dry_run:
             return
@@ -90,12 +90,12 @@ class Recorder:
             return
         outcome = "replayed" if replayed else result["status"]
         action, endpoint = about
-        detail = {"kind": result["kind"], "message": result["message"], "durable": result["durable"]}
-        record = audit_record(
-            call, self._context.now(), action, (endpoint, result["revision"]), (outcome, detail)
-        )
-        answer = remembered(self._context, call, result) if result["durable"] and not replayed else None
-        await self.leave(record, answer, waits=result["durable"])
+        # What belongs to no endpoint has no revision, and is never answered before it is on disk.
+        durable, revision = result.get("durable", True), result.get("revision")
+        detail = {"kind": result["kind"], "message": result["message"], "durable": durable}
+        record = audit_record(call, self._context.now(), action, (endpoint, revision), (outcome, detail))
+        answer = remembered(self._context, call, result) if durable and not replayed else None
+        await self.leave(record, answer, waits=durable)
 
     async def refused(self, call: Call, about: tuple[str, str | None], error: HeadgateError) -> None:
         """A call that changed nothing. One of the gateway itself is in its log, each time that it tries again."""

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from headgate.control.domain.calls import Call
-from headgate.control.domain.results import Result
 from headgate.control.writes.context import Context
 from headgate.errors import Conflict, StorageFailed
 from headgate.store import IdempotencyRecord
 
 _log = logging.getLogger(__name__)
-Work = Callable[[], Coroutine[Any, Any, Result]]
+R = TypeVar("R", bound=Mapping[str, Any])
+"""The answer of a write: JSON-ready, with ``replayed`` if it is the stored one."""
+Work = Callable[[], Coroutine[Any, Any, R]]
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Idempotency:
         self._context = context
         self._running: dict[tuple[str, str, str], _Turn] = {}
 
-    async def run(self, call: Call, work: Work, patience_seconds: float | None = None) -> Result:
+    async def run(self, call: Call, work: Work[R], patience_seconds: float | None = None) -> R:
         """The result of ``work``, or the stored one with ``replayed`` set. A store that does not answer in time knows no key."""
         key = call.key
         if key is None or call.dry_run:
@@ -53,7 +54,7 @@ class Idempotency:
             if turn.callers == 0:
                 del self._running[identity]
 
-    async def _under_key(self, call: Call, work: Work, patience_seconds: float | None) -> Result:
+    async def _under_key(self, call: Call, work: Work[R], patience_seconds: float | None) -> R:
         key = call.key
         assert key is not None, "run() comes here with a key only"  # noqa: S101
         try:
@@ -69,10 +70,10 @@ class Idempotency:
             return await work()
         if stored.request != key.request:
             raise Conflict(f"Idempotency-Key {key.key!r} was used for another request: take a new key")
-        return cast(Result, {**stored.response, "replayed": True})
+        return cast(R, {**stored.response, "replayed": True})
 
 
-def remembered(context: Context, call: Call, result: Result) -> IdempotencyRecord | None:
+def remembered(context: Context, call: Call, result: Mapping[str, Any]) -> IdempotencyRecord | None:
     """The answer under the call's idempotency key; None when it has none."""
     key = call.key
     if key is None:

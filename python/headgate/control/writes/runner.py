@@ -6,12 +6,12 @@ Not here: what the calls do. Next: ``service``.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from headgate.control.domain.calls import Call
-from headgate.control.domain.results import Result
 from headgate.control.writes.audit import Recorder
 from headgate.control.writes.context import Context
-from headgate.control.writes.idempotency import Idempotency, Work
+from headgate.control.writes.idempotency import Idempotency, R, Work
 from headgate.errors import Draining, HeadgateError, from_code
 
 MOST = 1000
@@ -25,7 +25,7 @@ class Runner:
         """``audit_log`` takes the rows of calls that made no revision."""
         self._idempotency = Idempotency(context)
         self._audit_log = audit_log
-        self._tasks: dict[asyncio.Task[Result], str] = {}
+        self._tasks: dict[asyncio.Task[Any], str] = {}
         """What is under way, and of which kind: ``ours``, ``emergency`` or ``ordinary``."""
         self._closed = False
 
@@ -39,9 +39,11 @@ class Runner:
             await asyncio.wait(self._tasks, timeout=patience_seconds)
 
     async def run(
-        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None = None
-    ) -> Result:
-        """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint."""
+        self, call: Call, about: tuple[str, str | None], work: Work[R], patience_seconds: float | None = None
+    ) -> R:
+        """In a task of its own: a caller that goes away does not leave a write between its steps. ``about``: action and endpoint, if
+        it is about one.
+        """
         if self._closed:
             raise Draining("the gateway stops and takes no writes")
         kind = "ours" if call.is_ours else "ordinary" if patience_seconds is None else "emergency"
@@ -56,8 +58,8 @@ class Runner:
         return await asyncio.shield(task)
 
     async def _audited(
-        self, call: Call, about: tuple[str, str], work: Work, patience_seconds: float | None
-    ) -> Result:
+        self, call: Call, about: tuple[str, str | None], work: Work[R], patience_seconds: float | None
+    ) -> R:
         try:
             result = await self._idempotency.run(call, work, patience_seconds)
         except HeadgateError as error:
@@ -66,7 +68,7 @@ class Runner:
         await self._audit_log.ended(call, about, result)
         return result
 
-    def _forget(self, task: asyncio.Task[Result]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
         if not task.cancelled():
             # Its caller may have gone away, and the loop would complain of a failure that nobody asks for.

@@ -5,18 +5,20 @@ Not here: their fields (``documents``), rows (``store.plans``), the plan that ne
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from headgate.control.domain.calls import Call
-from headgate.control.domain.results import PlanDocumentView
+from headgate.control.domain.results import PlanDocumentView, PlanResult
 from headgate.control.domain.traffic import faults
 from headgate.control.writes.audit import audit_record
 from headgate.control.writes.context import Context
-from headgate.control.writes.endpoint import Endpoints
+from headgate.control.writes.endpoint import Endpoints, present
+from headgate.control.writes.idempotency import remembered
 from headgate.documents import (
     Defaults,
     Document,
@@ -27,6 +29,7 @@ from headgate.documents import (
     parse_each,
     policy_invalid,
 )
+from headgate.documents.faults import quoted
 from headgate.documents.rollout import BUILT_IN
 from headgate.errors import Conflict, HeadgateError, NotFound
 from headgate.store import PlanRecord
@@ -68,7 +71,7 @@ class StoredPlans:
         """A plan; :class:`NotFound` says which there are."""
         found = self._known.get(("RolloutPlan", name))
         if found is None:
-            raise NotFound(f"no plan is named {name!r}; there are {', '.join(self.names())}")
+            raise self._unknown("RolloutPlan", name)
         return cast(RolloutPlan, found[1])
 
     @property
@@ -88,7 +91,7 @@ class StoredPlans:
         """One document; :class:`NotFound`."""
         found = self._known.get((kind, name))
         if found is None:
-            raise NotFound(f"there is no {kind} {name}".rstrip())
+            raise self._unknown(kind, name)
         return _view(found[0], found[1])
 
     def views(self) -> list[PlanDocumentView]:
@@ -97,49 +100,98 @@ class StoredPlans:
 
     # === writes ===
 
-    async def parse(self, data: bytes) -> OtherDocument:
-        """The one document of ``data``; :class:`PolicyInvalid` lists every fault."""
-        return await self._context.parsing(lambda: _parsed(data))
+    async def parse(self, data: bytes, expected: tuple[str, str] | None = None) -> OtherDocument:
+        """The one document of ``data``; :class:`PolicyInvalid` lists every fault, and that it is not of the ``expected`` kind and name."""
+        document = await self._context.parsing(lambda: _parsed(data))
+        if expected is not None and (document.kind, document.name) != expected:
+            raise faults(
+                {
+                    "kind": f"the document is {_title(document.kind, document.name)}, the address says {_title(*expected)}"
+                }
+            )
+        return document
 
-    async def put(self, document: OtherDocument, call: Call) -> PlanDocumentView:
+    async def put(self, document: OtherDocument, call: Call) -> PlanResult:
         """Stores a document in the place of the one before. A rollout that is under way keeps the plan that it began with."""
         key = (document.kind, document.name)
-        before = self._known.get(key)
-        number = None if before is None else before[0].n
-        call.precondition.check(f"{document.kind} {document.name}".rstrip(), number)
+        known = self._known.get(key)
+        before = None if known is None else known[0]
+        number = None if before is None else before.n
+        call.precondition.check(_title(*key), number)
         self._check_names(document)
         if before is None and len(self._known) >= MOST:
             raise Conflict(f"there are {MOST} plans already: delete one that is not used")
         now = self._context.now()
         record = PlanRecord(*key, (number or 0) + 1, document.digest, call.principal, now, document.raw)
-        if call.dry_run or (before is not None and before[0].digest == document.digest):
-            return _view(record if before is None else before[0], document.content)
+        if before is not None and before.digest == document.digest:
+            return self._result(
+                (before, document.content), before, "planned" if call.dry_run else "unchanged"
+            )
+        result = self._result((record, document.content), before, "planned" if call.dry_run else "applied")
+        if call.dry_run:
+            return result
         detail = {"kind": document.kind, "name": document.name, "n": record.n, "digest": document.digest}
         audit = audit_record(call, now, "plan_put", (None, None), ("applied", detail))
-        await self._context.write(lambda: self._context.store.plans.put(record, audit))
+        answer = remembered(self._context, call, result)
+        await self._context.write(lambda: self._context.store.plans.put(record, audit, answer))
         self._known[key] = (record, document.content)
-        return _view(record, document.content)
+        return result
 
-    async def delete(self, kind: str, name: str, call: Call) -> PlanDocumentView:
+    async def delete(self, kind: str, name: str, call: Call) -> PlanResult:
         """Removes a document; :class:`Conflict` while an endpoint or the defaults name it."""
-        view = self.view(kind, name)
-        call.precondition.check(f"{kind} {name}".rstrip(), view["n"])
-        users = list(self._users(name)) if kind == "RolloutPlan" else []
+        title = _title(kind, name)
+        found = self._known.get((kind, name))
+        if found is None:
+            raise self._unknown(kind, name)
+        call.precondition.check(title, found[0].n)
+        users = self._users(kind, name)
         if users:
-            raise Conflict(f"plan {name} is used by {', '.join(users[:10])}: write rollout: anew there first")
+            raise Conflict(f"{title} is used by {_few(users)}: change rollout: there first")
+        result = self._result(found, found[0], "planned" if call.dry_run else "applied", removes=True)
         if not call.dry_run:
-            detail = {"kind": kind, "name": name, "n": view["n"]}
+            detail = {"kind": kind, "name": name, "n": found[0].n}
             audit = audit_record(call, self._context.now(), "plan_delete", (None, None), ("applied", detail))
-            await self._context.write(lambda: self._context.store.plans.delete(kind, name, audit))
+            answer = remembered(self._context, call, result)
+            await self._context.write(lambda: self._context.store.plans.delete(kind, name, audit, answer))
             self._known.pop((kind, name), None)
-        return view
+        return result
 
-    def _users(self, name: str) -> Iterator[str]:
-        for state in self._endpoints.values():
-            if state.current is not None and state.current.spec.rollout == name:
-                yield state.name
-        if self.defaults is not None and self.defaults.rollout == name:
-            yield "the defaults"
+    def _result(
+        self,
+        stored: tuple[PlanRecord, RolloutPlan | Defaults],
+        before: PlanRecord | None,
+        status: Literal["applied", "unchanged", "planned"],
+        *,
+        removes: bool = False,
+    ) -> PlanResult:
+        record, content = stored
+        changes = removes or before is None or before.digest != record.digest
+        users = self._users(record.kind, record.name)
+        told = {
+            **_view(record, content),
+            "status": status,
+            "changes": changes,
+            "message": _message(record, before, users, removes=removes),
+            "diff": _diff(before, None if removes else record) if changes else "",
+            "used_by": users,
+        }
+        return cast(PlanResult, told)
+
+    def _users(self, kind: str, name: str) -> list[str]:
+        """The endpoints that name a plan, and the defaults if they do."""
+        if kind != "RolloutPlan":
+            return []
+        states = [state for state in self._endpoints.values() if state.current is not None]
+        found = sorted(state.name for state in states if present(state).spec.rollout == name)
+        named = self.defaults is not None and self.defaults.rollout == name
+        return [*found, "the defaults"] if named else found
+
+    def _unknown(self, kind: str, name: str) -> NotFound:
+        if kind == "Defaults":
+            return NotFound(
+                "there are no defaults: apply a document of kind Defaults (headgate apply -f FILE)"
+            )
+        return NotFound(f"no plan is named {quoted(name)}; there are {', '.join(self.names())}")
 
     def _check_names(self, document: OtherDocument) -> None:
         content = document.content
@@ -149,11 +201,41 @@ class StoredPlans:
     def check_plan(self, name: str | None) -> None:
         """:class:`PolicyInvalid` for a ``rollout:`` that names no plan."""
         if name is not None and name != BUILT_IN and ("RolloutPlan", name) not in self._known:
-            raise faults(
-                {
-                    "rollout": f"no plan is named {name!r}; there are {', '.join(self.names())}: apply the plan first"
-                }
-            )
+            raise faults({"rollout": f"{self._unknown('RolloutPlan', name).message}: apply the plan first"})
+
+
+def _title(kind: str, name: str) -> str:
+    """``plan careful``, or ``the defaults``."""
+    return "the defaults" if kind == "Defaults" else f"plan {name}"
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
+
+
+def _message(record: PlanRecord, before: PlanRecord | None, users: Sequence[str], *, removes: bool) -> str:
+    title = _title(record.kind, record.name)
+    verb = "are" if record.kind == "Defaults" else "is"
+    if removes:
+        return f"{title} {verb} removed"
+    if before is not None and before.digest == record.digest:
+        return f"{title} {verb} as stored already"
+    said = f"{title} {verb} new" if before is None else f"{title} {'change' if verb == 'are' else 'changes'}"
+    if record.kind == "Defaults":
+        return f"{said}: they fill what a document leaves out when it is applied next"
+    return f"{said}; rollouts under way keep the plan that they began with" + (
+        f"; used by {_few(users)}" if users else ""
+    )
+
+
+def _diff(before: PlanRecord | None, after: PlanRecord | None) -> str:
+    texts = ["" if one is None else one.text.decode(errors="replace") for one in (before, after)]
+    old, new = (
+        "nothing" if one is None else f"{_title(one.kind, one.name)} {one.n}" for one in (before, after)
+    )
+    lines = difflib.unified_diff(texts[0].splitlines(), texts[1].splitlines(), old, new, lineterm="")
+    return "\n".join(lines)
 
 
 def _parsed(data: bytes) -> OtherDocument:

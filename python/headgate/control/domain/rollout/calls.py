@@ -55,7 +55,8 @@ def start(asked: Start, stamp: Stamp) -> Advance:
     name, present = asked.challenger.name, asked.present
     if present is not None and present.active:
         raise Conflict(
-            f"{asked.endpoint} has rollout {present.id} of {present.challenger.name}, which is {present.phase}: abort it first"
+            f"{asked.endpoint} has rollout {present.id} of {present.challenger.name}, which is {present.phase}: "
+            f"abort it first (headgate rollout abort {asked.endpoint})"
         )
     if asked.challenger.digest == asked.champion.digest:
         raise InvalidArgument(f"{name} is what the champion {asked.champion.name} is already")

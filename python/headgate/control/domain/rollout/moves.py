@@ -17,6 +17,7 @@ from headgate.control.domain.rollout.state import RolloutState, Trialled, tried_
 from headgate.control.domain.stamp import Stamp
 from headgate.control.domain.traffic import Change, KnownVersions, LiveTraffic
 from headgate.errors import Conflict, VersionNotFound
+from headgate.store import seconds
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,11 @@ def begin(live: LiveTraffic, wanted: Wanted, known: KnownVersions, stamp: Stamp)
     known_digest = tried_of(live.tried, digest)
     rejected = known_digest is not None and known_digest.rejected is not None
     if blocked is not None and not (wanted.retry and rejected):
-        raise Conflict(
-            f"{wanted.challenger} is blocked since {blocked.since} ({blocked.reason}): unblock it, or if a rollout rejected it, retry it"
-        )
+        ways = f"unblock it first (headgate unblock {known.endpoint} {wanted.challenger})"
+        if rejected:
+            ways = f"to try it again, retry it (headgate rollout retry {known.endpoint} {wanted.challenger})"
+        why = f" ({blocked.reason})" if blocked.reason else ""
+        raise Conflict(f"{wanted.challenger} is blocked since {seconds(blocked.since)}{why}: {ways}")
     asked = calls.Start(
         endpoint=known.endpoint,
         challenger=Trialled(name=wanted.challenger, digest=digest),
