@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics as plain_statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from headgate.bench.comparison import Comparison, Statistics, checked_margin, unpaired
@@ -23,7 +24,7 @@ def compare_files(
     a: Result, b: Result, metric: str, margin: float, statistics: Statistics, *, force: bool = False
 ) -> Comparison:
     """The first window of each, by medians of blocks of seconds. :class:`InvalidArgument` if they measured different things, unless
-    ``force``, and if there are too few seconds.
+    ``force``, and if there are too few seconds. Where the client was the limit, nothing is decided, unless ``force``.
     """
     checked_margin(margin)
     reasons = tuple(differences(a, b))
@@ -32,9 +33,21 @@ def compare_files(
             "these results measured different things, so that their ratio says nothing of either; --force compares anyway: "
             + "; ".join(reasons)
         )
+    limits = tuple(_limits(a, "A")) + tuple(_limits(b, "B"))
     values = [block_medians(_window(result, name), metric, name) for result, name in ((a, "A"), (b, "B"))]
     found = unpaired(values[0], values[1], metric, margin, statistics)
-    return Comparison(**{**vars(found), "reasons": reasons})
+    if limits and not force:
+        found = replace(found, finding="undecided")
+    return replace(found, reasons=(*limits, *reasons))
+
+
+def _limits(result: Result, name: str) -> Iterator[str]:
+    """Why the numbers of a result say less of its server than they seem to."""
+    if result.client.limited:
+        why = "; ".join(result.client.reasons) or "it fell behind its schedule"
+        yield f"the client was the limit in {name}, so that its times are not the server's (--force decides all the same): {why}"
+    if result.verdict in ("interrupted", "unreachable"):
+        yield f"{name} ended early: {'; '.join(result.reasons) or result.verdict}"
 
 
 def differences(a: Result, b: Result) -> Iterator[str]:
@@ -67,6 +80,10 @@ def _said(value: Any) -> str:
 
 
 def _window(result: Result, name: str) -> Window:
+    if result.probes or result.command == "find":
+        raise InvalidArgument(
+            f"{name} is a search, whose loads follow each other at rates of their own; compare results of `headgate bench run` at one rate"
+        )
     if not result.windows:
         raise InvalidArgument(
             f"{name} has no window to compare: results of `headgate bench run` and `replay` have one"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from headgate.bench import plan_facts, prediction, replicas
-from headgate.bench.plan_facts import Facts
+from headgate.bench.plan_facts import Facts, NothingToPlanFrom
 from headgate.bench.prediction import Estimate, Fit
 from headgate.bench.predictors import BatchSetting, Simulate
-from headgate.bench.rates import format_quantile, shown_rate
+from headgate.bench.rates import format_quantile, shown_rate, shown_seconds
 from headgate.bench.replicas import Demand
 from headgate.bench.results import Result
 from headgate.errors import InvalidArgument
@@ -31,7 +31,7 @@ class Objective:
     limit: float
 
     def __str__(self) -> str:
-        return f"{format_quantile(self.quantile)} within {_time(self.limit)}"
+        return f"{format_quantile(self.quantile)} within {shown_seconds(self.limit)}"
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def make_plan(
     simulate: Simulate | None = None,
 ) -> Plan:
     """The plan that ``result`` allows. ``setting`` is how the server makes batches, if that is known and it does; ``simulate`` runs
-    the engine's policy. :class:`InvalidArgument` if neither a model nor a measured capacity says what a replica holds.
+    the engine's policy. :class:`NothingToPlanFrom` if neither a model nor a measured capacity says what a replica holds.
     """
     facts = plan_facts.read(result)
     objective = request.objective or _objective_of(facts)
@@ -134,9 +134,14 @@ def make_plan(
             return found
         reasons.append(f"the model holds, but not {objective} at any rate that was measured")
     if measured is None:
-        raise InvalidArgument(
+        raise NothingToPlanFrom(
             f"nothing says what one replica holds with {objective}: "
-            + "; ".join([*reasons, *facts.why_no_capacity(objective.quantile)])
+            + "; ".join([*reasons, *facts.why_no_capacity(objective.quantile)]),
+            missed=facts.fails_everywhere,
+        )
+    if facts.limited:
+        reasons.append(
+            f"the client was the limit above {shown_rate(measured[0])}: a replica may hold more than is planned"
         )
     return _by_measurement(measured, request, objective, fit, reasons)
 
@@ -283,8 +288,8 @@ def words(plan: Plan) -> Iterator[str]:
     if plan.expected is not None and not math.isinf(plan.expected.seconds):
         said = plan.expected
         yield (
-            f"  {format_quantile(objective.quantile)} at the target with all of them: {_time(said.seconds)} "
-            f"[{_time(said.low)}, {_time(said.high)}]"
+            f"  {format_quantile(objective.quantile)} at the target with all of them: {shown_seconds(said.seconds)} "
+            f"[{shown_seconds(said.low)}, {shown_seconds(said.high)}]"
         )
     if plan.fewest != plan.most:
         yield f"  {plan.fewest} to {plan.most} replicas by the interval"
@@ -303,20 +308,8 @@ def words(plan: Plan) -> Iterator[str]:
         for check in plan.fit.held_out:
             said = check.predicted
             yield (
-                f"    held out {shown_rate(check.measured.rate)}: measured {_time(check.measured.seconds)}, "
-                f"predicted {_time(said.seconds)} [{_time(said.low)}, {_time(said.high)}]"
+                f"    held out {shown_rate(check.measured.rate)}: measured {shown_seconds(check.measured.seconds)}, "
+                f"predicted {shown_seconds(said.seconds)} [{shown_seconds(said.low)}, {shown_seconds(said.high)}]"
             )
     for reason in plan.reasons:
         yield f"  note: {reason}"
-
-
-def _time(seconds: float) -> str:
-    if math.isinf(seconds):
-        return "unbounded"
-    return (
-        f"{seconds:.3g} s"
-        if seconds >= 1
-        else f"{seconds * 1e3:.3g} ms"
-        if seconds >= 1e-3
-        else f"{seconds * 1e6:.3g} us"
-    )

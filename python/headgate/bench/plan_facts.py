@@ -25,9 +25,17 @@ _SHORTEST_RUN = 0.05
 """Of the mean run: a service time below what surrounds a run would leave nothing of it."""
 
 
+class NothingToPlanFrom(InvalidArgument):
+    """A result that does not say what one replica holds. ``missed``: it says that the objective fails at every rate."""
+
+    def __init__(self, message: str, *, missed: bool = False) -> None:
+        super().__init__(message)
+        self.missed = missed
+
+
 @dataclass(frozen=True)
 class Facts:
-    """The parts of a result that a plan reads."""
+    """The parts of a result that a plan reads. A rate that passed is relied on, also if the client was the limit above it."""
 
     answers: tuple[tuple[float, Answer], ...]
     """Offered rate and answer of every open load, by rate."""
@@ -35,6 +43,11 @@ class Facts:
     cpus: int
     rows: tuple[tuple[int, float], ...]
     limited: bool
+
+    @property
+    def fails_everywhere(self) -> bool:
+        """Whether the search found that not even its lowest rate holds the objective."""
+        return self.capacity is not None and self.capacity.passed is None and self.capacity.failed is not None
 
     @property
     def objective(self) -> tuple[float, float] | None:
@@ -90,9 +103,10 @@ class Facts:
 
 
 def read(result: Result) -> Facts:
-    """The facts of a result; :class:`InvalidArgument` if the client was the limit, since then it says nothing of the server."""
-    if result.client.limited:
-        raise InvalidArgument(
+    """The facts of a result; :class:`NothingToPlanFrom` if the client was the limit before any rate passed."""
+    passed = None if result.capacity is None else result.capacity.passed
+    if result.client.limited and passed is None:
+        raise NothingToPlanFrom(
             "the client was the limit of this measurement, so that it does not say what the server holds: "
             + "; ".join(result.client.reasons or ("measure with more processors for the client",))
         )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headgate.bench import data, machine, spawn
 from headgate.bench.encoding import Address, Encoded, encode, encode_grpc
@@ -33,6 +33,8 @@ class LiveEndpoint:
     revision: int | None = None
     digests: dict[str, str] = field(default_factory=dict)
     shared: str = ""
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The written ``run:`` settings by version."""
 
 
 AskControl = Callable[[ServerAddress, Path | None, str], LiveEndpoint | None]
@@ -184,6 +186,7 @@ class _Preparing:
             version=version,
             revision=None if live is None else live.revision,
             digest=None if live is None or version is None else live.digests.get(version),
+            run=None if live is None or version is None else live.runs.get(version),
         ), loaded
 
     def _check_traffic(self, entry: MixEntry, live: LiveEndpoint | None) -> None:

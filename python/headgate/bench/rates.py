@@ -5,6 +5,7 @@ Every function raises ``ValueError`` with a sentence that says what would be rig
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -56,6 +57,15 @@ def format_rate(per_second: float) -> str:
 def shown_rate(per_second: float) -> str:
     """A rate for a person, three digits or more: ``812/s``, ``4.5/s``."""
     return f"{per_second:.0f}/s" if per_second >= 100 else f"{per_second:.3g}/s"
+
+
+def shown_seconds(seconds: float) -> str:
+    """A time for a person, three digits: ``1.24 s``, ``12.4 ms``, ``90.1 us``; ``unbounded`` if it is infinite."""
+    if math.isinf(seconds):
+        return "unbounded"
+    if seconds >= 1:
+        return f"{seconds:.3g} s" if seconds < 1000 else f"{seconds:.0f} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def parse_ns(text: str) -> int:

@@ -252,6 +252,8 @@ class ServedModel(ResultPart):
     version: str | None = None
     revision: int | None = None
     digest: str | None = None
+    run: dict[str, Any] | None = None
+    """Those of its ``run:`` settings that are written; empty if none is, null if that is not known."""
 
 
 class TargetFacts(ResultPart):

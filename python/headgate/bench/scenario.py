@@ -247,6 +247,25 @@ def scenario_from(values: dict[str, Any], source: str = "the options") -> Scenar
     return scenario
 
 
+def plan_from(values: dict[str, Any], source: str = "the options") -> PlanFor:
+    """A ``plan:`` of plain values; :class:`PolicyInvalid` with every fault otherwise."""
+    found: list[Fault] = []
+
+    def report(path: tuple[str | int, ...], message: str) -> None:
+        found.append(_fault(path, message))
+
+    known = checks.known_only(PlanFor, values, checks.homes(PlanFor), report)
+    try:
+        plan = PlanFor.model_validate(known)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            report(*checks.worded(detail, _REQUIRED))
+        raise policy_invalid(source, found) from None
+    if found:
+        raise policy_invalid(source, found)
+    return plan
+
+
 def _fault(path: tuple[str | int, ...], message: str) -> Fault:
     return Fault(format_path(path), None, message)
 

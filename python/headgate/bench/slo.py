@@ -109,7 +109,7 @@ def parse_values(written: Mapping[str, Any]) -> Slo:
         if not isinstance(value, str):
             raise ValueError(f"{key}: must be a text, not {describe(value)}")
         if fault := key_fault(key):
-            raise ValueError(f"{quoted(key)} {fault}")
+            raise ValueError(fault if fault.startswith('"') else f"{quoted(key)} {fault}")
         try:
             if key == "errors":
                 errors = parse_error_share(value)

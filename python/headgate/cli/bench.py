@@ -1,10 +1,10 @@
-"""The commands ``headgate bench run|find|replay|selftest``, and those that plan. Next: bench_measure.py, bench_options.py."""
+"""The commands ``headgate bench``: they measure, compare, plan and report. Next: bench_measure.py, bench_compare.py, bench_plan.py."""
 
 from __future__ import annotations
 
 import click
 
-from headgate.cli import bench_measure
+from headgate.cli import bench_compare, bench_measure, bench_plan
 from headgate.cli.groups import Group
 
 
@@ -19,8 +19,9 @@ def bench() -> None:
     Example:
       headgate bench find digits --slo p99=5ms
       headgate bench run digits --rate 500/s --for 30s
+      headgate bench plan results --target 6000/s
     """
 
 
-for _command in bench_measure.COMMANDS:
+for _command in (*bench_measure.COMMANDS, *bench_compare.COMMANDS, *bench_plan.COMMANDS):
     bench.add_command(_command)

@@ -19,13 +19,15 @@ from headgate.cli.bench_options import (
     scenario_options,
     server_options,
     stages_of,
+    view_of,
 )
+from headgate.cli.bench_plan import plan_view
 from headgate.cli.exits import EXIT_NO, EXIT_TRY_AGAIN, INTERRUPTED, failures
-from headgate.cli.output import Format, show, words
+from headgate.cli.output import Format, Lines, show, words
 from headgate.errors import HeadgateError
 
 if TYPE_CHECKING:
-    from headgate.bench.measuring import View
+    from headgate.bench.plan import Plan
     from headgate.bench.preparing import Asked
     from headgate.bench.results import Result
     from headgate.bench.run import Tools
@@ -249,7 +251,9 @@ def _measure(
     out, no_live, form = shown
     with failures():
         from headgate.bench import keeping
+        from headgate.bench.find import find as find_rate
         from headgate.bench.measuring import Interruption
+        from headgate.bench.planning import planned
         from headgate.bench.run import Tools
         from headgate.cli.bench_view import result_view
 
@@ -259,9 +263,10 @@ def _measure(
         if out is not None:
             _try_to_keep(lambda: keeping.prepare(out))
         started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        tools = Tools(environment.generator(), _view(no_live), Interruption(), started)
-        result = work(asked, scenario, tools)
-        show(form, result.as_json(), lambda _: result_view(result), lambda _: _names(result))
+        tools = Tools(environment.generator(), view_of(no_live), Interruption(), started)
+        # Of a search alone: one load says nothing of what a replica holds.
+        result, plan = planned(work(asked, scenario, tools), scenario.plan if work is find_rate else None)
+        show(form, result.as_json(), lambda _: [*result_view(result), *_plan(plan)], lambda _: _names(result))
         kept = out is None or _try_to_keep(lambda: keeping.keep(result, out))
         if out is not None and kept:
             words(f"kept in {out}")
@@ -279,15 +284,11 @@ def _try_to_keep(keep: Callable[[], None]) -> bool:
     return True
 
 
+def _plan(plan: Plan | None) -> Lines:
+    return [] if plan is None else ["", *plan_view(plan)]
+
+
 def _names(result: Result) -> list[str]:
     """What a loop of the shell wants: the rate that passed, else the verdict."""
     passed = None if result.capacity is None else result.capacity.passed
     return [result.verdict if passed is None else f"{passed:.6g}"]
-
-
-def _view(no_live: bool) -> View:
-    from headgate.bench.live import NoView, PlainView, TerminalView
-
-    if no_live:
-        return NoView()
-    return TerminalView(sys.stderr) if sys.stderr.isatty() else PlainView(sys.stderr)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,36 +18,36 @@ from headgate.cli.target import GatewayOptions, read_addresses
 from headgate.errors import HeadgateError, InvalidArgument
 
 if TYPE_CHECKING:
+    from headgate.bench.measuring import View
     from headgate.bench.preparing import Asked, LiveEndpoint
     from headgate.bench.scenario import Scenario
     from headgate.bench.target import ServerAddress
 
+T = TypeVar("T")
+
 _CONNECT_SECONDS = 2.0
 
 
-def scenario_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What is sent, and what it must meet; the command gets a :class:`Given` as ``given``."""
-    for option in reversed(_SCENARIO_OPTIONS):
-        command = option(command)
-    return click.argument("endpoint", required=False, shell_complete=completion.endpoints)(command)
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where it is sent, and from which processors."""
-    for option in reversed(_SERVER_OPTIONS):
-        command = option(command)
-    return command
+def with_options(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
 
 
-_SCENARIO_OPTIONS = (
+request_options = with_options(
     click.option(
         "--scenario",
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="A document of kind Scenario; options go before what it says.",
-    ),
-    click.option(
-        "--version", metavar="VERSION", help="The version that is asked. [default: the one that serves]"
     ),
     click.option(
         "--data",
@@ -63,12 +64,6 @@ _SCENARIO_OPTIONS = (
         "--tensors", type=click.Choice(["json", "binary"]), help="How HTTP carries them. [default: json]"
     ),
     click.option(
-        "--slo",
-        multiple=True,
-        metavar="LIMITS",
-        help="What must hold, such as p99=15ms,errors=0.1%; may be repeated.",
-    ),
-    click.option(
         "--arrivals", type=click.Choice(["poisson", "constant", "gamma"]), help="[default: poisson]"
     ),
     click.option("--cv", type=float, metavar="X", help="Standard deviation over mean of gamma arrivals."),
@@ -80,24 +75,26 @@ _SCENARIO_OPTIONS = (
         "--seed", type=int, metavar="N", help="Of arrivals, of the mix, and of made-up values. [default: 1]"
     ),
 )
+"""What is sent."""
 
-_SERVER_OPTIONS = (
-    click.option("--url", metavar="URL", help="The server. [default: http://127.0.0.1:8000]"),
-    click.option("--grpc-url", metavar="URL", help="Its port for gRPC. [default: that of --url]"),
+scenario_options = with_options(
+    click.argument("endpoint", required=False, shell_complete=completion.endpoints),
     click.option(
-        "--spawn",
-        "document",
-        metavar="DOCUMENT",
-        type=click.Path(path_type=Path),
-        help="Serve this document for the measurement, on processors apart from the generator's.",
+        "--version", metavar="VERSION", help="The version that is asked. [default: the one that serves]"
     ),
+    click.option(
+        "--slo",
+        multiple=True,
+        metavar="LIMITS",
+        help="What must hold, such as p99=15ms,errors=0.1%; may be repeated.",
+    ),
+    request_options,
+)
+"""What is sent, and what it must meet."""
+
+client_options = with_options(
     click.option(
         "--yes-load-remote", is_flag=True, help="Load a server on another machine. It is yours to load."
-    ),
-    click.option(
-        "--as-traffic",
-        is_flag=True,
-        help="Have routing decide, instead of naming the version. Refused during a rollout.",
     ),
     click.option(
         "--threads",
@@ -115,6 +112,33 @@ _SERVER_OPTIONS = (
         show_default=True,
         help="How they wait: spin needs a free core for each.",
     ),
+)
+"""From which processors it is sent."""
+
+out_option: Decorator = click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Keep the result, its tables and the scenario there.",
+)
+live_option: Decorator = click.option("--no-live", is_flag=True, help="Show nothing while it runs.")
+
+server_options = with_options(
+    click.option("--url", metavar="URL", help="The server. [default: http://127.0.0.1:8000]"),
+    click.option("--grpc-url", metavar="URL", help="Its port for gRPC. [default: that of --url]"),
+    click.option(
+        "--spawn",
+        "document",
+        metavar="DOCUMENT",
+        type=click.Path(path_type=Path),
+        help="Serve this document for the measurement, on processors apart from the generator's.",
+    ),
+    click.option(
+        "--as-traffic",
+        is_flag=True,
+        help="Have routing decide, instead of naming the version. Refused during a rollout.",
+    ),
+    client_options,
     click.option(
         "--part", metavar="I/N", help="Send every N-th request only: one of N load hosts, with the same seed."
     ),
@@ -129,14 +153,10 @@ _SERVER_OPTIONS = (
         type=click.Path(path_type=Path),
         help="The gateway's state folder. [HEADGATE_STATE]",
     ),
-    click.option(
-        "--out",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
-        help="Keep the result, its tables and the scenario there.",
-    ),
-    click.option("--no-live", is_flag=True, help="Show nothing while it runs."),
+    out_option,
+    live_option,
 )
+"""Where it is sent, and from which processors."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +342,41 @@ def _live(found: Mapping[str, Any]) -> LiveEndpoint:
         for name, one in (found.get("versions") or {}).items()
         if isinstance(one, dict) and one.get("digest")
     }
-    return LiveEndpoint(str(traffic["champion"]), int(traffic["revision"]), digests, shared)
+    runs = _runs(found.get("document"))
+    return LiveEndpoint(str(traffic["champion"]), int(traffic["revision"]), digests, shared, runs)
+
+
+def _runs(document: Any) -> dict[str, dict[str, Any]]:
+    """The written ``run:`` settings of each version of a document; none of a document that this build does not read."""
+    if not isinstance(document, str):
+        return {}
+    from headgate.bench.run_settings import choice_of
+    from headgate.documents import Files, parse_one
+
+    try:
+        endpoint = parse_one(
+            document.encode(), source="the document", root=Path("/"), follow=Files.IGNORED
+        ).endpoint
+    except HeadgateError:
+        return {}
+    return {name: choice_of(one.run).written for name, one in endpoint.versions.items()}
+
+
+def parsed(option: str, parse: Callable[[str], T], text: str) -> T:
+    """What ``parse`` makes of an option's text; :class:`InvalidArgument` that names the option."""
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise InvalidArgument(f"{option}: {error}") from None
+
+
+def view_of(no_live: bool) -> View:
+    """What is shown while it runs."""
+    from headgate.bench.live import NoView, PlainView, TerminalView
+
+    if no_live:
+        return NoView()
+    return TerminalView(sys.stderr) if sys.stderr.isatty() else PlainView(sys.stderr)
 
 
 def stages_of(rate: str | None, length: str | None) -> Sequence[Mapping[str, str]] | None:
