@@ -11,6 +11,7 @@ from functools import partial
 from headgate.control.domain.calls import INTERNAL, Call, Settings
 from headgate.control.domain.results import PlanDocumentView, PlanResult, Result
 from headgate.control.reads.queries import Queries
+from headgate.control.reads.rollout_figures import RolloutFigures, rollout_figures
 from headgate.control.reads.rollout_views import RolloutSummary, RolloutView, history, rollout_view
 from headgate.control.writes.endpoint import present
 from headgate.control.writes.rollout_decisions import rollout_of
@@ -51,6 +52,10 @@ class RolloutCalls(Queries):
         return await self._context.io(
             lambda: history(self._context.store.revisions(endpoint, limit=_REVISIONS))
         )
+
+    async def rollout_figures(self) -> RolloutFigures:
+        """The newest rollout of each endpoint in figures, and how those since the start ended; reads memory alone."""
+        return await rollout_figures(self._endpoints, self._rollouts)
 
     def plans(self) -> list[PlanDocumentView]:
         """The stored plans by name; reads memory alone."""

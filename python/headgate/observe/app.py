@@ -27,6 +27,7 @@ from starlette.routing import Route
 from headgate.background import Background
 from headgate.errors import HeadgateError
 from headgate.observe import declared, triton
+from headgate.observe.facts import ConnectionCounts, Facts
 from headgate.observe.scrapes import Form, Scrapes
 
 _log = logging.getLogger("headgate.observe")
@@ -47,6 +48,9 @@ class ObservedControl(Protocol):
 
     async def list(self) -> Sequence[Any]:
         """``EndpointSummary`` objects of the admin API."""
+
+    async def rollout_figures(self) -> Any:
+        """``RolloutFigures``: the newest rollout of each endpoint, and how those before it ended."""
 
     def refusals(self) -> Sequence[Any]:
         """``Refusal`` objects of the admin API; from memory: a scrape reads no files."""
@@ -73,7 +77,7 @@ class Sources:
     control: ObservedControl
     reasons: Callable[[], Sequence[str]]
     """Why no traffic should come now; empty means ready."""
-    connections: Callable[[], Mapping[str, declared.ConnectionCounts]] = dict
+    connections: Callable[[], Mapping[str, ConnectionCounts]] = dict
     """The connections of the control plane's ports, by the port's name."""
     triton_names: bool = False
     """Whether the data plane's counters are shown under Triton's names as well."""
@@ -152,8 +156,9 @@ class _Port:
         body = {"ready": not reasons, "reasons": reasons}
         return JSONResponse(body, status_code=503 if reasons else 200, headers={"cache-control": "no-store"})
 
-    async def _facts(self) -> declared.Facts:
+    async def _facts(self) -> Facts:
         ready = not self._sources.reasons()
+        rollouts = await self._sources.control.rollout_figures()
         try:
             endpoints = await self._sources.control.list()
         except HeadgateError as error:
@@ -162,7 +167,7 @@ class _Port:
             _log.warning("metrics: the control plane's state could not be read: %s", error.message)
             endpoints = []
         sources = self._sources
-        return declared.Facts(
+        return Facts(
             endpoints,
             sources.control.refusals(),
             ready,
@@ -173,4 +178,7 @@ class _Port:
             len(sources.control.damage()),
             sources.control.audit_lost(),
             sources.control.removed(),
+            rollouts.views,
+            rollouts.ends,
+            rollouts.pauses,
         )

@@ -2,75 +2,20 @@
 
 To add one, add a row to ``DECLARED``. The data plane's metrics are declared in the data plane (native.py
 passes them on). Values are read at each scrape from :class:`Facts`, so nothing here counts on its own. Next:
-app.py.
+rollout_metrics.py, then app.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.metrics_core import Metric
 
 import headgate
 from headgate.background import LoopStatus
-
-
-class ConnectionCounts(Protocol):
-    """The connections of a listener of the control plane."""
-
-    @property
-    def closed(self) -> Mapping[Any, int]:
-        """How many were closed, by reason."""
-
-    def __len__(self) -> int:
-        """How many are open."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the control plane says of itself at one scrape."""
-
-    endpoints: Sequence[Mapping[str, Any]]
-    """``EndpointSummary`` objects of the admin API."""
-    refusals: Sequence[Mapping[str, Any]]
-    """``Refusal`` objects of the admin API."""
-    ready: bool
-    read_failures: int
-    """How often these facts could not be read since the start."""
-    listeners: Mapping[str, ConnectionCounts]
-    """The control plane's ports by name."""
-    restarts: int = 0
-    """How often the supervisor began a new process."""
-    loops: Mapping[str, LoopStatus] = field(default_factory=dict)
-    """The loops that run beside the calls, by name."""
-    damage: int = 0
-    """What is wrong with the database as a whole."""
-    audit_lost: int = 0
-    """Rows of the audit that found its queue full."""
-    removed: Mapping[str, int] = field(default_factory=dict)
-    """What was removed since the start: rows for their age, files that nobody referenced; by kind, and the files' ``bytes``."""
-
-
-Samples = Iterable[tuple[Mapping[str, str], float]]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """One metric family; a counter's ``name`` is written with its ``_total``."""
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    samples: Callable[[Facts], Samples]
-
-    def family(self, facts: Facts) -> Metric:
-        """The family with its present samples."""
-        metric = Metric(self.name.removesuffix("_total"), self.help, self.kind)
-        for labels, value in self.samples(facts):
-            metric.add_sample(self.name, dict(labels), value)
-        return metric
+from headgate.observe.facts import Declared, Facts, Samples
+from headgate.observe.rollout_metrics import ROLLOUTS
 
 
 def _per_endpoint(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Facts], Samples]:
@@ -191,6 +136,7 @@ DECLARED: tuple[Declared, ...] = (
             for reason, count in one.closed.items()
         ],
     ),
+    *ROLLOUTS,
     Declared(
         "headgate_loop_last_success_timestamp_seconds",
         "gauge",

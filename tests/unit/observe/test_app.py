@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headgate import observe
 from headgate.background import Background
+from headgate.control.reads.rollout_figures import RolloutFigures
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
@@ -58,6 +59,9 @@ class Control:
     @property
     def background(self) -> Background:
         return Background(lambda: 0.0)
+
+    async def rollout_figures(self) -> RolloutFigures:
+        return RolloutFigures({}, {("digits", "rolled_back", "error_rate"): 1}, {})
 
     def audit_lost(self) -> int:
         return 2
@@ -113,6 +117,8 @@ def test_metrics_joins_data_plane_control_plane_and_process() -> None:
     assert found["headgate_endpoint_alarms endpoint=digits"] == 1
     assert found["headgate_models_refused endpoint=digits version=2"] == 3
     assert found["headgate_ready"] == 1
+    ended = "headgate_rollouts_ended_total endpoint=digits phase=rolled_back reason=error_rate"
+    assert found[ended] == 1
     assert found["process_resident_memory_bytes"] > 0
 
 

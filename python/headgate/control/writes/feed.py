@@ -22,10 +22,17 @@ class Feed:
     def __init__(self) -> None:
         """Without readers."""
         self._readers: set[asyncio.Queue[EventRecord | None]] = set()
+        self._listeners: list[Callable[[EventRecord], None]] = []
         self._closed = False
+
+    def listen(self, listener: Callable[[EventRecord], None]) -> None:
+        """Has a part of the control plane see each event once, as it is published. It must not wait, and must not raise."""
+        self._listeners.append(listener)
 
     def publish(self, event: EventRecord) -> None:
         """Never waits: a reader that is full is cut off."""
+        for listener in self._listeners:
+            listener(event)
         for queue in list(self._readers):
             if queue.qsize() >= BACKLOG:
                 self._readers.discard(queue)

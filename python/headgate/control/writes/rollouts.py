@@ -27,6 +27,7 @@ from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState, present
 from headgate.control.writes.observing import Figures, Observer
+from headgate.control.writes.rollout_counts import RolloutCounts
 from headgate.control.writes.rollout_decisions import Move, RolloutMove, RolloutStart, is_urgent, rollout_of
 from headgate.control.writes.rollout_facts import check_supported, facts_of, plan_of
 from headgate.control.writes.step_replays import StepReplays
@@ -72,6 +73,8 @@ class Rollouts:
         self._figures = figures
         self._observer = Observer(context, figures)
         self.replays: StepReplays | None = None
+        self.counts = RolloutCounts()
+        context.feed.listen(self.counts.saw)
         self._progress: dict[str, tuple[str, Progress]] = {}
         self._looks: dict[str, Look] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}

@@ -131,6 +131,7 @@ def told(state: RolloutState) -> dict[str, Any]:
         "challenger": state.challenger.name,
         "phase": state.phase,
         "step": None if present is None else present.label,
+        "reason": None if held is None else held.reason,
         "said": None if held is None else held.words,
         "gates": [gate.model_dump(mode="json") for gate in gates],
     }

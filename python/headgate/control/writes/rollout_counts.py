@@ -1,0 +1,61 @@
+"""How often rollouts ended and were paused since the start, by endpoint and reason: made of the events that tell of them.
+
+Not here: what is on a page of metrics (``observe.rollout_metrics``). Next: ``rollouts``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+from headgate.store import EventRecord
+
+MOST_REASONS = 64
+"""Reasons that are counted by themselves for each endpoint; gates may have any name, and further ones are counted as other."""
+_OTHER = "other"
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class RolloutCounts:
+    """The counts of one gateway. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self._ends: dict[str, Counter[tuple[str, str]]] = {}
+        self._pauses: dict[str, Counter[str]] = {}
+        self._newest: dict[str, tuple[str, str, str]] = {}
+        """By endpoint: rollout, phase and reason that were counted last."""
+
+    def saw(self, event: EventRecord) -> None:
+        """Counts what an event tells. An event of a change that did not come to be counts nothing."""
+        told = event.data.get("rollout")
+        endpoint = event.endpoint
+        if event.type != "applied" or endpoint is None or not isinstance(told, Mapping):
+            return
+        now = (str(told["id"]), str(told["phase"]), str(told.get("reason") or ""))
+        before, self._newest[endpoint] = self._newest.get(endpoint), now
+        if now == before:
+            return
+        _, phase, reason = now
+        if phase == "paused":
+            _count(self._pauses.setdefault(endpoint, Counter()), reason, _OTHER)
+        elif phase != "progressing":
+            _count(self._ends.setdefault(endpoint, Counter()), (phase, reason), (phase, _OTHER))
+
+    def ends(self) -> dict[tuple[str, str, str], int]:
+        """By endpoint, phase and reason."""
+        return {(name, *key): count for name, counts in self._ends.items() for key, count in counts.items()}
+
+    def pauses(self) -> dict[tuple[str, str], int]:
+        """By endpoint and reason."""
+        return {(name, key): count for name, counts in self._pauses.items() for key, count in counts.items()}
+
+    def forget(self, endpoint: str) -> None:
+        """Counts nothing more of an endpoint that is gone."""
+        for counts in (self._ends, self._pauses, self._newest):
+            counts.pop(endpoint, None)
+
+
+def _count(counts: Counter[_Key], key: _Key, other: _Key) -> None:
+    counts[key if key in counts or len(counts) < MOST_REASONS else other] += 1
