@@ -52,6 +52,8 @@ class FakeNative:
         self.requests: dict[tuple[str, str], int] = {}
         self.replayed: list[dict[str, Any]] = []
         self.running: dict[str, dict[str, Any]] = {}
+        self.features: dict[str, list[dict[str, Any]]] = {}
+        self.drift_errors: dict[str, Exception] = {}
         self.trial_list: list[dict[str, Any]] = []
         self.trial_states: dict[tuple[str, int], tuple[bytes, bytes]] = {}
         self.restored: list[tuple[str, bytes, bytes]] = []
@@ -204,7 +206,12 @@ class FakeNative:
 
     def drift(self, endpoint: str, window_seconds: int) -> bytes:
         window = {"seconds": window_seconds, "from": 0, "to": window_seconds}
-        return json.dumps({"endpoint": endpoint, "window": window, "baseline": None, "features": []}).encode()
+        if endpoint in self.drift_errors:
+            raise self.drift_errors[endpoint]
+        features = self.features.get(endpoint, [])
+        return json.dumps(
+            {"endpoint": endpoint, "window": window, "baseline": None, "features": features}
+        ).encode()
 
     def start_replay(self, endpoint: str, request: bytes) -> bytes:
         asked = json.loads(request)

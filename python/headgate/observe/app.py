@@ -43,6 +43,13 @@ class ObservedDataPlane(Protocol):
         """All metric families with their samples (JSON), for those that are shown under other names as well."""
 
 
+class DriftVerdicts(Protocol):
+    """The part of the control plane that looks at drift."""
+
+    def verdicts(self) -> Mapping[tuple[str, str, str], int]:
+        """Features by endpoint, version and verdict; from memory."""
+
+
 class ObservedControl(Protocol):
     """The part of the control plane that this port reads; headgate.control.Control has it."""
 
@@ -63,6 +70,10 @@ class ObservedControl(Protocol):
 
     def removed(self) -> Mapping[str, int]:
         """Rows and files that were removed since the start, by kind; from memory."""
+
+    @property
+    def drift_watch(self) -> DriftVerdicts:
+        """What the newest looks at drift found."""
 
     @property
     def background(self) -> Background:
@@ -181,4 +192,5 @@ class _Port:
             rollouts.views,
             rollouts.ends,
             rollouts.pauses,
+            sources.control.drift_watch.verdicts(),
         )

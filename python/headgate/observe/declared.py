@@ -82,6 +82,16 @@ DECLARED: tuple[Declared, ...] = (
         _per_endpoint(lambda one: len(one["alarms"])),
     ),
     Declared(
+        "headgate_drift_features",
+        "gauge",
+        "Features by verdict of the drift report of a day, of versions whose endpoint has a baseline: fail, pass, undecided. It is made "
+        "every five minutes.",
+        lambda facts: [
+            ({"endpoint": endpoint, "version": version, "verdict": verdict}, float(count))
+            for (endpoint, version, verdict), count in facts.drift.items()
+        ],
+    ),
+    Declared(
         "headgate_state_damage",
         "gauge",
         "Damaged pages of the database, tokens, pins and rows of applied documents; `headgate state check` says which, and 0 means none.",

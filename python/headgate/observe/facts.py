@@ -54,6 +54,8 @@ class Facts:
     """How many rollouts ended since the start, by endpoint, phase and reason."""
     rollout_pauses: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """How often rollouts were paused since the start, by endpoint and reason."""
+    drift: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """Features by endpoint, version and verdict, of the endpoints with a baseline."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, get_args
 
 from headgate.control.domain.rollout.state import Phase
@@ -83,6 +84,17 @@ def _paused(facts: Facts) -> Samples:
     ]
 
 
+def _since(view: _View) -> float:
+    end, held, step = view["end"], view["pause"], view["step"]
+    if end is not None:
+        when = end["at"]
+    elif held is not None:
+        when = held["since"]
+    else:
+        when = view["started"] if step is None else step["begun"]
+    return datetime.fromisoformat(when).timestamp()
+
+
 def _ended(facts: Facts) -> Samples:
     return [
         ({"endpoint": endpoint, "phase": phase, "reason": reason}, float(count))
@@ -144,6 +156,12 @@ ROLLOUTS: tuple[Declared, ...] = (
         "gauge",
         "The present step of a rollout, from 1; 0 before the first one and once the rollout has ended.",
         _per_rollout(lambda view: 0.0 if view["step"] is None else float(view["step"]["index"])),
+    ),
+    Declared(
+        "headgate_rollout_since_timestamp_seconds",
+        "gauge",
+        "Since when a rollout is as it is, in seconds since 1970: when it ended or was paused, else when its present step began.",
+        _per_rollout(_since),
     ),
     Declared("headgate_rollout_steps", "gauge", "The steps of the present plan.", _per_step("of")),
     Declared(

@@ -47,6 +47,11 @@ class Native:
         return json.dumps(_merged()).encode()
 
 
+class Verdicts:
+    def verdicts(self) -> dict[tuple[str, str, str], int]:
+        return {("digits", "v1", "fail"): 2, ("digits", "v1", "pass"): 62}
+
+
 class Control:
     def __init__(self, *, broken: bool = False) -> None:
         self.broken = broken
@@ -55,6 +60,10 @@ class Control:
         if self.broken:
             raise StorageFailed("disk gone")
         return [ENDPOINT]
+
+    @property
+    def drift_watch(self) -> Verdicts:
+        return Verdicts()
 
     @property
     def background(self) -> Background:
@@ -119,6 +128,7 @@ def test_metrics_joins_data_plane_control_plane_and_process() -> None:
     assert found["headgate_ready"] == 1
     ended = "headgate_rollouts_ended_total endpoint=digits phase=rolled_back reason=error_rate"
     assert found[ended] == 1
+    assert found["headgate_drift_features endpoint=digits verdict=fail version=v1"] == 2
     assert found["process_resident_memory_bytes"] > 0
 
 

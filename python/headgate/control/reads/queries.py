@@ -31,6 +31,7 @@ from headgate.control.reads.views import (
 )
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import Status, status_of, statuses_of
+from headgate.control.writes.drift_watch import DriftWatch
 from headgate.control.writes.endpoint import Endpoints, EndpointState
 from headgate.control.writes.records import missing, stored
 from headgate.control.writes.refused_callers import RefusedCallers
@@ -58,6 +59,7 @@ class Queries:
         """``endpoints`` are all there are, now and later; ``recent`` counts their requests."""
         self.registry = registry
         self.refused_callers = RefusedCallers(context)
+        self.drift_watch = DriftWatch(context, endpoints)
         self._context = context
         self._endpoints = endpoints
         self._recent = recent
