@@ -32,9 +32,10 @@ async def rollout_figures(endpoints: Endpoints, rollouts: Rollouts) -> RolloutFi
         if place % _VIEWS == 0:
             # A rollback may be waiting.
             await asyncio.sleep(0)
-        if state.current is None:
+        current = state.current
+        if current is None:
             rollouts.counts.forget(name)
-        elif (rollout := state.current.traffic.rollout) is not None:
+        elif (rollout := current.traffic.rollout) is not None:
             missing = [one.words for one in rollouts.missing(name, rollout)]
-            views[name] = rollout_view(rollout, rollouts.look_of(name, rollout), missing, None)
+            views[name] = rollout_view(current, rollout, rollouts.look_of(name, rollout), missing, None)
     return RolloutFigures(views, rollouts.counts.ends(), rollouts.counts.pauses())
