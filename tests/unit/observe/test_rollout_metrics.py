@@ -6,23 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from headgate.control.reads.rollout_figures import RolloutFigures
 from headgate.control.writes.rollout_counts import MOST_REASONS, RolloutCounts
 from headgate.observe.facts import Facts
 from headgate.observe.rollout_metrics import ROLLOUTS
 from headgate.store import EventRecord
-from support import rollout_documents
 from unit.control.test_rollouts import ANN, answer, begun, look, on_trial, trial
 from unit.control_harness import Gate, document, gateway, run
 
 WHO = {"endpoint": "digits", "version": "v2"}
-
-
-@pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
 
 
 def page(figures: RolloutFigures) -> dict[str, list[tuple[dict[str, str], float]]]:
