@@ -103,18 +103,16 @@ class Control(TrafficCalls):
 
     # === life ===
 
-    async def start(self, patience_seconds: float | None = None) -> None:
-        """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first.
-
-        Call nothing that writes before this returns. Endpoints that are loaded still after ``patience_seconds`` are in
-        :meth:`loading`, and do not count for readiness.
+    async def start(self) -> None:
+        """Serves the last applied revision of every endpoint. Register ``native.event_fd()`` for :meth:`pump` first, and call nothing
+        that writes before this returns. Those that are served meanwhile answer; the others are in :meth:`loading`.
         """
         self._interruptions.ended(
             clean=await self._context.io(lambda: clean_stop.take(self._context.store.state))
         )
         await self._stored_plans.restore()
         await self._trials.restore()
-        await self._start_recovery.start(self._endpoints, await self._integrity.at_start(), patience_seconds)
+        await self._start_recovery.start(self._endpoints, await self._integrity.at_start())
         await self.operations.interrupted()
         self._started = True
         data = {state.name: state.revision for state in self._endpoints.values() if state.current is not None}
@@ -193,6 +191,10 @@ class Control(TrafficCalls):
     def loading(self) -> dict[str, asyncio.Task[None]]:
         """The endpoints that were served before the start and are loaded still."""
         return self._start_recovery.loading()
+
+    async def loads_begun(self) -> None:
+        """Returns when the store is read, and :meth:`loading` knows every endpoint."""
+        await self._start_recovery.begun.wait()
 
     def damage(self) -> list[str]:
         """What is wrong with the database as a whole, each with its remedy; reads memory alone."""

@@ -119,9 +119,12 @@ class FirstLoads:
     # === what was served last ===
 
     async def _serve_stored(self, open_data_ports: Callable[[], Awaitable[None]]) -> None:
-        start = asyncio.create_task(self._plane.start(PATIENCE_SECONDS))
+        start = asyncio.create_task(self._plane.start())
+        begun = asyncio.create_task(self._plane.loads_begun())
         try:
             await asyncio.wait({start}, timeout=PATIENCE_SECONDS)
+            # A store may be read for longer than that. Before its end nothing is being loaded, which looks as if all was.
+            await asyncio.wait({start, begun}, return_when=asyncio.FIRST_COMPLETED)
             while not self._plane.serves() and (loading := self._plane.loading()):
                 await asyncio.wait(loading.values(), return_when=asyncio.FIRST_COMPLETED)
             if loading := self._plane.loading():
@@ -131,6 +134,7 @@ class FirstLoads:
             await start
         finally:
             start.cancel()
+            begun.cancel()
 
     # === documents ===
 

@@ -12,16 +12,23 @@ import pytest
 
 from headgate.control import Control
 from headgate.gateway import first_loads
-from unit.control_harness import document, until
+from headgate.store import Store
+from unit.control_harness import document, holding, until
 from unit.gateway.process_harness import Plane, Running, play, settings
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "identity_fp32.onnx"
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for what is held by a test."""
-    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.2)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is over before anything is loaded, so that no test waits for it and none depends on how fast the machine is."""
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def patient(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is longer than a test."""
+    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 600.0)
 
 
 def described(folder: Path, file: str, *endpoints: tuple[str, str]) -> Path:
@@ -45,6 +52,11 @@ def control_of(gate: Running) -> Control:
 
 async def states(gate: Running) -> dict[str, str]:
     return {one["name"]: one["state"] for one in await control_of(gate).list()}
+
+
+async def stored(gate: Running, *names: str) -> None:
+    """Waits until the documents of ``names`` were answered: what is served alone would not outlive a stop."""
+    await until(lambda: all(any(text.startswith(f"{name}: ") for text in gate.said) for name in names))
 
 
 async def readiness(gate: Running) -> tuple[int, list[str]]:
@@ -82,7 +94,9 @@ def test_one_document_of_a_file_keeps_no_other_of_it_waiting(tmp_path: Path) -> 
     play(work)
 
 
-def test_a_document_that_is_refused_or_fails_hides_no_other_of_its_file(tmp_path: Path) -> None:
+def test_a_document_that_is_refused_or_fails_hides_no_other_of_its_file(
+    tmp_path: Path, patient: None
+) -> None:
     async def work() -> None:
         file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"), ("c", "v1"), ("d", "v1"))
         text = file.read_text()
@@ -102,10 +116,8 @@ def test_a_document_that_is_refused_or_fails_hides_no_other_of_its_file(tmp_path
 
 
 def test_a_document_of_a_file_that_is_served_late_is_not_waited_for_with_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
-
     async def work() -> None:
         file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "x1"))
         plane = hanging("w1", "x1")
@@ -152,9 +164,7 @@ def test_a_document_that_fails_late_is_told_and_the_others_go_on(tmp_path: Path)
     play(work)
 
 
-def test_nothing_opens_before_something_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(first_loads, "PATIENCE_SECONDS", 0.0)
-
+def test_nothing_opens_before_something_is_served(tmp_path: Path) -> None:
     async def work() -> None:
         file = described(tmp_path, "a.yaml", ("a", "w1"))
         gate = Running(settings(tmp_path, file), hanging("w1"))
@@ -177,7 +187,7 @@ def test_after_a_restart_what_is_well_is_served_beside_what_hangs(
     async def work() -> None:
         file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"))
         async with Running(settings(tmp_path, file)) as gate:
-            await until(lambda: set(gate.plane.served) == {"a", "b"})
+            await stored(gate, "a", "b")
         newer = described(tmp_path, "newer.yaml", ("b", "v2"))
         gate = Running(settings(tmp_path, newer), hanging("w1"))
         start = asyncio.create_task(gate.__aenter__())
@@ -194,9 +204,9 @@ def test_after_a_restart_what_is_well_is_served_beside_what_hangs(
         gate.plane.failing["w1"] = "it took too long"
         gate.plane.release()
         await start
+        await until(lambda: gate.plane.served["b"]["champion"] == "v2")
         assert await states(gate) == {"a": "failed", "b": "ready"}
         assert await readiness(gate) == (200, [])
-        assert gate.plane.served["b"]["champion"] == "v2"
         await gate.__aexit__()
 
     play(work)
@@ -206,13 +216,37 @@ def test_a_stop_ends_a_start_that_waits_for_what_was_served_last(tmp_path: Path)
     async def work() -> None:
         file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"))
         async with Running(settings(tmp_path, file)) as gate:
-            await until(lambda: set(gate.plane.served) == {"a", "b"})
+            await stored(gate, "a", "b")
         gate = Running(settings(tmp_path), hanging("w1"))
         gate.begin()
         await until(lambda: "start" in gate.plane.calls)
         await gate.__aexit__()
         async with Running(settings(tmp_path)) as again:
             assert set(again.plane.served) == {"a", "b"}
+
+    play(work)
+
+
+def test_a_store_that_is_read_longer_than_the_patience_keeps_no_port_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "all.yaml", ("a", "w1"), ("b", "v1"))
+        async with Running(settings(tmp_path, file)) as gate:
+            await stored(gate, "a", "b")
+        reached, go = holding(monkeypatch, Store, "start_records")
+        gate = Running(settings(tmp_path), hanging("w1"))
+        gate.begin()
+        await until(reached.is_set)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert gate.plane.calls == []
+        go.set()
+        # Nothing was loaded when the patience was over, and one endpoint hangs.
+        await until(lambda: "start" in gate.plane.calls)
+        assert set(gate.plane.served) == {"b"}
+        assert gate.process.reasons() == ["starting: still being loaded: a"]
+        await gate.__aexit__()
 
     play(work)
 

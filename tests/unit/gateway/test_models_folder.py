@@ -324,7 +324,7 @@ def test_an_endpoint_whose_load_hangs_keeps_no_other_waiting(
 
         async def only_bad_is_left() -> None:
             async with asyncio.timeout(60):
-                while await scene.folder.sync(patience_seconds=0.2) != ["bad"]:
+                while await scene.folder.sync(patience_seconds=0.0) != ["bad"]:
                     pass
 
         monkeypatch.setattr(scene.gate.control, "apply", hang)

@@ -58,10 +58,10 @@ class StartRecovery:
         self._rows: dict[str, Row] = {}
         """What a start made of an endpoint's rollout, to be written after what the stop left."""
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.begun = asyncio.Event()
+        """Set once every endpoint is being loaded."""
 
-    async def start(
-        self, states: dict[str, EndpointState], damaged: Mapping[str, str], patience_seconds: float | None
-    ) -> None:
+    async def start(self, states: dict[str, EndpointState], damaged: Mapping[str, str]) -> None:
         """Puts all endpoints of the store into ``states``, served or marked broken, the removed ones included without being served.
 
         Those that are ``damaged`` are not served, for the reason given: no older revision takes the place of one that was in force.
@@ -76,10 +76,8 @@ class StartRecovery:
             if name not in damaged:
                 state = states[name] = EndpointState(name, tail=pointer.tail)
                 self._tasks[name] = asyncio.create_task(self._endpoint(state, pointer, records.get(name)))
-        if not self._tasks:
-            return
+        self.begun.set()
         try:
-            await asyncio.wait(self._tasks.values(), timeout=patience_seconds)
             await asyncio.gather(*self._tasks.values())
         finally:
             for task in self._tasks.values():
