@@ -164,6 +164,7 @@ def test_a_write_behind_an_emergency_call_that_a_stop_cuts_off_ends_too(tmp_path
             behind = asyncio.create_task(gate.control.patch_traffic("digits", weights={"v3": "5%"}))
             await until(lambda: bool(state.step._waiters))
             bounded(state)
+            await until(lambda: gate.store.revision("digits", 3) is not None)
             await gate.control.stop()
             for task in (urgent, behind):
                 with pytest.raises(Draining):

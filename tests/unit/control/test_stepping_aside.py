@@ -386,10 +386,14 @@ def test_a_stop_while_a_call_waits_to_be_decided_anew_changes_nothing_of_it(tmp_
             blocking = begin(gate.control.block("digits", "v2", call=ANN))
             # It waits for its load, and the rollback for it.
             await until(lambda: gate.native.applied[-1]["revision"] == 4)
+            await until(lambda: gate.store.revision("digits", 4) is not None)
             await gate.control.stop()
-            for task in (rollback, blocking):
-                with pytest.raises(Draining):
-                    await task
+            async with asyncio.timeout(20):
+                for task in (rollback, blocking):
+                    with pytest.raises(Draining):
+                        await task
+            # Their rows are there before the answers, although the loop that writes rows is over.
+            assert sorted(audit(gate), key=str) == [("block", "refused", None), ("rollback", "refused", None)]
         async with gateway(tmp_path) as gate:
             assert (await statuses(gate))[:2] == [(4, "block", "applied"), (3, "rollback", "failed")]
             assert gate.live()[0] == "v1"

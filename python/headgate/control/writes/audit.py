@@ -112,7 +112,9 @@ class Recorder:
     async def leave(
         self, record: AuditRecord, answer: IdempotencyRecord | None = None, *, waits: bool = True
     ) -> None:
-        """Puts a row into the queue, and waits until it was tried to write it, but not long."""
+        """Puts a row into the queue, and waits until it was tried to write it, but not long. It is tried from here as well, because
+        a stop ends the loop before the calls that are under way.
+        """
         if len(self._waiting) >= _QUEUE:
             self.dropped += 1
             _log.error("the audit loses a row, %d so far: the store takes none: %s", self.dropped, record)
@@ -121,9 +123,15 @@ class Recorder:
         self._waiting.append(entry)
         self._wake.set()
         if waits:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._context.settings.durable_seconds):
-                    await entry.tried.wait()
+            try:
+                # The loop tells of a store that does not take it, and the stop of rows that are lost.
+                with suppress(TimeoutError, HeadgateError):
+                    async with asyncio.timeout(self._context.settings.durable_seconds):
+                        while not entry.tried.is_set():
+                            await self.flush()
+            except Exception:
+                # The outcome of its call stands.
+                _log.exception("a row of the audit could not be written because of a defect of Headgate")
 
     async def turn(self) -> None:
         """Waits for rows, or for the time to try again, and writes them."""
