@@ -40,13 +40,16 @@ class VirtualGenerator:
     plans: list[dict[str, Any]] = field(default_factory=list)
     on_wait: Callable[[int], None] = lambda _elapsed: None
     selftests: list[dict[str, Any]] = field(default_factory=list)
+    servers: dict[str, VirtualServer] = field(default_factory=dict)
+    """Those at certain addresses, if there are several."""
 
     def load_run(self, plan: str, bodies: Sequence[bytes]) -> VirtualRun:
         """A load of that plan."""
         read = json.loads(plan)
         assert len(bodies) == len({one["body"] for one in read["requests"]})
         self.plans.append(read)
-        return VirtualRun(read, self.server, len(self.plans), self.on_wait)
+        server = self.servers.get(read["targets"][0]["address"], self.server)
+        return VirtualRun(read, server, len(self.plans), self.on_wait)
 
     def encode_grpc(self, envelope: str, raw_inputs: Sequence[bytes]) -> bytes:
         """Something that tells the envelope and the data apart."""

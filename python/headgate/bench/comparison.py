@@ -12,11 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from headgate.bench import native_functions
+from headgate.bench.rates import format_quantile, shown_seconds
+from headgate.bench.results import Answer
 from headgate.errors import InvalidArgument
 
 Finding = Literal["not_slower", "slower", "undecided", "too_noisy"]
 
 MOST_MARGIN = 10.0
+
+MOST_LATENESS = 0.10
+"""Of the compared time: a client that is later is what is measured."""
+
+_MEDIAN = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,28 @@ class Comparison:
             "slower": f"{b} is slower than {a} {within}",
         }.get(self.finding, f"it is not decided whether {b} is slower than {a} {within}")
         return f"{self.metric}: {said}: {span}"
+
+
+def client_lateness(answer: Answer, quantile: float) -> str | None:
+    """Why the times at ``quantile`` are too much the client's to be compared; None if they are the server's.
+
+    What the client is late by is added to both sides alike: 10 % of the time make a difference look a tenth smaller than it is. A few
+    late requests, as on a machine with other work, change no median.
+    """
+    late = answer.lateness.p50_ns if quantile <= _MEDIAN else answer.lateness.p99_ns
+    estimate = answer.response.quantile(quantile)
+    if (
+        late is None
+        or estimate is None
+        or estimate.value_ns is None
+        or late <= MOST_LATENESS * estimate.value_ns
+    ):
+        return None
+    level = format_quantile(quantile)
+    return (
+        f"requests were sent late by {shown_seconds(late / 1e9)} at {'p50' if quantile <= _MEDIAN else 'p99'}, more than "
+        f"{MOST_LATENESS:.0%} of the {level} of {shown_seconds(estimate.value_ns / 1e9)}"
+    )
 
 
 def _known(value: float) -> float | None:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from headgate.bench.comparison import Comparison, Statistics, checked_margin, unpaired
+from headgate.bench.comparison import Comparison, Statistics, checked_margin, client_lateness, unpaired
+from headgate.bench.rates import parse_quantile
 from headgate.bench.results import Result, Slice, Window
 from headgate.errors import InvalidArgument
 
@@ -33,7 +34,8 @@ def compare_files(
             "these results measured different things, so that their ratio says nothing of either; --force compares anyway: "
             + "; ".join(reasons)
         )
-    limits = tuple(_limits(a, "A")) + tuple(_limits(b, "B"))
+    quantile = parse_quantile(metric)
+    limits = tuple(_limits(a, "A", quantile)) + tuple(_limits(b, "B", quantile))
     values = [block_medians(_window(result, name), metric, name) for result, name in ((a, "A"), (b, "B"))]
     found = unpaired(values[0], values[1], metric, margin, statistics)
     if limits and not force:
@@ -41,10 +43,9 @@ def compare_files(
     return replace(found, reasons=(*limits, *reasons))
 
 
-def _limits(result: Result, name: str) -> Iterator[str]:
+def _limits(result: Result, name: str, quantile: float) -> Iterator[str]:
     """Why the numbers of a result say less of its server than they seem to."""
-    if result.client.limited:
-        why = "; ".join(result.client.reasons) or "it fell behind its schedule"
+    if result.windows and (why := client_lateness(result.windows[0].answer, quantile)):
         yield f"the client was the limit in {name}, so that its times are not the server's (--force decides all the same): {why}"
     if result.verdict in ("interrupted", "unreachable"):
         yield f"{name} ended early: {'; '.join(result.reasons) or result.verdict}"

@@ -72,6 +72,13 @@ Fraction = Annotated[
 ]
 
 
+Increase = Annotated[
+    float,
+    BeforeValidator(lambda value: scenario_rules.increase(_text(value))),
+    PlainSerializer(slo.format_share, when_used="json"),
+]
+
+
 def _not_a_mapping(value: Any) -> Slo:
     raise ValueError(f'must be a mapping such as {{p99: "15ms"}}, not {describe(value)}')
 
@@ -156,12 +163,12 @@ class PlanFor(Part):
     """What the plan is for."""
 
     target: Rate = Field(description="The rate that all replicas together must hold.")
-    headroom: Fraction = Field(0.2, description="How much more than the target is planned for.")
+    headroom: Increase = Field(0.2, description="How much more than the target is planned for.")
     spare: Annotated[int, Field(ge=0, le=100)] = Field(1, description="Replicas that may be away.")
     price_per_hour: Annotated[float, Field(ge=0, le=1_000_000)] | None = Field(
         None, description="What one replica costs in an hour, in any currency."
     )
-    growth: Fraction | None = Field(None, description="How much the rate grows in a month.")
+    growth: Increase | None = Field(None, description="How much the rate grows in a month.")
 
 
 class Scenario(Part):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from headgate.bench import slo
 from headgate.documents.faults import quoted
 from headgate.documents.nodes import Report, WrittenFloat, WrittenInt, describe
 from headgate.documents.values import SLOTS, format_weight, parse_weight
+
+MOST_INCREASE = 10.0
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,9})? ?\Z")
 
 FILE_SUFFIXES = (".json", ".jsonl", ".ndjson", ".npy", ".npz", ".parquet")
 """Files that requests are read from."""
@@ -38,6 +42,21 @@ def fraction(text: str) -> float:
     if text.strip() in ("0", "0%"):
         return 0.0
     return slo.parse_error_share(text)
+
+
+def increase(text: str) -> float:
+    """How much more, such as ``20%`` or ``150%``, as a number; ``ValueError`` without the percent sign, and beyond 1000 %."""
+    number, sign, rest = text.strip().partition("%")
+    if not sign and number.strip() == "0":
+        return 0.0
+    if not sign or rest:
+        raise ValueError(f'{quoted(text)} needs a percent sign, such as "20%"')
+    if not _PLAIN_NUMBER.match(number):
+        raise ValueError(f'{quoted(text)} is not a share such as "20%": write 0% to 1000%')
+    share = float(number) / 100
+    if share > MOST_INCREASE:
+        raise ValueError(f"{quoted(text)} is not in range: write 0% to 1000%")
+    return share
 
 
 def rows_of(value: Any, most: int) -> dict[int, int]:

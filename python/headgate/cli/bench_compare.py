@@ -227,9 +227,9 @@ def _rules(scenario: Scenario, given: Mapping[str, Any], wanted: tuple[float, fl
 
 def _share(text: str) -> float:
     from headgate.bench.comparison import checked_margin
-    from headgate.bench.scenario_rules import fraction
+    from headgate.bench.scenario_rules import increase
 
-    return checked_margin(parsed("--margin", fraction, text))
+    return checked_margin(parsed("--margin", increase, text))
 
 
 def _quantile(text: str) -> float:
