@@ -56,6 +56,8 @@ class Prepared:
     bodies: tuple[bytes, ...]
     due_ns: tuple[int, ...] | None = None
     """The times of captured requests, one for each of ``requests``, in their order."""
+    asks_for_phases: bool = True
+    """Not of a server that does not tell them: it may refuse a parameter that it does not know."""
 
     @property
     def mean_body(self) -> int:
@@ -137,7 +139,7 @@ def plan_json(
         "load": load,
         "targets": [target],
         "requests": requests,
-        "timing_share": scenario.check.timing,
+        "timing_share": scenario.check.timing if prepared.asks_for_phases else 0.0,
         "check_share": scenario.check.replies,
     }
     return json.dumps(plan)

@@ -132,10 +132,11 @@ class _Preparing:
                 requests.append(SentRequest(entry.endpoint, weight, encoded.path, fields, row.request.rows))
             due = loaded.due_ns if len(self._scenario.mix) == 1 else None
         sent_to = address if self._scenario.protocol == "http" else grpc
+        target = self._facts(sent_to, facts, tuple(models), gateway)
         return Place(
             server,
-            Prepared(sent_to, tuple(requests), tuple(bodies), due),
-            self._facts(sent_to, facts, tuple(models), gateway),
+            Prepared(sent_to, tuple(requests), tuple(bodies), due, target.server_phases),
+            target,
             self._settings(gateway),
             shares,
             tuple(dict.fromkeys(self._notes)),

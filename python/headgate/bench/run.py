@@ -16,7 +16,7 @@ from headgate.bench.preparing import Asked, Place, prepared_place
 from headgate.bench.rates import format_ns, shown_rate
 from headgate.bench.results import Answer, ClientFacts, Outcome, Result, Window
 from headgate.bench.scenario import Scenario
-from headgate.bench.selftest import AHEAD, self_test
+from headgate.bench.selftest import AHEAD, EchoLoad, self_test
 from headgate.bench.target import Server
 from headgate.errors import InvalidArgument
 
@@ -55,8 +55,8 @@ class Client:
         if wanted <= self.tested_to:
             return
         self.tools.view.say(f"self-test at {shown_rate(wanted)}")
-        prepared, settings = self.place.prepared, self.place.settings
-        self.selftest = self_test(self.tools.generator, settings, wanted, prepared.mean_body)
+        load = EchoLoad(wanted, self.place.prepared.mean_body, self.place.facts.protocol)
+        self.selftest = self_test(self.tools.generator, self.place.settings, load)
         self.rate = wanted
         self.tested_to = wanted
         if self.selftest.client.limited:

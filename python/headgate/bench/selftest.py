@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from headgate.bench.loads import GeneratorSettings
 from headgate.bench.native import Generator, answer_of
@@ -15,18 +16,28 @@ SECONDS = 2.0
 REPLY_BYTES = 256
 
 
+@dataclass(frozen=True)
+class EchoLoad:
+    """What is sent to the echo, which speaks the same protocol as the server will."""
+
+    rate: float
+    """Requests a second."""
+    request_bytes: int
+    protocol: str = "http"
+    seconds: float = SECONDS
+
+
 def self_test(
     generator: Generator,
     settings: GeneratorSettings,
-    rate: float,
-    request_bytes: int,
-    seconds: float = SECONDS,
+    load: EchoLoad,
 ) -> Answer:
-    """The generator's answer for that rate; ``client.limited`` says whether it fell behind."""
+    """The generator's answer for that load; ``client.limited`` says whether it fell behind."""
     question = {
-        "seconds": seconds,
-        "rate": rate,
-        "request_bytes": request_bytes,
+        "seconds": load.seconds,
+        "rate": load.rate,
+        "request_bytes": load.request_bytes,
+        "protocol": load.protocol,
         "reply_bytes": REPLY_BYTES,
         "threads": settings.threads,
         "cpus": None if settings.cpus is None else list(settings.cpus),

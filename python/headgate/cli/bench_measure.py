@@ -180,6 +180,13 @@ def replay(
     "--request-bytes", metavar="N", default=1024, show_default=True, type=click.IntRange(1, 64 * 1024 * 1024)
 )
 @click.option(
+    "--protocol",
+    type=click.Choice(["http", "grpc", "grpc_stream"]),
+    default="http",
+    show_default=True,
+    help="What is spoken with the echo.",
+)
+@click.option(
     "--threads",
     metavar="N",
     default=1,
@@ -197,6 +204,7 @@ def selftest(
     rate: str,
     seconds: float,
     request_bytes: int,
+    protocol: str,
     threads: int,
     pin: bool,
     wait: Any,
@@ -214,7 +222,7 @@ def selftest(
         from headgate.bench import machine
         from headgate.bench.loads import GeneratorSettings
         from headgate.bench.rates import parse_rate
-        from headgate.bench.selftest import AHEAD, self_test
+        from headgate.bench.selftest import AHEAD, EchoLoad, self_test
         from headgate.cli.bench_view import selftest_view
         from headgate.errors import InvalidArgument
 
@@ -224,9 +232,8 @@ def selftest(
             raise InvalidArgument(f"--rate: {error}") from None
         cpus = machine.available_cpus()[-threads:] if pin else None
         settings = GeneratorSettings(threads, cpus, wait)
-        answer = self_test(
-            cli.environment_of(context).generator(), settings, wanted * AHEAD, request_bytes, seconds
-        )
+        load = EchoLoad(wanted * AHEAD, request_bytes, protocol, seconds)
+        answer = self_test(cli.environment_of(context).generator(), settings, load)
         show(
             form,
             answer.model_dump(mode="json", by_alias=True),

@@ -216,17 +216,19 @@ impl Desk {
 
     /// Settles a call whose connection broke.
     pub(crate) fn broken(&mut self, call: u32, what: &str) {
-        let now_ns = self.now_ns();
-        self.settle(call, Outcome::Failed, now_ns);
-        self.parts.state.count_error(what, b"");
-        self.ended.broken += 1;
+        self.unanswered(call, Outcome::Failed, what);
     }
 
     /// Settles a call whose time is over.
     pub(crate) fn timed_out(&mut self, call: u32) {
+        self.unanswered(call, Outcome::TimedOut, "no answer within the timeout");
+    }
+
+    /// Settles a call that got no answer of its own.
+    pub(crate) fn unanswered(&mut self, call: u32, outcome: Outcome, what: &str) {
         let now_ns = self.now_ns();
-        self.settle(call, Outcome::TimedOut, now_ns);
-        self.parts.state.count_error("no answer within the timeout", b"");
+        self.settle(call, outcome, now_ns);
+        self.parts.state.count_error(what, b"");
         self.ended.broken += 1;
     }
 

@@ -7,21 +7,6 @@
 mod channel;
 pub(crate) mod pool;
 mod socket;
+mod stream_answer;
 mod unary;
 mod wake;
-
-use headgate_protocol::pb::inference::ModelStreamInferResponse;
-use prost::Message;
-
-/// The `error_message` of an answer on a stream. The first byte of a good one is that of another field.
-fn message_error(message: &[u8]) -> Option<String> {
-    const ERROR_MESSAGE: u8 = 0x0a;
-    if message.first() != Some(&ERROR_MESSAGE) {
-        return None;
-    }
-    match ModelStreamInferResponse::decode(message) {
-        Ok(message) if message.error_message.is_empty() => None,
-        Ok(message) => Some(message.error_message),
-        Err(error) => Some(error.to_string()),
-    }
-}

@@ -5,7 +5,7 @@
 mod checks;
 
 use headgate_core::error::{Error, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The longest run: due times are kept as microseconds in 32 bits.
 pub(crate) const LONGEST_NS: u64 = u32::MAX as u64 * 1000;
@@ -149,10 +149,11 @@ pub struct TargetPlan {
 }
 
 /// What is spoken with a target.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     /// HTTP/1.1.
+    #[default]
     Http,
     /// Unary gRPC.
     Grpc,

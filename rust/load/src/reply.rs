@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use headgate_core::error::Code;
+
 use crate::phases::Phases;
 use crate::records::Outcome;
 
@@ -36,8 +38,8 @@ pub(crate) enum Status<'a> {
     Http(u16),
     /// The number and the message of a gRPC status.
     Grpc(u8, &'a str),
-    /// The `error_message` of an answer on a stream.
-    StreamError(&'a str),
+    /// The `error_message` of an answer on a stream, and the code beside it if the server says one.
+    StreamError(&'a str, Option<Code>),
 }
 
 const RESOURCE_EXHAUSTED: u8 = 8;
@@ -69,7 +71,8 @@ impl Status<'_> {
         match self {
             Status::Http(200..300) | Status::Grpc(0, _) => Outcome::Good,
             Status::Http(429 | 503) | Status::Grpc(RESOURCE_EXHAUSTED | UNAVAILABLE, _) => Outcome::Shed,
-            Status::Http(_) | Status::Grpc(..) | Status::StreamError(_) => Outcome::Failed,
+            Status::StreamError(_, Some(code)) if matches!(code.http(), Some(429 | 503)) => Outcome::Shed,
+            Status::Http(_) | Status::Grpc(..) | Status::StreamError(..) => Outcome::Failed,
         }
     }
 }
@@ -90,7 +93,8 @@ impl<'a> Reply<'a> {
                 Some(name) => (*name).into(),
                 None => format!("gRPC status {code}").into(),
             },
-            Status::StreamError(_) => "error_message on a stream".into(),
+            Status::StreamError(_, Some(code)) => format!("error_message on a stream: {code}").into(),
+            Status::StreamError(_, None) => "error_message on a stream".into(),
         }
     }
 
@@ -98,7 +102,7 @@ impl<'a> Reply<'a> {
     pub(crate) fn example(&self) -> &'a [u8] {
         let said = match self.status {
             Status::Http(_) => self.body,
-            Status::Grpc(_, message) | Status::StreamError(message) => message.as_bytes(),
+            Status::Grpc(_, message) | Status::StreamError(message, _) => message.as_bytes(),
         };
         &said[..said.len().min(crate::http1::parser::EXAMPLE_BYTES)]
     }
@@ -138,7 +142,19 @@ mod tests {
             (Status::Grpc(8, ""), b"", "RESOURCE_EXHAUSTED", Outcome::Shed),
             (Status::Grpc(3, ""), b"", "INVALID_ARGUMENT", Outcome::Failed),
             (Status::Grpc(200, ""), b"", "gRPC status 200", Outcome::Failed),
-            (Status::StreamError("no"), b"", "error_message on a stream", Outcome::Failed),
+            (Status::StreamError("no", None), b"", "error_message on a stream", Outcome::Failed),
+            (
+                Status::StreamError("full", Some(Code::Overloaded)),
+                b"",
+                "error_message on a stream: overloaded",
+                Outcome::Shed,
+            ),
+            (
+                Status::StreamError("long", Some(Code::PayloadTooLarge)),
+                b"",
+                "error_message on a stream: payload_too_large",
+                Outcome::Failed,
+            ),
         ] {
             assert_eq!((&*reply(status, body).what(), status.outcome()), (what, outcome));
         }

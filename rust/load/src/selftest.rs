@@ -6,8 +6,8 @@ use headgate_core::error::{Code, Error, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::echo::Echo;
-use crate::plan::from_json;
+use crate::echo;
+use crate::plan::{Protocol, from_json};
 use crate::run::LoadRun;
 
 const TIMEOUT_NS: u64 = 2_000_000_000;
@@ -29,13 +29,15 @@ struct SelfTest {
     cpus: Option<Vec<usize>>,
     #[serde(default)]
     wait: Option<String>,
+    #[serde(default)]
+    protocol: Protocol,
 }
 
 fn one() -> usize {
     1
 }
 
-/// The answer of a run at a Poisson rate against the echo: lateness, and what limited the client.
+/// The answer of a run at a Poisson rate against an echo of the same protocol: lateness, and what limited the client.
 ///
 /// # Errors
 /// `invalid_argument` with the place of what is wrong in the question, `internal` if the system gives no socket.
@@ -51,7 +53,7 @@ pub fn selftest(question: &str) -> Result<Value> {
         }
     }
     let system = |error| Error::new(Code::Internal, format!("the echo cannot be started: {error}"));
-    let echo = Echo::start(test.reply_bytes).map_err(system)?;
+    let echo = echo::start(test.protocol, test.reply_bytes).map_err(system)?;
     let address = echo.address.to_string();
     let plan = json!({
         "seed": 1, "threads": test.threads, "cpus": test.cpus, "wait": test.wait.as_deref().unwrap_or("auto"),
@@ -59,7 +61,7 @@ pub fn selftest(question: &str) -> Result<Value> {
         "load": {"open": {"arrivals": {"kind": "poisson"}, "stages": [
             {"from": test.rate, "to": test.rate, "for_ns": (test.seconds * 1e9) as u64},
         ]}},
-        "targets": [{"address": address, "authority": address, "protocol": "http"}],
+        "targets": [{"address": address, "authority": address, "protocol": test.protocol}],
         "requests": [{"target": 0, "group": "echo", "weight": 1.0, "path": "/", "body": 0}],
     });
     let run = LoadRun::new(&plan.to_string(), vec![vec![b'x'; test.request_bytes]])?;
@@ -77,15 +79,18 @@ mod tests {
 
     #[test]
     fn the_echo_answers_everything() {
-        for (request_bytes, reply_bytes) in [(0, 0), (1000, 200), (300_000, 300_000)] {
-            let question = json!({
-                "seconds": 0.2, "rate": 200, "request_bytes": request_bytes, "reply_bytes": reply_bytes, "threads": 2, "wait": "sleep",
-            });
-            let answer = selftest(&question.to_string()).unwrap();
-            let counts = &answer["counts"];
-            assert!(counts["good"].as_u64().unwrap() > 10, "{answer}");
-            assert_eq!(counts["good"], counts["due"], "{answer}");
-            assert!(answer["lateness"]["p99_ns"].is_u64());
+        for protocol in ["http", "grpc", "grpc_stream"] {
+            for (request_bytes, reply_bytes) in [(0, 0), (1000, 200), (300_000, 300_000)] {
+                let question = json!({
+                    "seconds": 0.2, "rate": 200, "request_bytes": request_bytes, "reply_bytes": reply_bytes, "threads": 2,
+                    "wait": "sleep", "protocol": protocol,
+                });
+                let answer = selftest(&question.to_string()).unwrap();
+                let counts = &answer["counts"];
+                assert!(counts["good"].as_u64().unwrap() > 10, "{answer}");
+                assert_eq!(counts["good"], counts["due"], "{protocol}: {answer}");
+                assert!(answer["lateness"]["p99_ns"].is_u64());
+            }
         }
     }
 
@@ -101,5 +106,6 @@ mod tests {
         assert!(with("rate", json!(-1)).starts_with("load.open.stages[0].from: must be above 0"));
         assert!(with("reply_bytes", json!(1u64 << 40)).starts_with("reply_bytes: must be at most"));
         assert!(with("sed", json!(1)).starts_with("sed: unknown field"));
+        assert!(with("protocol", json!("smtp")).starts_with("protocol: unknown variant"));
     }
 }

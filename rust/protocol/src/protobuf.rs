@@ -9,7 +9,9 @@
 pub(crate) mod contents;
 mod request;
 mod response;
+mod scan;
 mod wire;
 
-pub use request::{InferRequest, ModelName, first_large_tensor, model_name, parse, request_id};
-pub use response::{write, write_stream_error, write_stream_prefix};
+pub use request::{InferRequest, parse};
+pub use response::{write, write_stream_error, write_stream_prefix, write_text_parameter};
+pub use scan::{ModelName, first_large_tensor, is_flagged, model_name, request_id};

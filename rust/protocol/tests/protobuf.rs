@@ -171,6 +171,26 @@ proptest! {
     }
 
     #[test]
+    fn flags_are_found_as_prost_finds_them(request in request(), name in "[ab]{0,2}", value in any::<bool>(), raw in 0..3usize) {
+        let mut request = request;
+        let flag = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(value)) };
+        request.parameters.insert(name.clone(), flag);
+        request.raw_input_contents.resize(raw, vec![0x22; 3000].into());
+        let bytes = request.encode_to_vec();
+        prop_assert_eq!(protobuf::is_flagged(&bytes, &name), value);
+        prop_assert!(!protobuf::is_flagged(&bytes, "another"));
+    }
+
+    #[test]
+    fn a_text_parameter_is_read_by_prost(name in ".{0,150}", text in ".{1,300}") {
+        let mut out = ModelInferResponse { id: "i".into(), ..Default::default() }.encode_to_vec();
+        protobuf::write_text_parameter(&mut out, &name, &text);
+        let read = ModelInferResponse::decode(&out[..]).unwrap();
+        let wanted = InferParameter { parameter_choice: Some(ParameterChoice::StringParam(text)) };
+        prop_assert_eq!((&*read.id, read.parameters.get(&name)), ("i", Some(&wanted)));
+    }
+
+    #[test]
     fn changed_bytes_are_read_as_prost_reads_them(
         request in request(),
         changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),

@@ -8,7 +8,12 @@ use crate::headers::Headers;
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+static SERVER_TIMING: HeaderName = HeaderName::from_static(TIMES);
+
+/// What asks for the times of a request: a header field, and a parameter of a message on a stream.
+pub const ASKS_FOR_TIMES: &str = "x-headgate-timing";
+/// What has them in the answer.
+pub const TIMES: &str = "server-timing";
 
 /// No times, for a response without a version.
 pub const UNTIMED: Option<fn() -> std::iter::Empty<PhaseTime>> = None;
@@ -48,7 +53,7 @@ pub struct Trace {
 impl RequestContext {
     /// Reads the header fields of a request. `draw` gives the id of a span. If a name occurs more than once, its first value counts.
     pub fn read(headers: Headers<'_>, draw: impl FnOnce() -> u64) -> RequestContext {
-        let names = ["traceparent", "x-request-id", "x-headgate-timing", "x-headgate-timeout"];
+        let names = ["traceparent", "x-request-id", ASKS_FOR_TIMES, "x-headgate-timeout"];
         let [trace, id, timing, timeout] = headers.first_values(names);
         let span = || draw().max(1);
         let trace = trace.and_then(|value| Trace::parse(value, span));
@@ -70,7 +75,9 @@ impl RequestContext {
             fields.extend([(REQUEST_ID.clone(), id.clone())]);
         }
         if let Some(times) = times.filter(|_| self.timed) {
-            fields.extend([(SERVER_TIMING.clone(), server_timing(times()))]);
+            let text = server_timing(times());
+            let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            fields.extend([(SERVER_TIMING.clone(), value)]);
         }
     }
 }
@@ -102,7 +109,7 @@ impl Trace {
 }
 
 /// The phases in the form of `Server-Timing`, in milliseconds.
-fn server_timing(times: impl Iterator<Item = PhaseTime>) -> HeaderValue {
+pub fn server_timing(times: impl Iterator<Item = PhaseTime>) -> String {
     use std::fmt::Write;
     let mut text = String::with_capacity(96);
     for (name, ns) in times {
@@ -110,7 +117,7 @@ fn server_timing(times: impl Iterator<Item = PhaseTime>) -> HeaderValue {
         // A write to a string never fails.
         let _ = write!(text, "{separator}{name};dur={:.3}", ns as f64 / 1e6);
     }
-    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    text
 }
 
 #[cfg(test)]

@@ -141,6 +141,18 @@ def test_a_closed_loop_and_grpc(bench: Any, generator: VirtualGenerator) -> None
     assert plan["targets"][0]["protocol"] == "grpc"
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "grpc_stream"])
+def test_an_open_loop_over_grpc_has_a_self_test_over_grpc(
+    bench: Any, generator: VirtualGenerator, protocol: str
+) -> None:
+    done = bench("run", "digits", "--rate", "400/s", "--for", "5s", "--protocol", protocol)
+    assert done.exit_code == 0, done.output
+    assert [one["protocol"] for one in generator.selftests] == [protocol]
+    assert generator.plans[0]["timing_share"] == 0.02
+    assert bench("selftest", "--protocol", protocol, url=False).exit_code == 0
+    assert generator.selftests[-1]["protocol"] == protocol
+
+
 def test_grpc_against_a_server_whose_http_takes_json_alone(bench: Any, server: OipServer) -> None:
     server.takes_binary = False
     done = bench("run", "digits", "--clients", "4", "--for", "3s", "--protocol", "grpc")
@@ -288,6 +300,7 @@ def test_a_server_of_others_is_asked_without_a_version_and_without_phases(
     done = bench("run", "digits", "--rate", "400/s", "--json")
     assert done.exit_code == 0, done.output
     assert {one["path"] for one in generator.plans[0]["requests"]} == {"/v2/models/digits/infer"}
+    assert generator.plans[0]["timing_share"] == 0.0
     found = json.loads(done.stdout)
     assert found["target"]["server_phases"] is False
     assert any("do not tell where their time went" in one for one in found["reasons"])

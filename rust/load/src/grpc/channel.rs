@@ -11,6 +11,8 @@ use h2::{RecvStream, SendStream};
 
 use super::unary::{status_of, words};
 use crate::desk::NOWHERE;
+use crate::records::Outcome;
+use crate::reply::Status;
 
 /// The longest message that is taken.
 const LONGEST_MESSAGE: usize = 1 << 30;
@@ -30,10 +32,35 @@ pub(super) struct Channel {
 pub(super) enum Arrived {
     /// The message that answers a call.
     Message(u32, Vec<u8>),
-    /// The stream is over; why.
-    End(String),
+    /// The stream is over.
+    End(Ended),
     /// Nothing yet.
     Nothing,
+}
+
+/// Why a stream or its connection is over, and what becomes of the calls that have no answer.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) what: String,
+    pub(super) outcome: Outcome,
+}
+
+impl From<String> for Ended {
+    fn from(what: String) -> Ended {
+        Ended { what, outcome: Outcome::Failed }
+    }
+}
+
+impl Ended {
+    fn with_status(code: u8, text: &str) -> Ended {
+        let outcome = match Status::Grpc(code, text).outcome() {
+            Outcome::Shed => Outcome::Shed,
+            // An end without a failure fails the calls that it leaves without answers.
+            _ => Outcome::Failed,
+        };
+        let what = format!("the stream ended with status {code}: {text}");
+        Ended { what: what.trim_end_matches([' ', ':']).to_owned(), outcome }
+    }
 }
 
 impl Channel {
@@ -46,10 +73,11 @@ impl Channel {
         self.order.len()
     }
 
-    /// Sends a message with its frame.
-    pub(super) fn send(&mut self, call: u32, message: Bytes) -> Result<(), String> {
+    /// Sends the pieces of a message with its frame.
+    pub(super) fn send(&mut self, call: u32, pieces: &[Bytes]) -> Result<(), String> {
         self.order.push_back(call);
-        self.request.send_data(message, false).map_err(|error| words(&error))
+        let mut send = |piece: &Bytes| self.request.send_data(piece.clone(), false);
+        pieces.iter().try_for_each(|piece| send(piece).map_err(|error| words(&error)))
     }
 
     /// Gives a call up: its answer will be thrown away.
@@ -71,26 +99,27 @@ impl Channel {
                 Ok(Some((NOWHERE, _))) => continue,
                 Ok(Some((call, message))) => return Arrived::Message(call, message),
                 Ok(None) => {}
-                Err(what) => return Arrived::End(what.into()),
+                Err(what) => return Arrived::End(what.to_owned().into()),
             }
             match self.receive(context) {
                 Poll::Pending => return Arrived::Nothing,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(what)) => return Arrived::End(what),
+                Poll::Ready(Err(ended)) => return Arrived::End(ended),
             }
         }
     }
 
     /// Takes more bytes; the error says why there are none.
-    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+    fn receive(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         let Some(receiving) = &mut self.receiving else {
             return Pin::new(&mut self.response).poll(context).map(|response| {
                 let (head, body) = response.map_err(|error| words(&error))?.into_parts();
                 if head.status != http::StatusCode::OK {
-                    return Err(format!("HTTP status {} instead of a gRPC status", head.status.as_u16()));
+                    let what = format!("HTTP status {} instead of a gRPC status", head.status.as_u16());
+                    return Err(what.into());
                 }
                 if let Some((status, text)) = status_of(&head.headers) {
-                    return Err(ended(status, &text));
+                    return Err(Ended::with_status(status, &text));
                 }
                 self.receiving = Some(body);
                 Ok(())
@@ -101,7 +130,10 @@ impl Channel {
             return receiving.poll_trailers(context).map(|trailers| {
                 let trailers = trailers.map_err(|error| words(&error))?.unwrap_or_default();
                 let status = status_of(&trailers);
-                Err(status.map_or("the stream ended".into(), |(status, text)| ended(status, &text)))
+                Err(match status {
+                    Some((status, text)) => Ended::with_status(status, &text),
+                    None => "the stream ended".to_owned().into(),
+                })
             });
         };
         let taken = data.and_then(|data| {
@@ -109,7 +141,7 @@ impl Channel {
             self.partial.extend_from_slice(&data);
             Ok(())
         });
-        Poll::Ready(taken.map_err(|error| words(&error)))
+        Poll::Ready(taken.map_err(|error| words(&error).into()))
     }
 
     /// A message that is there whole, and the call that it answers.
@@ -129,8 +161,4 @@ impl Channel {
         self.partial.drain(..5 + length);
         Ok(Some((call, message)))
     }
-}
-
-fn ended(status: u8, text: &str) -> String {
-    format!("the stream ended with status {status}: {text}").trim_end_matches([' ', ':']).to_owned()
 }

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use h2::client::{Builder, Connection, SendRequest};
 use http::{HeaderValue, Method, Request, Version};
 
-use super::channel::{Arrived, Channel};
+use super::channel::{Arrived, Channel, Ended};
 use super::socket::Socket;
+use super::stream_answer::{StreamAnswer, asking_for_phases};
 use super::unary::{Unary, words};
 use super::wake::{WakeList, Woken, waker};
 use crate::desk::{Desk, NOWHERE};
@@ -145,7 +146,7 @@ impl GrpcPool {
                     if let Err(what) = self.start(slot, call, desk) {
                         // The connection takes nothing more; what else is on it fails with it.
                         desk.broken(call, &what);
-                        self.close(slot, &what, desk);
+                        self.close(slot, &what.into(), desk);
                     }
                 }
                 Ok(None) => return,
@@ -230,7 +231,14 @@ impl GrpcPool {
                     link.channel.insert(Channel::new(response, request))
                 }
             };
-            channel.send(call, prepared.body.clone())?;
+            let asking;
+            let pieces = if timed {
+                asking = asking_for_phases(&prepared.body);
+                &asking
+            } else {
+                std::slice::from_ref(&prepared.body)
+            };
+            channel.send(call, pieces)?;
             link.waker.wake_by_ref();
             return Ok(());
         }
@@ -287,47 +295,51 @@ impl GrpcPool {
                     link.state = State::Open { sender, connection: Box::new(connection) };
                 }
                 Poll::Ready(Err(error)) => {
-                    return self.close(slot, &words(&error), desk);
+                    return self.close(slot, &words(&error).into(), desk);
                 }
             }
         }
         let State::Open { connection, .. } = &mut link.state else { return };
         let ended = match Pin::new(&mut **connection).poll(&mut context) {
             Poll::Pending => None,
-            Poll::Ready(Ok(())) => Some("the server closed the connection".to_owned()),
-            Poll::Ready(Err(error)) => Some(words(&error)),
+            Poll::Ready(Ok(())) => Some(Ended::from("the server closed the connection".to_owned())),
+            Poll::Ready(Err(error)) => Some(words(&error).into()),
         };
-        if let Some(what) = self.receive(slot, desk).or(ended) {
-            self.close(slot, &what, desk);
+        if let Some(ended) = self.receive(slot, desk).or(ended) {
+            self.close(slot, &ended, desk);
         }
     }
 
     /// Takes the messages that came on a stream; why it ended, if it did.
-    fn receive(&mut self, slot: u32, desk: &mut Desk) -> Option<String> {
+    fn receive(&mut self, slot: u32, desk: &mut Desk) -> Option<Ended> {
         let link = self.links[slot as usize].as_mut()?;
         let channel = link.channel.as_mut()?;
         let mut context = Context::from_waker(&link.waker);
         loop {
             match channel.poll(&mut context) {
                 Arrived::Message(call, message) => {
-                    let error = super::message_error(&message);
+                    let answer = match desk.call(call).timed {
+                        true => StreamAnswer::read(&message),
+                        false => StreamAnswer::read_if_failed(&message),
+                    };
                     let reply = Reply {
-                        status: error.as_deref().map_or(Status::Grpc(0, ""), Status::StreamError),
-                        phases: None,
+                        status: answer.status(),
+                        phases: answer.phases(),
                         body: &message,
                         whole: true,
                         form: BodyForm::StreamInfer,
                     };
                     desk.answered(call, &reply);
                 }
-                Arrived::End(what) => return Some(what),
+                Arrived::End(ended) => return Some(ended),
                 Arrived::Nothing => return None,
             }
         }
     }
 
     /// Lets everything on a connection that has ended fail. Calls whose answers are there already keep them.
-    fn close(&mut self, slot: u32, what: &str, desk: &mut Desk) {
+    fn close(&mut self, slot: u32, ended: &Ended, desk: &mut Desk) {
+        let Ended { what, outcome } = ended;
         for call in 0..self.unary.len() as u32 {
             if self.unary[call as usize].as_ref().is_some_and(|unary| unary.slot == slot) {
                 self.poll_unary(call, desk);
@@ -338,7 +350,7 @@ impl GrpcPool {
         }
         let Some(link) = self.links[slot as usize].take() else { return };
         for call in link.channel.iter().flat_map(Channel::calls) {
-            desk.broken(call, what);
+            desk.unanswered(call, *outcome, what);
         }
         if let State::Handshaking(_) = link.state {
             // What waited for this connection would wait for the next one for ever, if the server is gone.

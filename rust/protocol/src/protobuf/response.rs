@@ -25,11 +25,24 @@ pub fn write(
     result
 }
 
-/// Appends a `ModelStreamInferResponse` with the error of the request with this id.
-pub fn write_stream_error(out: &mut Vec<u8>, message: &str, id: &str) {
+/// Appends a `ModelStreamInferResponse` with the error of the request with this id. `code` is a parameter's name and text.
+pub fn write_stream_error(out: &mut Vec<u8>, message: &str, id: &str, (name, code): (&str, &str)) {
+    let mut response = Vec::new();
+    write_text(&mut response, 3, id);
+    write_text_parameter(&mut response, name, code);
     write_text(out, 1, message);
-    write_prefix(out, 2, text_length(id));
-    write_text(out, 3, id);
+    write_prefix(out, 2, response.len());
+    out.extend_from_slice(&response);
+}
+
+/// Appends a parameter with a text that is not empty to a `ModelInferResponse`, whose fields may come in any order.
+pub fn write_text_parameter(out: &mut Vec<u8>, name: &str, text: &str) {
+    // An entry of a map: the name, and an InferParameter with its field 3.
+    let value = text_length(text);
+    write_prefix(out, 4, text_length(name) + 1 + varint_length(value as u64) + value);
+    write_text(out, 1, name);
+    write_prefix(out, 2, value);
+    write_text(out, 3, text);
 }
 
 /// Appends what stands in front of a response of `length` bytes in a `ModelStreamInferResponse`.

@@ -8,6 +8,7 @@ use headgate_protocol::protobuf::{self, ModelName};
 use http::{HeaderMap, HeaderValue};
 
 use crate::request::inference::{Framing, Target, WireFormat};
+use crate::request_context::TIMES;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::limit_words;
 use crate::transport::coding::{self, Coding, DecodeBounds};
@@ -141,24 +142,66 @@ pub fn end(out: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-/// The most bytes in front of a response in a stream: the prefix, and a field's tag and length.
-const STREAM_HEAD: usize = PREFIX + 1 + 10;
+/// The most bytes of a request's times: four phases of any length.
+const MOST_TIMES: usize = 128;
+
+/// The most bytes in front of a response in a stream: the prefix, a field's tag and length, and a parameter with the request's times,
+/// whose name and value have their tags and lengths.
+const STREAM_HEAD: usize = PREFIX + 1 + 10 + TIMES.len() + MOST_TIMES + 12;
 
 /// Leaves room in front of a response that a stream will carry.
 pub fn begin_in_stream(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; STREAM_HEAD]);
 }
 
-/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix; the offset at which that begins.
+/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix, and adds the times of its request if
+/// they were asked for; the offset at which that begins. A message of a stream has no header fields that could have the times.
 ///
 /// # Errors
 /// As [`end`].
-pub fn end_in_stream(out: &mut [u8]) -> Result<usize> {
+pub fn end_in_stream(out: &mut [u8], times: Option<&str>) -> Result<usize> {
+    let mut parameter = Vec::new();
+    if let Some(times) = times.filter(|times| times.len() <= MOST_TIMES) {
+        protobuf::write_text_parameter(&mut parameter, TIMES, times);
+    }
     let mut head = Vec::with_capacity(STREAM_HEAD);
     begin(&mut head);
-    protobuf::write_stream_prefix(&mut head, out.len() - STREAM_HEAD);
+    protobuf::write_stream_prefix(&mut head, parameter.len() + out.len() - STREAM_HEAD);
+    head.extend_from_slice(&parameter);
     let start = STREAM_HEAD - head.len();
     out[start..STREAM_HEAD].copy_from_slice(&head);
     end(&mut out[start..])?;
     Ok(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_protocol::pb::inference::infer_parameter::ParameterChoice;
+    use headgate_protocol::pb::inference::{ModelInferResponse, ModelStreamInferResponse};
+    use prost::Message;
+
+    use super::*;
+    use crate::request_context::server_timing;
+
+    #[test]
+    fn a_response_in_a_stream_has_the_longest_times() {
+        let longest = ["decode", "queue", "run", "total"].map(|name| (name, u64::MAX));
+        let longest = server_timing(longest.into_iter());
+        for rows in [0usize, 1, 200, 70_000] {
+            let response =
+                ModelInferResponse { raw_output_contents: vec![vec![7; rows].into()], ..Default::default() };
+            for times in [None, Some("run;dur=0.001"), Some(&*longest)] {
+                let mut out = Vec::new();
+                begin_in_stream(&mut out);
+                response.encode(&mut out).unwrap();
+                let start = end_in_stream(&mut out, times).unwrap();
+                let (prefix, message) = out[start..].split_first_chunk::<PREFIX>().unwrap();
+                assert_eq!(prefix[1..], (message.len() as u32).to_be_bytes());
+                let read = ModelStreamInferResponse::decode(message).unwrap().infer_response.unwrap();
+                assert_eq!(read.raw_output_contents, response.raw_output_contents);
+                let told = read.parameters.get(TIMES).and_then(|value| value.parameter_choice.clone());
+                assert_eq!(told, times.map(|times| ParameterChoice::StringParam(times.into())));
+            }
+        }
+    }
 }

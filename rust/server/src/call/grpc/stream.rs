@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use super::drain::{DrainTimeout, cut_off};
 use super::message;
 use super::message_reader::{Message, MessageReader};
-use super::status::{CONTENT, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
+use super::status::{CODE, CONTENT, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
@@ -26,7 +26,7 @@ use crate::headers::Headers;
 use crate::request::infer::{self, InferWire, stopping_error};
 use crate::request::inference::{InferCall, InferResponse, Target};
 use crate::request::large_request;
-use crate::request_context::{RequestContext, UNTIMED};
+use crate::request_context::{ASKS_FOR_TIMES, RequestContext, UNTIMED, server_timing};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
@@ -163,7 +163,9 @@ impl StreamCall {
         let mut wire = StreamInfer { message };
         let (error, record) = match infer::infer(&call, &mut wire).await {
             Ok(InferResponse { result, mut body, record, .. }) => {
-                match result.and_then(|_| message::end_in_stream(&mut body)) {
+                let times = protobuf::is_flagged(wire.body(), ASKS_FOR_TIMES)
+                    .then(|| server_timing(record.timing.times()));
+                match result.and_then(|_| message::end_in_stream(&mut body, times.as_deref())) {
                     Ok(start) => {
                         return Ok(StreamMessage {
                             bytes: body,
@@ -184,7 +186,8 @@ impl StreamCall {
             FailureReport::InMessage if was_read => {
                 let mut bytes = io::with(|io| io.replies.take());
                 message::begin(&mut bytes);
-                protobuf::write_stream_error(&mut bytes, &error.message, protobuf::request_id(wire.body()));
+                let (id, code) = (protobuf::request_id(wire.body()), (CODE.as_str(), error.code.as_str()));
+                protobuf::write_stream_error(&mut bytes, &error.message, id, code);
                 // A sentence and an id are never 4 GiB.
                 message::end(&mut bytes).map_err(|error| error_trailers(&error))?;
                 Ok(StreamMessage { bytes, start: 0, delivery: record.map(RecordHandle::into_delivery) })
