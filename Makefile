@@ -86,6 +86,7 @@ lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the 
 	$(PY) tools/check_rooms.py
 	$(PY) tools/check_sizes.py
 	$(PY) tools/reference.py --check
+	$(PY) -m tools.dashboard --check
 	$(PY) tools/check_links.py
 	$(PY) tools/check_locks.py
 	$(MAKE) --no-print-directory proto-check

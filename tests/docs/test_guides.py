@@ -13,7 +13,7 @@ import pytest
 from support.guide_player import Step, play
 from support.models import ROOT
 from support.pages import PAGES, Block, Command, blocks, commands, name_of
-from support.tools import need_digits, need_native, need_network_namespace
+from support.tools import need_digits, need_native, need_network_namespace, need_program
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ NOT_AS_WRITTEN = [
         "in a namespace there is root alone, and nginx would become another user",
         "nginx -p \"$PWD\" -c gate.conf -g 'user root;'",
     ),
+    NotAsWritten("docs/guides/monitoring.md", "systemctl", "there is no systemd here"),
     NotAsWritten("docs/guides/upgrading.md", "python3 -m venv", "there is no newer version"),
     NotAsWritten("docs/guides/upgrading.md", "systemctl", "there is no systemd here"),
 ]
@@ -80,7 +81,10 @@ PROGRAMS = (
     "sudo",
     "eval ",
     "nginx ",
+    "promtool ",
 )
+NEEDED = {"nginx ": "nginx-light", "promtool ": "prometheus"}
+"""Programs that a page needs, with their Debian packages."""
 GUIDES = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
 
 
@@ -126,6 +130,9 @@ def folder(tmp_path: Path) -> Path:
 def test_the_commands_of_a_page_do_what_it_says(page: Path, folder: Path) -> None:
     need_network_namespace()
     steps = [step for block in blocks(page) for step in steps_of(block)]
+    for begins, package in NEEDED.items():
+        if any(step.command is not None and step.command.text.startswith(begins) for step in steps):
+            need_program(begins.strip(), package)
     environment = {
         **os.environ,
         "HOME": str(folder),
