@@ -77,6 +77,27 @@ def scale(factor: float, shape: Sequence[str | int] = ("rows", 4)) -> onnx.Model
     return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
 
 
+def failing(factor: float = 1.0) -> onnx.ModelProto:
+    """As ``scale``, but a run with an element above 5 fails: an index is out of range."""
+    floats = TensorProto.FLOAT
+    initial = {"five": np.float32(5), "seven": np.int64(7), "factor": np.full(1, factor, np.float32)}
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["X"], ["most"], keepdims=0),
+            helper.make_node("Greater", ["most", "five"], ["is_high"]),
+            helper.make_node("Cast", ["is_high"], ["number"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["number", "seven"], ["index"]),
+            helper.make_node("Gather", ["factor", "index"], ["one"]),
+            helper.make_node("Mul", ["X", "one"], ["Y"]),
+        ],
+        "failing",
+        [helper.make_tensor_value_info("X", floats, ("rows", 4))],
+        [helper.make_tensor_value_info("Y", floats, ("rows", 4))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in initial.items()],
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
 def slow() -> onnx.ModelProto:
     """rounds INT64 [1] -> y FP32 [256, 256]: a loop of that many matrix products, about 0.5 ms each on one core."""
     size = 256

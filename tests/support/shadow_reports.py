@@ -126,3 +126,41 @@ def never_ran(**changed: Any) -> dict[str, Any]:
         "reason": "it is switched off",
         **changed,
     }
+
+
+def replayed(
+    pairs: int = 600, differing: int = 0, *, failed: int = 0, champion_failed: int = 0, **changed: Any
+) -> dict[str, Any]:
+    """The report of a replay that is done: so many pairs, of which some differ, and requests that one of the two versions failed on."""
+    share, errors = differing / max(pairs, 1), {"backend_failed": failed} if failed else {}
+    found = {
+        name: value
+        for name, value in empty().items()
+        if name
+        in ("last_mismatch", "nan", "noise_floor", "timeouts", "disagreement", "champion_failed", "outputs")
+    }
+    told = {"share": share if pairs else None, "interval": [share * 0.8, share * 1.2] if pairs else None}
+    found |= {
+        "id": 3,
+        "version": "v8",
+        "state": "done",
+        "error": None,
+        "requests": {
+            "replayed": pairs + failed + champion_failed,
+            "skipped": 0,
+            "incompatible": 0,
+            "not_ready": 0,
+        },
+        "pairs": pairs,
+        "errors": errors,
+        "compared": {"pairs": pairs, "differing": differing, "rows": pairs, "differing_rows": differing},
+        "noise_floor": {**found["noise_floor"], "pairs": min(pairs, 500)},
+        "excess": told,
+        "disagreement": {**found["disagreement"], **told},
+        "champion_failed": {
+            **found["champion_failed"],
+            "requests": champion_failed,
+            "shadow_answered": champion_failed,
+        },
+    }
+    return found | changed

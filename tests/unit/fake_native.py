@@ -15,7 +15,8 @@ import xxhash
 
 from headgate import _native
 from headgate.control.domain.shares import Run, Table
-from headgate.errors import InvalidArgument, ModelNotFound, NotFound, PolicyInvalid
+from headgate.errors import HeadgateError, InvalidArgument, ModelNotFound, NotFound, PolicyInvalid
+from support import shadow_reports
 
 SLOTS = 10_000
 SIGNATURE = {
@@ -51,6 +52,7 @@ class FakeNative:
         self.withdrawn: list[int] = []
         self.requests: dict[tuple[str, str], int] = {}
         self.replayed: list[dict[str, Any]] = []
+        self.replay_error: HeadgateError | None = None
         self.running: dict[str, dict[str, Any]] = {}
         self.features: dict[str, list[dict[str, Any]]] = {}
         self.drift_errors: dict[str, Exception] = {}
@@ -214,14 +216,16 @@ class FakeNative:
         ).encode()
 
     def start_replay(self, endpoint: str, request: bytes) -> bytes:
+        if self.replay_error is not None:
+            raise self.replay_error
         asked = json.loads(request)
         report = {
+            **shadow_reports.replayed(pairs=0),
             "id": len(self.replayed) + 1,
             "endpoint": endpoint,
             "version": asked["version"],
             "against": {"version": asked.get("against", "v1"), "digest": "sha256:1"},
             "state": "running",
-            "error": None,
             "asked": asked,
         }
         self.replayed.append(report)
@@ -234,7 +238,8 @@ class FakeNative:
     def cancel_replay(self, endpoint: str, replay: int) -> bytes:
         for one in self.replayed:
             if (one["endpoint"], one["id"]) == (endpoint, replay):
-                one["state"] = "cancelled"
+                if one["state"] == "running":
+                    one["state"] = "cancelled"
                 return json.dumps(one).encode()
         raise NotFound(f"endpoint {endpoint!r} has no replay {replay}")
 

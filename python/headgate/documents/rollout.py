@@ -191,7 +191,8 @@ class RolloutStep(Part):
     """One step of a rollout. ``pause`` and ``promote`` are words; the others say what the challenger gets."""
 
     replay: Annotated[int, Field(ge=1, le=MAX_REPLAYED)] | None = Field(
-        None, description="How many captured requests are put to the challenger; no caller is involved."
+        None,
+        description="How many captured requests are put to the challenger at most; no caller is involved.",
     )
     shadow: Share | None = Field(
         None, description="The share of requests whose copies the challenger gets; it answers none."

@@ -169,6 +169,8 @@ def _judged(name: str, kinds: list[str], path: Path, report: Report) -> None:
         needed: tuple[str, ...] = _COMPARED
     elif family == "output_drift":
         needed = ("shadow", "weight")
+    elif family == "error_rate":
+        needed = ("replay", "weight")
     else:
         needed = ("weight",)
     if kinds and not set(needed) & set(kinds):

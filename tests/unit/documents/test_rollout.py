@@ -235,7 +235,12 @@ FAULTS: list[tuple[dict[str, str], str, str]] = [
     ({"report": "[disagreement]"}, "report[0]", "is there twice"),
     ({"rollback_if": "{availability: {above: 2x, measure: run}}"}, "rollback_if.availability.measure", "about latency"),
     ({"rollback_if": "{error_rate: {above: 2x, ignore_below: 5ms}}"}, "rollback_if.error_rate.ignore_below", "0.1%"),
-    ({"steps": "[{shadow: 5%}, pause]"}, "rollback_if.error_rate", "judged in steps with weight, and the plan has none"),
+    ({"steps": "[{shadow: 5%}, pause]"}, "rollback_if.error_rate", "judged in steps with replay or weight, and the plan has none"),
+    (
+        {"steps": "[{replay: 10}]", "rollback_if": "{availability: 2x}"},
+        "rollback_if.availability",
+        "judged in steps with weight, and the plan has none",
+    ),
     ({"steps": "[{weight: 5%}]"}, "pause_if.disagreement", "judged in steps with replay or shadow"),
     ({"hours": '"mon-thu 09:00-16:00"'}, "hours", "names no time zone"),
     ({"hours": '"mon 16:00-09:00 UTC"'}, "hours", "ends before it begins"),

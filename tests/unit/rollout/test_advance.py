@@ -12,7 +12,6 @@ from headgate.control.domain.rollout.actions import (
     Promote,
     Rollback,
     SetTraffic,
-    StartReplay,
 )
 from headgate.control.domain.rollout.advance import advance
 from headgate.control.domain.rollout.observation import (
@@ -20,7 +19,6 @@ from headgate.control.domain.rollout.observation import (
     Observation,
     PoolLatency,
     PoolLoad,
-    Replay,
     judged,
 )
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep
@@ -409,24 +407,7 @@ def test_undecided_may_abort_and_blocks_nothing_then() -> None:
     assert (driver.live.table, driver.live.blocked) == (EMPTY, ())
 
 
-# === replay, approve, pause ===
-
-
-def test_a_replay_is_asked_for_until_it_is_known_and_moves_nothing() -> None:
-    driver = Driver().start(plan_of(PlanStep(kind="replay", requests=500), WEIGHT))
-    first = driver.look(replay=None)
-    again = driver.look(replay=None)
-    asked = [one for one in (*first.actions, *again.actions) if isinstance(one, StartReplay)]
-    assert len(asked) == 2
-    assert asked[0] == asked[1]
-    assert asked[0].requests == 500
-    driver.look(replay=Replay(key=asked[0].key, state="running"))
-    driver.look(replay=Replay(key="r0/0/1", state="done", pairs=9))
-    driver.look(replay=Replay(key=asked[0].key, state="done", pairs=0))
-    driver.look(replay=Replay(key=asked[0].key, state="failed", problem="the file is gone"))
-    assert (driver.state.step, driver.moved()) == (0, [])
-    driver.look(replay=Replay(key=asked[0].key, state="done", pairs=1))
-    assert driver.state.step == 1
+# === approve, pause ===
 
 
 def test_a_step_that_pauses_waits_for_a_person() -> None:

@@ -154,10 +154,7 @@ def _step(state: RolloutState, look: Look | None) -> RolloutStep | None:
     step = state.present
     if step is None or not state.active:
         return None
-    seen = 0
-    if look is not None:
-        pairs = 0 if look.observation.copies is None else look.observation.copies.pairs
-        seen = look.observation.requests if step.kind == "weight" else pairs
+    seen = 0 if look is None else look.observation.counted(step.kind)
     return RolloutStep(
         index=state.step + 1,
         of=len(state.plan.steps),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from headgate.control.domain.revision import Revision
+from headgate.control.domain.rollout.compared import copied
 from headgate.control.domain.rollout.observation import (
     LEAST_LATENCIES,
     Breaker,
@@ -25,7 +26,7 @@ from headgate.control.domain.rollout.observation import (
     judged,
 )
 from headgate.control.domain.rollout.plan import judged_by_trial
-from headgate.control.domain.rollout.state import ArmNumbers, GateStatus, PoolLatency, RolloutState
+from headgate.control.domain.rollout.state import GateStatus, PoolLatency, RolloutState
 from headgate.control.domain.stamp import ms_of
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import DataPlane, Status, requests_of, status_of
@@ -121,8 +122,7 @@ class Observer:
             frozen=current.traffic.frozen is not None,
             ready=_is_ready(state, current, rollout),
         )
-        compared = disagreement(rollout, told.shadow)
-        return seen if compared is None else seen.model_copy(update={"gates": (*seen.gates, compared)})
+        return seen.model_copy(update={"gates": (*seen.gates, *_compared(rollout, told.shadow, replay))})
 
     def _remembered(self, memory: _Memory, told: Told, rollout: RolloutState, now_ms: int) -> _Memory:
         """With this look: where the step's counts begin, and when a request came last."""
@@ -276,40 +276,17 @@ def _copies(shadow: Mapping[str, Any] | None, memory: _Memory) -> Copies | None:
     return Copies(pairs=max(shadow["pairs"] - memory.pairs, 0), errors=max(errors - memory.errors, 0))
 
 
+def _compared(
+    rollout: RolloutState, shadow: Mapping[str, Any] | None, replay: Replay | None
+) -> tuple[GateStatus, ...]:
+    """The gates that pairs decide: those of the replay in a step that replays, else those of the challenger's copies."""
+    if rollout.present is not None and rollout.present.kind == "replay":
+        return () if replay is None else replay.gates
+    found = copied(rollout, shadow)
+    return () if found is None else (found,)
+
+
 def _is_ready(state: EndpointState, current: Revision, rollout: RolloutState) -> bool:
     entry = current.spec.versions.get(rollout.challenger.name)
     same = entry is not None and entry.digest == rollout.challenger.digest
     return same and rollout.challenger.name in state.loaded
-
-
-def disagreement(rollout: RolloutState, shadow: Mapping[str, Any] | None) -> GateStatus | None:
-    """The gate ``disagreement`` of a plan from the report on the challenger's copies; None without the gate or the copies.
-
-    Its interval holds for a sample that is closed (Wilson for shares, Newcombe for their difference), so that it stays undecided until
-    the step has its pairs. It fails if the interval of the excess over the noise floor lies above the limit, and passes if the excess is
-    at most the limit. A gate that is only shown has no verdict but ``undecided``.
-    """
-    gate = next((one for one in rollout.plan.gates if one.gate == "disagreement"), None)
-    if gate is None or shadow is None:
-        return None
-    compared, floor = shadow["compared"], shadow["noise_floor"]
-    told = shadow["excess"] if shadow["excess"]["share"] is not None else shadow["disagreement"]
-    step = rollout.present
-    closed = step is not None and step.kind == "shadow" and compared["pairs"] >= max(step.min_requests, 1)
-    verdict = "undecided"
-    if gate.above is not None and closed and not shadow["disagreement"]["undecided"]:
-        low = None if told["interval"] is None else told["interval"][0]
-        if low is not None and low > gate.above:
-            verdict = "fail"
-        elif told["share"] is not None and told["share"] <= gate.above:
-            verdict = "pass"
-    return GateStatus.model_validate(
-        {
-            "gate": gate.gate,
-            "verdict": verdict,
-            "champion": ArmNumbers(n=floor["pairs"], bad=floor["differing"]),
-            "challenger": ArmNumbers(n=compared["pairs"], bad=compared["differing"]),
-            "share": told["share"],
-            "share_interval": told["interval"],
-        }
-    )

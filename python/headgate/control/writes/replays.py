@@ -6,9 +6,10 @@ Not here: what is compared and how (``rust/server/src/replay``), HTTP (``admin``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from headgate.control.domain.calls import Call
@@ -117,6 +118,18 @@ class Replays:
             )
             await self._audit.leave(record)
         return cast(Report, result)
+
+    async def check(self, endpoint: str, request: ReplayRequest) -> None:
+        """Raises what :meth:`begin` would raise now. Files are looked at, and no version is asked."""
+        plane, nothing = self._context.plane, replace(request, max_requests=0)
+        begun = _read(await self._context.long(lambda: plane.start_replay(endpoint, nothing.encoded())))
+        await self.end(endpoint, begun["id"])
+
+    async def end(self, endpoint: str, replay: int) -> None:
+        """Ends one that nobody asked for by a call; nothing happens if it has ended, or is not known any more."""
+        plane = self._context.plane
+        with contextlib.suppress(NotFound):
+            await asyncio.to_thread(lambda: plane.cancel_replay(endpoint, replay))
 
     async def _followed(self, endpoint: str, replay: int) -> Result:
         """The report at the end. It is an operation's result, which is kept as it is."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from headgate.background import Background
 from headgate.control.domain.calls import Call
 from headgate.control.domain.results import Result
+from headgate.control.domain.revision import Revision
 from headgate.control.domain.rollout import calls, moves
 from headgate.control.domain.rollout.actions import Advance, StartReplay
 from headgate.control.domain.rollout.advance import advance
+from headgate.control.domain.rollout.built_in import without_replay
 from headgate.control.domain.rollout.missing import Missing, missing
 from headgate.control.domain.rollout.observation import Observation
+from headgate.control.domain.rollout.plan import ResolvedPlan
 from headgate.control.domain.rollout.preview import preview_text, problems
 from headgate.control.domain.rollout.state import Progress, RolloutState, Trialled
 from headgate.control.domain.traffic import Stamp, faults
@@ -33,6 +36,7 @@ from headgate.control.writes.rollout_facts import check_supported, facts_of, pla
 from headgate.control.writes.step_replays import StepReplays
 from headgate.control.writes.stored_plans import StoredPlans
 from headgate.control.writes.writer import Writer
+from headgate.documents.rollout import BUILT_IN
 from headgate.errors import Conflict, HeadgateError, from_code
 
 LOOK_SECONDS = 2.0
@@ -94,7 +98,10 @@ class Rollouts:
         current, figures = present(state), await self._figures.of(endpoint)
         plane = self._context.plane
         plan = await asyncio.to_thread(lambda: plan_of(named, current, self._plans, figures, plane))
-        facts = facts_of(current, plan, figures, plane)
+        no_replay = await self._no_replay(current, version, plan)
+        if no_replay is not None and plan.name == BUILT_IN:
+            plan, no_replay = without_replay(plan, no_replay), None
+        facts = replace(facts_of(current, plan, figures, plane), no_replay=no_replay)
         check_supported(current, plan, version)
         found = await asyncio.to_thread(lambda: problems(plan, version, facts))
         refused = {problem.path: problem.words for problem in found if problem.refuses}
@@ -112,6 +119,15 @@ class Rollouts:
             lambda: preview_text(plan, Trialled(name=version, digest=digest), facts)
         )
         return {**result, "plan": {**result["plan"], "text": f"{result['plan']['text']}\n{text}"}}
+
+    async def _no_replay(self, current: Revision, version: str, plan: ResolvedPlan) -> str | None:
+        """Why the steps of a plan that replay have nothing to work on although requests are captured; None: they have, or there are
+        none.
+        """
+        replays = any(step.kind == "replay" for step in plan.steps)
+        if self.replays is None or not replays or current.spec.capture is None:
+            return None
+        return await self.replays.refused(current, version)
 
     async def promote(self, endpoint: str, call: Call, *, full: bool) -> Result:
         """The next step, or with ``full`` the end, whatever is undecided."""
@@ -192,14 +208,19 @@ class Rollouts:
         """Looks at every endpoint with a rollout under way, each by itself. One that takes long is left behind, and keeps no other one
         from being looked at. Raises what failed, once all were looked at.
         """
+        # What was carried out since the last turn keeps no look of this one from going on.
+        failed = _over(self._moving)
         under_way = {state.name: state for state in self._endpoints.values() if _is_under_way(state)}
         self._observer.forget({*under_way})
+        if self.replays is not None:
+            rollouts = {name: rollout_of(present(state)) for name, state in under_way.items()}
+            await self.replays.end_others(rollouts)
         for name, state in under_way.items():
             if name not in self._looking:
                 self._looking[name] = asyncio.create_task(self._look(state))
         if self._looking:
             await asyncio.wait(self._looking.values(), timeout=LOOK_SECONDS)
-        _raise({**_over(self._looking), **_over(self._moving)})
+        _raise({**failed, **_over(self._looking), **_over(self._moving)})
 
     async def _look(self, state: EndpointState) -> None:
         current = present(state)
@@ -234,7 +255,7 @@ class Rollouts:
     async def _observed(self, state: EndpointState) -> Observation:
         current = present(state)
         rollout = rollout_of(current)
-        replay = None if self.replays is None else await self.replays.seen(state.name)
+        replay = None if self.replays is None else await self.replays.seen(state.name, rollout)
         seen = await self._observer.look(state, current, replay)
         self._looks[state.name] = Look(rollout.id, self._known(state.name, rollout), seen, self._now_ms())
         return seen
@@ -242,8 +263,8 @@ class Rollouts:
     async def _begin_replay(self, state: EndpointState, advanced: Advance | None) -> None:
         actions = () if advanced is None else advanced.actions
         for action in actions:
-            if isinstance(action, StartReplay) and self.replays is not None and advanced is not None:
-                await self.replays.begin(state.name, advanced.state.challenger.name, action)
+            if isinstance(action, StartReplay) and self.replays is not None:
+                await self.replays.begin(present(state), action)
 
     # === what is known ===
 

@@ -10,7 +10,8 @@ The order decides: what is above stops what is below.
     a gate of pause_if, srm,
     few keys, interference            pause
     nothing is missing                the next step
-    undecided for too long            pause or abort, as the plan says
+    undecided for too long, or a
+    replay that decided nothing       pause or abort, as the plan says
 
 Not here: what people ask for (``calls``). Next: ``calls``.
 """
@@ -147,23 +148,34 @@ def _onward(state: RolloutState, progress: Progress, observation: Observation, n
     open_ends = missing(state, progress, observation, now_ms)
     if not open_ends:
         return next_step(state, progress, observation, now_ms)
-    plan = state.plan
-    if progress.undecided_ms < plan.undecided_after_ms:
+    final = [one.words for one in open_ends if one.final]
+    if final:
+        said = f"The replay is over and decided nothing; missing: {'; '.join(final)}."
+        return _undecided(state, progress, observation, now_ms, said)
+    after_ms = state.plan.undecided_after_ms
+    if progress.undecided_ms < after_ms:
         return Advance(state, progress, _replay_of(state, observation))
     said = "; ".join(one.words for one in open_ends)
-    said = f"Undecided for {format_duration(plan.undecided_after_ms)} with traffic; missing: {said}."
-    if plan.undecided_then == "abort":
+    said = f"Undecided for {format_duration(after_ms)} with traffic; missing: {said}."
+    return _undecided(state, progress, observation, now_ms, said)
+
+
+def _undecided(
+    state: RolloutState, progress: Progress, observation: Observation, now_ms: int, said: str
+) -> Advance:
+    if state.plan.undecided_then == "abort":
         end = Ending(reason="undecided", at_ms=now_ms, words=said, gates=observation.gates)
         return Advance(state.ended("aborted", end), progress, (GiveBack(), Notify("abort", said)))
     return pause(state, progress, "undecided", said, now_ms)
 
 
 def _replay_of(state: RolloutState, observation: Observation) -> tuple[Action, ...]:
-    """Asks for the replay of a step again as long as nobody knows it: a stop may have lost it."""
+    """Asks for the replay of a step again as long as it has not begun: a stop may have lost it, or there was no room for it."""
     step, key = state.present, replay_key(state)
     if step is None or step.kind != "replay":
         return ()
-    known = observation.replay is not None and observation.replay.key == key
+    replay = observation.replay
+    known = replay is not None and replay.key == key and replay.state != "waiting"
     return () if known else (StartReplay(key, step.requests),)
 
 
@@ -182,14 +194,13 @@ def finished(
     step = state.present
     if step is None:
         return ()
-    pairs = 0 if observation.copies is None else observation.copies.pairs
     entry = FinishedStep(
         index=state.step,
         label=step.label,
         begun_ms=state.step_begun_ms,
         ended_ms=now_ms,
         traffic_ms=progress.traffic_ms,
-        requests=observation.requests if step.kind == "weight" else pairs,
+        requests=observation.counted(step.kind),
         gates=observation.gates,
         by=who,
         undecided=open_gates(state, observation) if who else (),

@@ -57,10 +57,17 @@ def built_in(requests_a_day: float, needs: Needs, *, captures: bool) -> Resolved
     return ResolvedPlan(name=BUILT_IN, steps=tuple(steps), gates=GATES, notes=tuple(notes))
 
 
+def without_replay(plan: ResolvedPlan, because: str) -> ResolvedPlan:
+    """The plan without its replay, which has nothing to work on now; a note says why."""
+    steps = tuple(step for step in plan.steps if step.kind != "replay")
+    return plan.model_copy(update={"steps": steps, "notes": (*plan.notes, f"there is no replay: {because}")})
+
+
 def _before_low(requests_a_day: float, *, captures: bool) -> tuple[list[PlanStep], list[str]]:
     """What stands in for the weights that are left out: a replay and copies of all requests."""
     notes = [f"fewer than {LOW_TRAFFIC} requests a day: the challenger gets copies of all requests first"]
-    replay = [PlanStep(kind="replay", requests=REPLAYED)] if captures else []
+    # All requests have copies after it, so that few captured ones are enough.
+    replay = [PlanStep(kind="replay", requests=REPLAYED, min_requests=1)] if captures else []
     if not captures:
         notes.append("nothing is captured, so there is no replay: capture: would allow one")
     return [*replay, _shadow(SLOTS, requests_a_day)], notes

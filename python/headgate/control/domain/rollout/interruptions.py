@@ -86,7 +86,7 @@ def restored(
 
 
 def crashed(state: RolloutState, now_ms: int) -> Advance:
-    """The gateway ended uncleanly while the challenger had requests or copies: it gets none until a person resumes.
+    """The gateway ended uncleanly while the challenger had requests, copies or a replay: it gets none until a person resumes.
 
     A second crash with the same digest, in whatever rollout, rolls it back. What was not exposed stays as it is.
     """
@@ -95,11 +95,15 @@ def crashed(state: RolloutState, now_ms: int) -> Advance:
     name, crashes = state.challenger.name, state.crashes + 1
     counted = state.changed(crashes=crashes, breaker_openings=None)
     if crashes >= CRASHES:
-        said = f"The gateway ended uncleanly {crashes} times while {name} had requests or copies."
+        said = f"The gateway ended uncleanly {crashes} times while {name} had requests, copies or a replay."
         return rolled_back(counted, Progress(), Ending(reason="crash", at_ms=now_ms, words=said))
-    said = f"The gateway ended uncleanly while {name} had requests or copies; it gets none until the rollout is resumed."
+    said = f"The gateway ended uncleanly while {name} had {_had(state)}; it gets none until the rollout is resumed."
     held = counted.changed(weight=0, shadow=0).paused(Pause(reason="crash", since_ms=now_ms, words=said))
     return Advance(held, Progress(), (SetTraffic(0, 0), Paused("crash", said), Notify("pause", said)))
+
+
+def _had(state: RolloutState) -> str:
+    return "a replay" if state.replays else "requests or copies"
 
 
 def restarted(state: RolloutState, now_ms: int) -> Advance:

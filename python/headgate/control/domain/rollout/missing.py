@@ -17,10 +17,13 @@ from headgate.readable import number
 
 @dataclass(frozen=True)
 class Missing:
-    """One thing. ``evidence`` says that only more traffic can bring it: such time counts as undecided."""
+    """One thing. ``evidence`` says that only more traffic can bring it: such time counts as undecided. ``final`` says that waiting cannot
+    bring it at all: what it is about is over.
+    """
 
     words: str
     evidence: bool = False
+    final: bool = False
 
 
 def missing(
@@ -48,37 +51,51 @@ def _to_leave(
         return [] if state.approved(state.step) else [Missing(said)]
     if step.kind == "pause":
         return []
+    if step.kind == "replay":
+        return _replay(step, state, observation)
     found = []
     left = step.for_ms - progress.traffic_ms
     if left > 0:
         found.append(Missing(f"{format_duration(-(-left // 1000) * 1000)} with traffic"))
-    seen, what = _seen(step, state, observation)
-    wanted = max(step.min_requests, 1)
-    if step.kind == "replay":
-        found += _replay(state, observation)
-    elif seen < wanted:
-        found.append(Missing(f"{number(wanted - seen)} {what}", evidence=left <= 0))
-    for gate in state.plan.required_in(step.kind):
-        status = observation.status(gate.key)
-        if status is None or status.verdict != "pass" or status.challenger.n <= 0:
-            found.append(Missing(words.undecided(status, gate), evidence=left <= 0))
+    what = "requests" if step.kind == "weight" else "pairs"
+    seen, wanted = observation.counted(step.kind), max(step.min_requests, 1)
+    if seen < wanted:
+        found.append(
+            Missing(f"{number(wanted - seen)} {what} of {state.challenger.name}", evidence=left <= 0)
+        )
+    found += [Missing(said, evidence=left <= 0) for said in _gates(step, state, observation)]
     return found
 
 
-def _seen(step: PlanStep, state: RolloutState, observation: Observation) -> tuple[int, str]:
-    if step.kind == "weight":
-        return observation.requests, f"requests of {state.challenger.name}"
-    pairs = 0 if observation.copies is None else observation.copies.pairs
-    return pairs, f"pairs of {state.challenger.name}"
+def _gates(step: PlanStep, state: RolloutState, observation: Observation) -> list[str]:
+    """The gates that have to pass in the step and have not."""
+    found = []
+    for gate in state.plan.required_in(step.kind):
+        status = observation.status(gate.key)
+        if status is None or status.verdict != "pass" or status.challenger.n <= 0:
+            found.append(words.undecided(status, gate))
+    return found
 
 
-def _replay(state: RolloutState, observation: Observation) -> list[Missing]:
+def _replay(step: PlanStep, state: RolloutState, observation: Observation) -> list[Missing]:
+    """What a step that replays needs. When its replay is over, nothing changes any more: another one has to be begun."""
     replay = observation.replay
-    if replay is None or replay.key != replay_key(state) or replay.state == "running":
+    if replay is None or replay.key != replay_key(state):
         return [Missing("the replay")]
+    if replay.state == "waiting":
+        return [Missing(f"the replay, which waits: {replay.problem}", evidence=True)]
+    if replay.state == "running":
+        return [Missing(f"the replay, which has put {number(replay.replayed)} requests")]
     if replay.state == "failed":
-        return [Missing(f"the replay, which failed: {replay.problem}", evidence=True)]
-    return [] if replay.pairs > 0 else [Missing("captured requests to replay", evidence=True)]
+        return [Missing(f"the replay, which failed: {replay.problem}", evidence=True, final=True)]
+    found, wanted = [], max(step.min_requests, 1)
+    if replay.pairs < wanted:
+        why = f" ({replay.problem})" if replay.problem else ""
+        found.append(f"{number(wanted)} pairs: the replay compared {number(replay.pairs)}{why}")
+    elif replay.incompatible:
+        found.append(f"requests that fit: {replay.problem}")
+    found += _gates(step, state, observation)
+    return [Missing(said, evidence=True, final=True) for said in found]
 
 
 def _to_move(state: RolloutState, observation: Observation, now_ms: int) -> list[Missing]:

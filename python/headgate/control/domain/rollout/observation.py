@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from headgate.control.domain.rollout.plan import Value
+from headgate.control.domain.rollout.plan import StepKind, Value
 from headgate.control.domain.rollout.state import GateStatus, PoolLatency
 
 QUIET_MS = 10 * 60_000
@@ -59,12 +59,20 @@ class Copies(Value):
 
 
 class Replay(Value):
-    """A replay that this step asked for, by its key."""
+    """A replay that this step asked for, by its key. ``waiting``: it could not begin yet. ``number`` is 0 before it begins.
+
+    ``pairs`` are requests that both versions answered, ``incompatible`` those that the challenger does not take. ``problem`` says why it
+    waits, failed, or has fewer pairs than requests. ``gates`` are judged when it is done.
+    """
 
     key: str
-    state: Literal["running", "done", "failed"]
+    state: Literal["waiting", "running", "done", "failed"]
+    number: int = 0
     pairs: int = 0
+    replayed: int = 0
+    incompatible: int = 0
     problem: str = ""
+    gates: tuple[GateStatus, ...] = ()
 
 
 def judged(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +121,14 @@ class Observation(Value):
     def status(self, key: str) -> GateStatus | None:
         """The verdict of a gate by its key."""
         return next((status for status in self.gates if status.key == key), None)
+
+    def counted(self, kind: StepKind) -> int:
+        """What a step of that kind counts: requests of the challenger, or pairs."""
+        if kind == "weight":
+            return self.requests
+        if kind == "replay":
+            return 0 if self.replay is None else self.replay.pairs
+        return 0 if self.copies is None else self.copies.pairs
 
     def champion_unhealthy(self) -> str | None:
         """Why nothing can be compared with the champion; None: it is well."""

@@ -20,12 +20,14 @@ Measure = Literal["run", "reply"]
 Effect = Literal["rollback", "pause", "report"]
 
 DEFAULT_PAIRS = 500
-"""Pairs that a shadow step compares at least, and requests that a weight step sees, unless written."""
+"""Pairs that a shadow step compares at least, and requests that a weight step sees, unless written. A replay has to compare as many
+pairs, or as many requests as it puts.
+"""
 DEFAULT_REQUESTS = 200
 MEASURES: tuple[Measure, ...] = ("run", "reply")
 
 JUDGED_IN: dict[str, frozenset[StepKind]] = {
-    "error_rate": frozenset({"weight"}),
+    "error_rate": frozenset({"replay", "weight"}),
     "availability": frozenset({"weight"}),
     "latency": frozenset({"weight"}),
     "feedback": frozenset({"weight"}),
@@ -42,7 +44,9 @@ class Value(BaseModel):
 
 
 class PlanStep(Value):
-    """A step: ``slots`` of a shadow's share or of the weight; ``requests`` of a replay; ``for_ms`` is time with traffic."""
+    """A step: ``slots`` of a shadow's share or of the weight; ``requests`` that a replay puts at most; ``for_ms`` is time with traffic;
+    ``min_requests`` are requests, or pairs of a shadow or a replay.
+    """
 
     kind: StepKind
     slots: int = 0
@@ -155,7 +159,8 @@ def resolve(plan: RolloutPlan) -> ResolvedPlan:
 
 def _step(step: RolloutStep) -> PlanStep:
     if step.kind == "replay":
-        return PlanStep(kind="replay", requests=step.replay or 0)
+        requests = step.replay or 0
+        return PlanStep(kind="replay", requests=requests, min_requests=min(requests, DEFAULT_PAIRS))
     if step.kind == "shadow":
         pairs = step.min_requests or DEFAULT_PAIRS
         return PlanStep(kind="shadow", slots=step.shadow or 0, for_ms=step.for_ or 0, min_requests=pairs)

@@ -27,7 +27,8 @@ _HALF = SLOTS // 2
 class Facts:
     """What is known of the endpoint: requests a day, the digest of each version, the champion, and what gates may draw on.
 
-    ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares.
+    ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares. ``no_replay`` says why captured
+    requests cannot be put to the challenger.
     """
 
     champion: str
@@ -36,6 +37,7 @@ class Facts:
     requests_a_day: float | None = None
     sticky: bool = False
     captures: bool = False
+    no_replay: str | None = None
     feedback: frozenset[str] = frozenset()
     load: PoolLoad | None = None
 
@@ -114,7 +116,12 @@ def _sources(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             found.append(Problem(path, said, refuses=stops and gate.family == "disagreement"))
     for at, step in enumerate(plan.steps):
         if step.kind == "replay" and not facts.captures:
-            said = "there is nothing to replay: write capture: in the endpoint's document"
+            said = "there is nothing to replay: write capture: in the endpoint's document, or take a plan without replay"
+            found.append(Problem(f"steps[{at}]", said, refuses=True))
+        elif step.kind == "replay" and facts.no_replay is not None:
+            said = (
+                f"{facts.no_replay}. Wait until requests are captured that fit, or take a plan without replay"
+            )
             found.append(Problem(f"steps[{at}]", said, refuses=True))
     return found
 
@@ -225,7 +232,7 @@ def _words(
     step: PlanStep, slots: int, requests: float | None, ratio: float | None, time_ms: int | None
 ) -> str:
     if step.kind == "replay":
-        return f"{number(step.requests)} captured requests are put to the challenger; no caller is involved."
+        return f"Up to {number(step.requests)} captured requests are put to the challenger; no caller is involved."
     if step.kind == "approve":
         return f"A person with the role {step.role} has to approve it, and not the one who started it."
     if step.kind == "pause":

@@ -60,8 +60,21 @@ class Caught(Value):
     probability: float
 
 
+class NanCounts(Value):
+    """Pairs with an answer that is not a number: of the champion, of the challenger, of both."""
+
+    champion: int = 0
+    challenger: int = 0
+    both: int = 0
+
+
 class GateStatus(Value):
-    """The whole reason of a verdict, as ``_native.judge`` answers it; ``interval`` is anytime-valid. Further fields are kept."""
+    """The whole reason of a verdict, as ``_native.judge`` answers it; ``interval`` is anytime-valid. Further fields are kept.
+
+    ``disagreement`` has a ``share`` of pairs instead of a ratio, with an interval for a closed sample. A gate that a replay decides has its
+    number in ``replay``; its error rate is decided by ``chance``, the probability of as many errors or more of a challenger that is no
+    worse, which must be at most ``most_chance``. ``timeouts`` of its errors were too slow.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -78,6 +91,13 @@ class GateStatus(Value):
     detectable: float | None = None
     caught: tuple[Caught, ...] = ()
     reason: str | None = None
+    share: float | None = None
+    share_interval: tuple[float, float] | None = None
+    nan: NanCounts | None = None
+    replay: int | None = None
+    chance: float | None = None
+    most_chance: float | None = None
+    timeouts: int = 0
 
     @field_validator("champion", "challenger", mode="before")
     @classmethod
@@ -187,8 +207,13 @@ class RolloutState(Value):
 
     @property
     def exposed(self) -> bool:
-        """Whether the challenger gets requests or copies through this rollout."""
-        return self.active and (self.weight > 0 or self.shadow > 0)
+        """Whether the challenger gets requests or copies through this rollout, or is asked in a replay."""
+        return self.active and (self.weight > 0 or self.shadow > 0 or self.replays)
+
+    @property
+    def replays(self) -> bool:
+        """Whether the present step has captured requests put to the challenger. A step that is paused has not."""
+        return self.phase == "progressing" and self.present is not None and self.present.kind == "replay"
 
     @property
     def present(self) -> PlanStep | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from headgate.control.domain.rollout.plan import PlanGate
 from headgate.control.domain.rollout.state import GateStatus, RolloutState
-from headgate.readable import number
+from headgate.readable import number, percent
 
 _CONFIDENCE = "anytime 95 %"
 _LIKELY = 0.8
@@ -93,6 +93,8 @@ def harm(statuses: Sequence[GateStatus], gates: Sequence[PlanGate]) -> str:
 
 def _failure(status: GateStatus, above: float | None) -> str:
     said = f"{status.key} fails: "
+    if status.share is not None:
+        return said + f"{_share(status)}, limit {percent(above or 0.0)}; {_differing(status)}."
     if status.ratio is not None:
         said += f"{_name(status)} {figure(status.ratio)}"
         said += "" if above is None else f", limit {above:g}"
@@ -103,7 +105,29 @@ def _failure(status: GateStatus, above: float | None) -> str:
     said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
     if status.e_value is not None and status.threshold is not None:
         said += f"; evidence {figure(status.e_value)}, needed {figure(status.threshold)}"
+    if status.chance is not None:
+        said += f"; the same requests were put to both: by chance in {percent(status.chance)} of replays"
     return said + "."
+
+
+def _share(status: GateStatus) -> str:
+    """``33 % of answers differ beyond the noise floor (95 %: 22-46 %)``."""
+    said = f"{percent(status.share or 0.0)} of answers differ beyond the noise floor"
+    if status.share_interval is None:
+        return said
+    low, high = status.share_interval
+    return f"{said} (95 %: {max(low, 0.0) * 100:.2g}-{high * 100:.2g} %)"
+
+
+def _differing(status: GateStatus) -> str:
+    """The counts behind a share: pairs that differ, those with NaN among them, and the champion against itself."""
+    champion, challenger = status.champion, status.challenger
+    said = f"{number(challenger.bad)} of {number(challenger.n)} pairs differ"
+    alone = status.nan.challenger - status.nan.both if status.nan is not None else 0
+    said += f" ({number(alone)} because the challenger alone answers NaN)" if alone > 0 else ""
+    if not champion.n:
+        return said
+    return f"{said}, and {number(champion.bad)} of {number(champion.n)} if the champion is asked again"
 
 
 def undecided(status: GateStatus | None, gate: PlanGate) -> str:
@@ -114,7 +138,12 @@ def undecided(status: GateStatus | None, gate: PlanGate) -> str:
         return f"{gate.key} cannot be judged: {status.reason or 'no reason given'}"
     if status.verdict == "fail":
         return f"{gate.key} fails"
+    if status.share is not None:
+        return f"{gate.key} is undecided ({_share(status)}, limit {percent(gate.above or 0.0)}; {_differing(status)})"
     known = f"{number(status.challenger.n)} requests"
+    if status.chance is not None:
+        slow = f" ({number(status.timeouts)} were too slow)" if status.timeouts else ""
+        known += f"; {number(status.challenger.bad)} failed{slow}, and {number(status.champion.bad)} on the champion"
     need = status.need or {}
     if "ratio" in need and "requests" in need:
         known += f"; {need['ratio']:g}x shows after {number(round(need['requests']))}"
