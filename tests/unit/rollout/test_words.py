@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headgate.control.domain.rollout import words
+from headgate.control.domain.rollout.built_in import without_replay
 from headgate.control.domain.rollout.observation import PoolLoad
 from headgate.control.domain.rollout.plan import HARM_GATES, PlanGate, PlanStep, ResolvedPlan
 from headgate.control.domain.rollout.preview import Facts, Problem, preview_text, problems, timeline
@@ -111,15 +112,48 @@ def test_the_built_in_plan_needs_nothing() -> None:
         assert step.min_requests >= needs(step.slots, 5.0) - 1
 
 
-def test_low_traffic_skips_what_cannot_see_tenfold_errors_and_says_so() -> None:
-    plan = daily(900)
-    assert labels(plan) == ["replay 10000", "shadow 100%", "weight 5%", "weight 25%", "weight 50%", "promote"]
-    assert "left out: weight 1%, because within 7 days it would not show a tenfold error ratio" in plan.notes
-    least = daily(20, captures=False)
-    assert labels(least) == ["shadow 100%", "pause", "promote"]
-    assert any("a person decides" in note for note in least.notes)
-    assert any("no replay" in note for note in least.notes)
-    assert least.steps[0].min_requests == 140
+@pytest.mark.parametrize("captures", [True, False])
+@pytest.mark.parametrize(
+    ("a_day", "weights", "left_out"),
+    [
+        (900, ["weight 5%", "weight 25%", "weight 50%"], "weight 1%"),
+        (200, ["weight 50%"], "weight 1%, 5%, 25%"),
+        (20, ["pause"], "weight 1%, 5%, 25%, 50%"),
+    ],
+)
+def test_low_traffic_skips_what_cannot_see_tenfold_errors_and_says_so(
+    a_day: float, weights: list[str], left_out: str, *, captures: bool
+) -> None:
+    plan = daily(a_day, captures=captures)
+    before = ["replay 10000", "shadow 100%"] if captures else ["shadow 100%"]
+    assert labels(plan) == [*before, *weights, "promote"]
+    # Every weight that stays shows a tenfold ratio within a week.
+    for step in plan.steps:
+        if step.kind == "weight":
+            assert step.min_requests >= needs(step.slots, 10.0) - 1
+            assert step.min_requests <= a_day * 7 * step.slots / 10_000
+    told = preview_text(plan, CHALLENGER, replace(FACTS, requests_a_day=a_day))
+    assert (
+        f"Note: left out: {left_out}, because within 7 days it would not show a tenfold error ratio." in told
+    )
+    assert "Note: fewer than 1000 requests a day: the challenger gets copies of all requests first." in told
+    no_replay = "Note: nothing is captured, so there is no replay: capture: would allow one."
+    assert (no_replay in told) != captures
+    by_person = "Note: no weight shows a tenfold error ratio: a person decides after the shadow."
+    assert (by_person in told) == (weights == ["pause"])
+    shadow = plan.steps[len(before) - 1]
+    assert shadow.min_requests == min(500, a_day * 7)
+
+
+def test_enough_traffic_needs_no_replay() -> None:
+    assert labels(daily(1_000, captures=True)) == labels(daily(1_000, captures=False))
+    assert labels(daily(1_000))[0] == "shadow 10%"
+
+
+def test_a_replay_without_requests_is_left_out_with_its_reason() -> None:
+    plan = without_replay(daily(900), "nothing fits")
+    assert labels(plan) == labels(daily(900, captures=False))
+    assert plan.notes[-1] == "there is no replay: nothing fits"
 
 
 # === preview ===
