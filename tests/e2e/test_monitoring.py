@@ -23,7 +23,6 @@ from ruamel.yaml import YAML
 from headgate.control.domain.rollout.state import PauseReason, Phase
 from headgate.observe import declared
 from headgate.observe.facts import Facts
-from support import rollout_documents
 from support.gateway import GatewayProcess
 from support.models import DIGITS, ROOT
 from support.tools import need_digits, need_native
@@ -128,9 +127,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Names:
             if "headgate_shadow_pairs_total" in found and "headgate_capture_rows_total" in found:
                 break
             assert time.monotonic() < deadline, sorted(found)
-    with pytest.MonkeyPatch.context() as patch:
-        rollout_documents.read(patch)
-        shown = names(asyncio.run(rollouts(folder)))
+    shown = names(asyncio.run(rollouts(folder)))
     for metric, labels in shown.items():
         for label, values in labels.items():
             found.setdefault(metric, {}).setdefault(label, set()).update(values)

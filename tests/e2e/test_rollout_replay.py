@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from e2e.rollout_harness import ANN, Running, look_often, run, running
 from headgate.control import Call
 from headgate.errors import PolicyInvalid
-from support import models, rollout_documents
+from support import models
 from support.tools import need_native
 
 REQUESTS = 60
@@ -60,7 +60,6 @@ pytestmark = pytest.mark.alone
 
 @pytest.fixture(autouse=True)
 def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
     look_often(monkeypatch)
 
 

@@ -132,7 +132,8 @@ class PairedComparison:
             self._ended = self._found(finding)
         elif self.pairs == self.rules.max_pairs:
             self._ended = self._found(
-                "undecided", f"the interval still contains the margin after {self.pairs} pairs; measure longer"
+                "undecided",
+                f"the interval still contains the margin after {self.pairs} pairs; measure longer",
             )
 
     def _interval(self) -> Interval:

@@ -15,7 +15,6 @@ from headgate.control import Call
 from headgate.control.domain.rollout.actions import StartReplay
 from headgate.control.domain.rollout.missing import replay_key
 from headgate.errors import HeadgateError, ModelNotReady, PolicyInvalid, from_code
-from support import rollout_documents
 from support.shadow_reports import replayed
 from unit.control_harness import Gate, document, gateway, run, until
 
@@ -33,11 +32,6 @@ pause_if: {disagreement: 2%}
 ANN = Call("ann", reason="better")
 CAPTURED = "capture: {share: 10%}\n"
 NOTHING = PolicyInvalid('no request of endpoint "digits" that "v1" answered is captured')
-
-
-@pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
 
 
 async def start(gate: Gate, text: str = document() + CAPTURED) -> None:
