@@ -41,6 +41,23 @@ def percent(share: float) -> str:
     return f"{share * 100:.{digits}g} %"
 
 
+def figure(value: float) -> str:
+    """A ratio with two digits: ``0.30``, ``8.4``, ``12``."""
+    if value >= 100:
+        return number(round(value))
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def span(milliseconds: float) -> str:
+    """A time that a person waits: ``45 s``, ``15 min``, ``3.2 h``, ``2.5 days``."""
+    minutes = milliseconds / 60_000
+    if minutes < 2:
+        return f"{milliseconds / 1_000:.0f} s"
+    if minutes < 90:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.2g} h" if minutes < 48 * 60 else f"{minutes / 1440:.2g} days"
+
+
 def _in_unit(microseconds: float) -> tuple[str, str]:
     if microseconds < 1_000:
         return ("<0.1" if 0 < microseconds < 0.05 else _rounded(microseconds)), "us"

@@ -26,6 +26,10 @@ _QUERY: dict[str, tuple[Schema, str]] = {
         {"type": "string"},
         "The document's absolute path on the gateway's machine, for file: references.",
     ),
+    "with_plans": (
+        {"type": "string", "examples": ["careful,quick"]},
+        "Of a dry run: rollout plans that are stored before the document is applied.",
+    ),
     "force": (
         {"type": "boolean", "default": False},
         "Removes an endpoint that has traffic, or revokes the last admin token.",

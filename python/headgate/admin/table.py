@@ -140,7 +140,7 @@ def _endpoint_calls(e: Endpoints) -> list[ApiCall]:
             results.Result,
             "Applies a document: a three-way merge, or creation.",
             takes="document",
-            query=(*_WRITE, "take_traffic", "source"),
+            query=(*_WRITE, "take_traffic", "source", "with_plans"),
             matches=True,
             creates=True,
             later=True,

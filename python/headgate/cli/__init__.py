@@ -29,6 +29,8 @@ COMMANDS: dict[str, Entry] = {
     "unblock": Entry("changes", "Allow a blocked version again."),
     "freeze": Entry("changes", "Refuse all but the emergency calls."),
     "unfreeze": Entry("changes", "Allow changes of an endpoint again."),
+    "rollout": Entry("rollout", "Take a challenger to champion step by step, on evidence."),
+    "plans": Entry("plans", "Rollout plans, and the defaults of all endpoints."),
     "explain": Entry(
         "explanation", "Say which version answers a request, which shadows get a copy, and why."
     ),

@@ -90,11 +90,11 @@ class AdminClient:
         return self._write("PATCH", path, params, {**headers, **_JSON}, _encoded(body))
 
     def put_document(
-        self, endpoint: str, document: bytes, headers: Mapping[str, str], params: Mapping[str, Any]
+        self, path: str, document: bytes, headers: Mapping[str, str], params: Mapping[str, Any]
     ) -> Answer:
-        """``PUT /v1/endpoints/{endpoint}`` with a YAML document, byte for byte."""
+        """``PUT /v1{path}`` with a YAML document, byte for byte."""
         sent = {**headers, "content-type": "application/yaml"}
-        return self._write("PUT", f"/endpoints/{segment(endpoint)}", params, sent, document)
+        return self._write("PUT", path, params, sent, document)
 
     def delete(
         self, path: str, headers: Mapping[str, str] | None = None, params: Mapping[str, Any] | None = None

@@ -39,6 +39,13 @@ def versions(context: click.Context, _parameter: click.Parameter, incomplete: st
     )
 
 
+def plans(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The stored rollout plans that begin so."""
+    return _asked(
+        context, incomplete, lambda admin: [one["name"] for one in admin.get("/plans").body["plans"]]
+    )
+
+
 def contexts(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
     """The contexts that begin so; from their file."""
     from headgate.cli.contexts import contexts_file, read_contexts

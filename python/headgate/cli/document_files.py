@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from headgate.documents import Document, parse
+from headgate.documents import Document, Kinds, OtherDocument, Parsed, parse_each
 from headgate.errors import InvalidArgument
 
 _STDIN = Path("-")
@@ -48,22 +48,46 @@ def file_arguments(command: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
-def read_all(files: Sequence[Path], root: Path | None) -> list[ReadDocument]:
+@dataclass(frozen=True)
+class ReadFiles:
+    """The documents of several files: those of endpoints in order, and the others, plans before the defaults that may name one."""
+
+    endpoints: list[ReadDocument]
+    others: list[OtherDocument]
+
+    def plan_names(self) -> list[str]:
+        """The rollout plans."""
+        return [one.name for one in self.others if one.kind == "RolloutPlan"]
+
+
+def read_all(files: Sequence[Path], root: Path | None) -> ReadFiles:
     """Every document of every file, all parsed before the first is used: a fault in the last one changes nothing."""
     if not files:
         raise click.UsageError("name at least one file; - is stdin")
-    return [ReadDocument(path, document) for path in files for document in parse_file(path, root)]
+    parsed = [(path, parse_file(path, root)) for path in files]
+    others = [other for _, file in parsed for other in file.others]
+    return ReadFiles(
+        [ReadDocument(path, document) for path, file in parsed for document in file.documents],
+        sorted(others, key=lambda other: other.kind != "RolloutPlan"),
+    )
 
 
-def parse_file(path: Path, root: Path | None) -> list[Document]:
+def parse_file(path: Path, root: Path | None) -> Parsed:
     """The documents of one file; :class:`~headgate.errors.PolicyInvalid` lists every fault."""
     if path == _STDIN:
-        return parse(sys.stdin.buffer.read(), source="stdin", root=root or Path.cwd())
+        return _parsed(sys.stdin.buffer.read(), "stdin", root or Path.cwd())
     try:
         data = path.read_bytes()
     except OSError as error:
         raise InvalidArgument(f"{path} cannot be read: {error.strerror}") from error
-    return parse(data, source=str(path), root=root or path.absolute().parent)
+    return _parsed(data, str(path), root or path.absolute().parent)
+
+
+def _parsed(data: bytes, source: str, root: Path) -> Parsed:
+    parsed = parse_each(data, source=source, root=root, kinds=Kinds.ALL)
+    if parsed.refused is not None:
+        raise parsed.refused
+    return parsed
 
 
 def _has_files(document: Document) -> bool:

@@ -15,17 +15,18 @@ from typing import Any
 import click
 
 from headgate.cli import output
+from headgate.cli import plans as stored_plans
 from headgate.cli import session as cli
 from headgate.cli.changes import change_options, dry, show_change
-from headgate.cli.client import AdminClient, if_match
-from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
+from headgate.cli.client import AdminClient, if_match, segment
+from headgate.cli.document_files import ReadDocument, ReadFiles, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import present_revision
 from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
 from headgate.cli.plan_view import plan_view
 from headgate.cli.session import Session
 from headgate.cli.text import escape
-from headgate.documents import Document, json_schema, locate_files
+from headgate.documents import Document, OtherDocument, json_schema, locate_files
 from headgate.errors import HeadgateError, PolicyInvalid
 
 _root = click.option(
@@ -106,18 +107,25 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
     documents = read_all(files, root)
     based_on = {} if options["if_revision"] is None else if_match(options["if_revision"])
     with session.client() as client:
+        others = [_put_other(client, one, dry(dry_run=True)) for one in documents.others]
         plans = [
             client.put_document(
-                one.document.name, one.document.raw, based_on, _parameters(one, options) | dry(dry_run=True)
+                _path(one),
+                one.document.raw,
+                based_on,
+                _parameters(one, options) | _dry(documents),
             ).body
-            for one in documents
+            for one in documents.endpoints
         ]
     session.show(
-        {"plans": plans},
-        lambda data: [line for one in data["plans"] for line in plan_view(one)],
+        {"documents": others, "plans": plans},
+        lambda data: [
+            *(line for one in data["documents"] for line in stored_plans.result_view(one)),
+            *(line for one in data["plans"] for line in plan_view(one)),
+        ],
         lambda data: [one["endpoint"] for one in data["plans"]],
     )
-    if check and any(one["changes"] for one in plans):
+    if check and any(one["changes"] for one in [*others, *plans]):
         sys.exit(EXIT_NO)
 
 
@@ -139,8 +147,8 @@ def apply(
 ) -> None:
     """Make documents the desired state.
 
-    It answers once the new revision serves. Live traffic moves only where the document's traffic differs
-    from the last one applied.
+    Rollout plans and defaults are stored before the endpoints of the same files. It answers once the new revision
+    serves. Live traffic moves only where the document's traffic differs from the last one applied.
 
     \b
     Example:
@@ -148,28 +156,51 @@ def apply(
       sed s/TAG/v3/ digits.yaml | headgate apply -f -
     """
     documents = read_all(files, root)
+    others: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
+    said = {"reason": reason} if reason else {}
     with session.client() as client:
         try:
-            for one in documents:
-                params = _parameters(one, options) | ({"reason": reason} if reason else {}) | dry(dry_run)
+            for other in documents.others:
+                others.append(_put_other(client, other, said | dry(dry_run)))
+                if session.for_person:
+                    session.show(others[-1], stored_plans.result_view, lambda _: [])
+            for one in documents.endpoints:
+                params = _parameters(one, options) | said | (_dry(documents) if dry_run else {})
                 headers = _precondition(client, one.document.name, options["if_revision"])
-                answer = client.put_document(one.document.name, one.document.raw, headers, params).body
+                answer = client.put_document(_path(one), one.document.raw, headers, params).body
                 results.append(answer)
                 if session.for_person:
                     show_change(session, answer, dry_run)
         except HeadgateError:
             # What was applied before the fault is applied, and must be told.
-            if results and not session.for_person:
-                _show_results(session, results)
+            if (others or results) and not session.for_person:
+                _show_results(session, others, results)
             raise
     if not session.for_person:
-        _show_results(session, results)
+        _show_results(session, others, results)
 
 
-def _show_results(session: Session, results: list[dict[str, Any]]) -> None:
+def _put_other(client: AdminClient, one: OtherDocument, params: Mapping[str, str]) -> dict[str, Any]:
+    """Stores a plan or the defaults, which the endpoints of the same files may name."""
+    return stored_plans.put(client, (one.kind, one.name), one.raw, params)
+
+
+def _path(one: ReadDocument) -> str:
+    return f"/endpoints/{segment(one.document.name)}"
+
+
+def _dry(documents: ReadFiles) -> dict[str, str]:
+    """A dry run takes it that the plans of the same files are stored."""
+    named = documents.plan_names()
+    return dry(dry_run=True) | ({"with_plans": ",".join(named)} if named else {})
+
+
+def _show_results(session: Session, others: list[dict[str, Any]], results: list[dict[str, Any]]) -> None:
     session.show(
-        {"results": results}, lambda _: [], lambda data: [one["endpoint"] for one in data["results"]]
+        {"documents": others, "results": results},
+        lambda _: [],
+        lambda data: [one["endpoint"] for one in data["results"]],
     )
 
 
@@ -186,20 +217,22 @@ def _parameters(one: ReadDocument, options: Mapping[str, Any]) -> dict[str, str]
 
 
 def _report(path: Path, root: Path | None, *, look: bool) -> dict[str, Any]:
-    """One file's endpoints without a fault, and the faults of the others."""
+    """One file's endpoints without a fault, its plans and defaults, and the faults of the others."""
     try:
-        documents = parse_file(path, root)
+        parsed = parse_file(path, root)
     except PolicyInvalid as error:
-        return {"file": str(path), "endpoints": [], "faults": error.detail["faults"], "warnings": []}
+        faults: list[dict[str, Any]] = error.detail["faults"]
+        return {"file": str(path), "endpoints": [], "others": [], "faults": faults, "warnings": []}
     found = {
         document.name: [*_constants_alone(document), *(_missing_files(document) if look else [])]
-        for document in documents
+        for document in parsed.documents
     }
     return {
         "file": str(path),
         "endpoints": [name for name, faults in found.items() if not faults],
+        "others": [{"kind": one.kind, "name": one.name} for one in parsed.others],
         "faults": [fault for faults in found.values() for fault in faults],
-        "warnings": [warning.as_dict() for document in documents for warning in document.warnings],
+        "warnings": [warning.as_dict() for document in parsed.documents for warning in document.warnings],
     }
 
 
@@ -233,7 +266,14 @@ def _missing_files(document: Document) -> list[dict[str, Any]]:
 
 
 def _checked(reports: list[dict[str, Any]]) -> Lines:
-    return [f"{report['file']}: {endpoint}: ok" for report in reports for endpoint in report["endpoints"]]
+    return [
+        f"{report['file']}: {name}: ok"
+        for report in reports
+        for name in [
+            *(f"{one['kind']} {one['name']}".rstrip() for one in report["others"]),
+            *report["endpoints"],
+        ]
+    ]
 
 
 def _valid_names(reports: list[dict[str, Any]]) -> Lines:

@@ -28,7 +28,7 @@ def stored(client: AdminClient, endpoint: str | None, after: int, limit: int) ->
     params = {"endpoint": endpoint, "follow": "false", "limit": limit}
     headers = {"last-event-id": str(after)}
     with client.stream("/events", params, headers, _LONGEST_PAUSE_SECONDS) as stream:
-        yield from _events(stream)
+        yield from (event for event in _events(stream) if event["type"] != _TICK)
 
 
 def follow(
@@ -37,14 +37,21 @@ def follow(
     after: int | None,
     sleep: Callable[[float], None],
     say: Callable[[str], None],
+    *,
+    ticks: bool = False,
 ) -> Iterator[Event]:
-    """Events as they happen, without an end. The first connection must succeed; a lost one is made again."""
+    """Events as they happen, without an end. The first connection must succeed; a lost one is made again.
+
+    With ``ticks`` the events ``tick`` are among them, and one stands for each connection that was made.
+    """
     backoff, connected = _FIRST_BACKOFF_SECONDS, False
     while True:
         try:
             for event in _read(client, endpoint, after):
                 connected, backoff = True, _FIRST_BACKOFF_SECONDS
-                if event is _OPEN:
+                if event["type"] == _TICK:
+                    if ticks:
+                        yield event
                     continue
                 after = event["id"] or after
                 yield event
@@ -58,8 +65,9 @@ def follow(
         backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
 
 
-_OPEN: Event = {}
-"""Stands for the first comment of a stream."""
+_TICK = "tick"
+_OPEN: Event = {"type": _TICK}
+"""Stands for a connection that was made."""
 
 
 def _read(client: AdminClient, endpoint: str | None, after: int | None) -> Iterator[Event]:
@@ -70,14 +78,12 @@ def _read(client: AdminClient, endpoint: str | None, after: int | None) -> Itera
 
 
 def _events(stream: Stream) -> Iterator[Event]:
-    """The ``data`` of each event; ticks, comments and what is cut off at the end are left out."""
+    """The ``data`` of each event; comments and what is cut off at the end are left out."""
     data: list[bytes] = []
     while line := stream.readline(_LINE_BYTES):
         line = line.rstrip(b"\r\n")
         if line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         elif not line and data:
-            event = json.loads(b"\n".join(data))
+            yield json.loads(b"\n".join(data))
             data = []
-            if event["type"] != "tick":
-                yield event

@@ -11,7 +11,9 @@ from headgate.cli.traffic_view import traffic_words
 
 def plan_view(plan: Mapping[str, Any]) -> Lines:
     """What a change would do, in the words of the gateway; then the differences between the documents."""
-    return [plan["text"], *_indented(plan["notes"]), *plan["diff"].splitlines()]
+    # A rollout's steps stand in lines of their own, and its text ends with them in one.
+    text = plan["preview"] if plan.get("preview") else [plan["text"]]
+    return [*text, *_indented(plan["notes"]), *plan["diff"].splitlines()]
 
 
 def result_view(answer: Mapping[str, Any]) -> Lines:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from headgate.background import Background
 from headgate.control.domain.calls import INTERNAL, Call, Settings
-from headgate.control.domain.results import Readiness, Result
+from headgate.control.domain.results import PlanResult, Readiness, Result
 from headgate.control.reads.recent import Recent
 from headgate.control.traffic_calls import TrafficCalls
 from headgate.control.writes import clean_stop, sources
@@ -82,12 +82,12 @@ class Control(TrafficCalls):
         self._decisions = Decisions(self._context)
         self._resolver = Resolver(self.registry, native, paths)
         self._model_checks = ModelChecks(self._context, artifacts)
-        self._files = DocumentFiles(self._context, self.apply)
         self._interruptions = Interruptions(self._context, self._decisions)
         self._start_recovery = StartRecovery(self._context, self._interruptions, self._behind.wake)
         self.operations = Operations(self._context)
         self.replays = Replays(self._context, self._endpoints, self.operations, self.audit_log)
         self._stored_plans = StoredPlans(self._context, self._endpoints)
+        self._files = DocumentFiles(self._context, self.apply, self._stored_plans.put)
         writing = Writing(self._writer, self._emergencies, self._decisions)
         self._rollouts = Rollouts(self._context, self._endpoints, writing, self._stored_plans, recent)
         self._rollouts.replays = StepReplays(self.replays)
@@ -234,12 +234,15 @@ class Control(TrafficCalls):
         source: Path | None = None,
         call: Call = INTERNAL,
         take_traffic: bool = False,
+        with_plans: frozenset[str] = frozenset(),
     ) -> Result:
-        """Applies the one document of ``data``: :meth:`parse` and :meth:`apply` as one call."""
+        """Applies the one document of ``data``: :meth:`parse` and :meth:`apply` as one call. A dry run takes it that plans of the names
+        ``with_plans`` are stored first.
+        """
 
         async def work() -> Result:
             document = await self.parse(endpoint, data, source=source)
-            return await self._apply(document, call, take_traffic=take_traffic)
+            return await self._apply(document, call, take_traffic=take_traffic, with_plans=with_plans)
 
         return await self._runner.run(call, ("apply", endpoint), work)
 
@@ -259,10 +262,17 @@ class Control(TrafficCalls):
         return await self._runner.run(call, ("apply", document.endpoint.name), work)
 
     async def _apply(
-        self, document: Document, call: Call, *, take_traffic: bool, source_digest: str | None = None
+        self,
+        document: Document,
+        call: Call,
+        *,
+        take_traffic: bool,
+        source_digest: str | None = None,
+        with_plans: frozenset[str] = frozenset(),
     ) -> Result:
         name, document = document.endpoint.name, self._stored_plans.filled(document)
-        self._stored_plans.check_plan(document.endpoint.rollout)
+        if not (call.dry_run and document.endpoint.rollout in with_plans):
+            self._stored_plans.check_plan(document.endpoint.rollout)
         state = self._endpoints.get(name)
         # Before the models are read: a stale caller should not wait for that.
         call.precondition.check(name, None if state is None else state.revision)
@@ -284,9 +294,12 @@ class Control(TrafficCalls):
     async def apply_file(
         self, path: Path, *, root: Path | None = None, call: Call = INTERNAL
     ) -> list[Result]:
-        """Applies every document of a file; ``[]`` when everything in it was applied from it before."""
+        """Applies every document of a file, the results of its endpoints; ``[]`` when everything in it was applied from it before."""
         file = await self.read_file(path, root=root)
-        return [] if file is None else await self.apply_read(file, call=call)
+        if file is None:
+            return []
+        await self.put_read(file, call=call)
+        return await self.apply_read(file, call=call)
 
     async def read_file(self, path: Path, *, root: Path | None = None) -> DocumentFile | None:
         """The documents of a file; ``None`` when everything in it was applied from it before."""
@@ -295,6 +308,10 @@ class Control(TrafficCalls):
         file = await self._files.read(place, folder)
         self.roots_add(folder)
         return file
+
+    async def put_read(self, file: DocumentFile, *, call: Call = INTERNAL) -> list[PlanResult]:
+        """Stores the plans and the defaults of a file, which its endpoints may name."""
+        return await self._files.put_others(file, call)
 
     async def apply_read(self, file: DocumentFile, *, call: Call = INTERNAL) -> list[Result]:
         """Applies the documents of a file, its endpoints side by side; those of one endpoint in the order of these calls."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class FirstLoads:
         self._clock = clock
         self._begun = clock()
         self._files: list[tuple[Path, asyncio.Task[None]]] = []
+        self._storing: list[asyncio.Task[None]] = []
         self._late: list[_Named] = []
         self._failed: list[_Failure] = []
         self._is_decided = False
@@ -101,7 +102,7 @@ class FirstLoads:
 
     async def close(self) -> None:
         """Leaves what is loaded still; idempotent."""
-        tasks = [task for _, task in self._files]
+        tasks = [*self._storing, *(task for _, task in self._files)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,6 +145,7 @@ class FirstLoads:
         A file that fails stops the start only when there is nothing else to serve: a bad edit must not take
         down, at the next restart, what the store can go on serving, nor what other files describe.
         """
+        files: list[tuple[Path, DocumentFile]] = []
         for path in self._settings.documents:
             try:
                 file = await self._plane.read_file(path, root=self._settings.root)
@@ -155,6 +157,9 @@ class FirstLoads:
                 continue
             if file.refused is not None:
                 self._failed.append(_Failure(str(path), file.refused, path, file.refused_names))
+            files.append((path, file))
+        await self._store_others(files)
+        for path, file in files:
             # Each by itself: one that fails or hangs is no reason not to tell of the others, or to wait for them.
             for document in file.documents:
                 one = replace(file, documents=[document], refused=None)
@@ -163,6 +168,23 @@ class FirstLoads:
             done, _ = await asyncio.wait([task for _, task in self._files], timeout=PATIENCE_SECONDS)
             for task in done:
                 task.result()
+
+    async def _store_others(self, files: Sequence[tuple[Path, DocumentFile]]) -> None:
+        """Plans and defaults of all files come before any endpoint, which may name them. A disk that hangs is not waited for."""
+        self._storing = [asyncio.create_task(self._store(path, file)) for path, file in files if file.others]
+        if self._storing:
+            done, _ = await asyncio.wait(self._storing, timeout=PATIENCE_SECONDS)
+            for task in done:
+                task.result()
+
+    async def _store(self, path: Path, file: DocumentFile) -> None:
+        try:
+            results = await self._plane.put_read(file)
+        except HeadgateError as error:
+            self._failed.append(_Failure(str(path), error, path))
+            return
+        for result in results:
+            _log.info("%s: %s", path, result["message"])
 
     async def _apply(self, path: Path, file: DocumentFile) -> None:
         try:

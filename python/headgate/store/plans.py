@@ -8,8 +8,8 @@ from __future__ import annotations
 from sqlalchemy import delete, select
 
 from headgate.errors import RevisionConflict
-from headgate.store import journal
-from headgate.store.models import AuditRecord, IdempotencyRecord, PlanRecord
+from headgate.store import journal, revisions
+from headgate.store.models import AppliedDocument, AuditRecord, IdempotencyRecord, PlanRecord
 from headgate.store.transactions import Transactions, Write
 
 
@@ -25,8 +25,15 @@ class StorePlans:
         with self._transactions.read() as session:
             return list(session.scalars(select(PlanRecord).order_by(PlanRecord.kind, PlanRecord.name)))
 
-    def put(self, record: PlanRecord, audit: AuditRecord, answer: IdempotencyRecord | None = None) -> None:
-        """Replaces a document and leaves the row of the audit, and the answer under its key, in the same transaction.
+    def put(
+        self,
+        record: PlanRecord,
+        audit: AuditRecord,
+        answer: IdempotencyRecord | None = None,
+        applied: AppliedDocument | None = None,
+    ) -> None:
+        """Replaces a document and leaves the row of the audit, the answer under its key and the file that it was applied from in the same
+        transaction.
 
         :class:`~headgate.errors.RevisionConflict` unless ``record.n`` follows the number of the one that is stored, or is 1 without one.
         """
@@ -39,6 +46,8 @@ class StorePlans:
                 )
             self._remove(write, record.kind, record.name)
             write.add(record)
+            if applied is not None:
+                revisions.add_applied(write, applied)
             _leave(write, audit, answer)
 
     def delete(

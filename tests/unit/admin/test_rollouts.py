@@ -268,6 +268,15 @@ def test_plans_are_written_read_and_removed(tmp_path: Path) -> None:
             assert problem(wrong) == (422, "policy_invalid")
             assert "the address says plan bold" in wrong.json()["faults"][0]["message"]
             text = document() + "rollout: careful\n"
+            assumed = text.replace("careful", "bold")
+            missing = await p.operator.put(f"{E}?dry_run=true", content=assumed, headers=YAML)
+            assert problem(missing) == (422, "policy_invalid")
+            planned = await p.operator.put(
+                f"{E}?dry_run=true&with_plans=quick,bold", content=assumed, headers=YAML
+            )
+            assert planned.status_code == 200, planned.text
+            written = await p.operator.put(f"{E}?with_plans=bold", content=assumed, headers=NEW)
+            assert problem(written) == (400, "invalid_argument")
             await p.operator.put(E, content=text, headers=NEW)
             assert (await p.operator.put(f"{path}?dry_run=true", content=PLAN, headers=YAML)).json()[
                 "used_by"

@@ -27,7 +27,7 @@ def offered(fake: FakeAdmin, *words: str) -> list[str]:
 
 
 def test_commands_and_options_are_offered() -> None:
-    assert offered(FakeAdmin(), "ro") == ["rollback"]
+    assert offered(FakeAdmin(), "ro") == ["rollback", "rollout"]
     assert offered(FakeAdmin(), "") == list(COMMANDS)
     assert offered(FakeAdmin(), "context", "") == ["add", "list", "remove", "use"]
     assert "--dry-run" in offered(FakeAdmin(), "rollback", "--dr")

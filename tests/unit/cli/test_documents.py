@@ -181,7 +181,7 @@ def test_faults_that_the_gateway_found_are_listed(document: Path) -> None:
 def test_apply_as_json_gives_one_object_for_all_files(document: Path) -> None:
     fake = FakeAdmin({f"GET {PATH}/traffic": ok(TRAFFIC, 41), f"PUT {PATH}": ok(RESULT, 42)})
     result = call(fake, "apply", str(document), "--json")
-    assert json.loads(result.stdout) == {"results": [RESULT]}
+    assert json.loads(result.stdout) == {"documents": [], "results": [RESULT]}
 
 
 def test_the_gateway_learns_the_path_of_a_document_with_files_only(document: Path) -> None:
@@ -220,7 +220,7 @@ def test_what_was_applied_before_a_refusal_is_told(document: Path) -> None:
         "PUT /v1/endpoints/other": problem(409, "conflict", "other is frozen"),
     }
     result = call(FakeAdmin(answers), "apply", str(document), "--json")
-    assert (result.exit_code, json.loads(result.stdout)) == (5, {"results": [RESULT]})
+    assert (result.exit_code, json.loads(result.stdout)) == (5, {"documents": [], "results": [RESULT]})
     assert "digits" in call(FakeAdmin(answers), "apply", str(document)).stdout
 
 

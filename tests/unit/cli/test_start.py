@@ -66,7 +66,19 @@ def test_it_imports_none_of_the_heavy_libraries(command: list[str], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "command", ["rollback", "traffic", "events", "token", "context", "drift", "explain", "delete"]
+    "command",
+    [
+        "rollback",
+        "traffic",
+        "events",
+        "token",
+        "context",
+        "drift",
+        "explain",
+        "delete",
+        "rollout",
+        "plans",
+    ],
 )
 def test_the_module_of_a_client_command_imports_none_of_them(command: str) -> None:
     code = (

@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from headgate.control import Call
+from headgate.errors import PolicyInvalid
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, document, gateway, run
 
@@ -105,5 +108,50 @@ def test_models_that_were_moved_away_keep_nothing_that_is_stored_from_being_serv
         shutil.rmtree(tmp_path / "models")
         async with gateway(tmp_path) as gate:
             assert await gate.control.read_file(file) is None
+
+    run(body)
+
+
+PLAN = "apiVersion: headgate/v1\nkind: RolloutPlan\nname: careful\nsteps: [{weight: 5%}, promote]\n"
+DEFAULTS = "apiVersion: headgate/v1\nkind: Defaults\nlimits: {timeout: 2s}\nrollout: careful\n"
+
+
+def test_plans_and_defaults_of_a_file_come_first_and_are_applied_once(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+
+    async def body() -> None:
+        file.write_text(f"{FIRST}---\n{DEFAULTS}---\n{PLAN}")
+        async with gateway(tmp_path) as gate:
+            assert [one["endpoint"] for one in await gate.control.apply_file(file)] == ["digits"]
+            assert gate.native.served["digits"]["timeout_ms"] == 2_000
+            assert [one["name"] for one in gate.control.plans()] == ["careful"]
+            changed = PLAN.replace("5%", "6%")
+            await gate.control.put_plan(changed.encode(), call=Call("ann"))
+        async with gateway(tmp_path) as gate:
+            # What was changed since by a call stays, as an endpoint's document does.
+            assert await gate.control.read_file(file) is None
+            assert gate.control.plan("careful")["document"]["steps"][0]["weight"] == "6%"
+            file.write_text(f"{FIRST}---\n{DEFAULTS}---\n{PLAN.replace('5%', '7%')}")
+            found = await gate.control.read_file(file)
+            assert found is not None
+            assert [one.kind for one in found.others] == ["RolloutPlan"]
+            await gate.control.apply_file(file)
+            assert gate.control.plan("careful")["document"]["steps"][0]["weight"] == "7%"
+
+    run(body)
+
+
+def test_a_plan_that_is_refused_keeps_no_other_document_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+
+    async def body() -> None:
+        file.write_text(f"{DEFAULTS.replace('careful', 'bold')}---\n{PLAN}---\n{FIRST}")
+        async with gateway(tmp_path) as gate:
+            found = await gate.control.read_file(file)
+            assert found is not None
+            with pytest.raises(PolicyInvalid, match="bold"):
+                await gate.control.put_read(found)
+            assert [one["name"] for one in gate.control.plans()] == ["careful"]
+            assert len(await gate.control.apply_read(found)) == 1
 
     run(body)

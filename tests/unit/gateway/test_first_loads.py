@@ -275,3 +275,29 @@ def test_a_stop_during_a_load_leaves_no_task_behind(tmp_path: Path, begun: bool)
         assert said == []
 
     play(work)
+
+
+def test_plans_of_any_file_are_stored_before_the_endpoints_of_all(tmp_path: Path) -> None:
+    async def work() -> None:
+        endpoint = described(tmp_path, "a.yaml", ("a", "v1"))
+        endpoint.write_text(endpoint.read_text() + "rollout: careful\n")
+        plan = tmp_path / "plan.yaml"
+        plan.write_text(
+            "apiVersion: headgate/v1\nkind: RolloutPlan\nname: careful\nsteps: [{weight: 5%}, promote]\n"
+        )
+        async with Running(settings(tmp_path, endpoint, plan)) as gate:
+            await until(lambda: "a" in gate.plane.served)
+            assert [one["name"] for one in control_of(gate).plans()] == ["careful"]
+
+    play(work)
+
+
+def test_defaults_that_are_refused_keep_no_endpoint_from_being_served(tmp_path: Path) -> None:
+    async def work() -> None:
+        file = described(tmp_path, "a.yaml", ("a", "v1"))
+        file.write_text(file.read_text() + "---\napiVersion: headgate/v1\nkind: Defaults\nrollout: careful\n")
+        async with Running(settings(tmp_path, file)) as gate:
+            await until(lambda: "a" in gate.plane.served)
+            await until(lambda: any('no plan is named "careful"' in text for text in gate.said))
+
+    play(work)

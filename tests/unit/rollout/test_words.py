@@ -52,7 +52,14 @@ def test_a_promotion_past_a_failure_does_not_say_that_no_harm_was_shown() -> Non
             {"caught": [{"ratio": 2.0, "probability": 0.04}]},
             "2x would have been caught in 4 % of such rollouts.",
         ),
-        ({"interval": (None, None)}, "No request of the challenger was compared with the champion's."),
+        (
+            {"challenger": {"units": 0, "n": 0, "bad": 0}, "interval": (None, None)},
+            "No request of the challenger was compared with the champion's.",
+        ),
+        (
+            {"interval": (0.0, None)},
+            "The error ratio is not known: 20 of 10 000 requests of the champion failed and 2 of 1 000 of the challenger.",
+        ),
         ({"interval": (0.3, None)}, "Error ratio 0.30 or more (anytime 95 %)."),
         ({}, "No harm shown. Error ratio 0.30-8.4 (anytime 95 %)."),
     ],
@@ -161,12 +168,12 @@ def test_a_replay_without_requests_is_left_out_with_its_reason() -> None:
 
 def test_a_preview_tells_slots_times_and_what_each_step_would_see() -> None:
     plan = plan_of(PlanStep(kind="shadow", slots=1_000, for_ms=HOUR, min_requests=500), WEIGHT)
-    steps = timeline(plan, FACTS)
+    steps = timeline(plan, CHALLENGER.name, FACTS)
     assert [(one.slots, one.time_ms) for one in steps] == [(0, HOUR), (2_500, HOUR), (7_500, 0)]
     assert steps[1].requests == 10_417
     assert steps[1].smallest_ratio == 2.5
     assert steps[1].words == (
-        "2 500 slots (25% of keys) move to the challenger; about 60 min, 10 417 requests of it. "
+        "2 500 slots (25% of keys) move from v7 to v8; about 60 min, 10 417 requests of it. "
         "It catches an error ratio of 2.5x."
     )
     text = preview_text(plan, CHALLENGER, FACTS)
@@ -235,4 +242,4 @@ def test_hours_and_people_are_in_the_preview() -> None:
     text = preview_text(plan, CHALLENGER, replace(FACTS, requests_a_day=None))
     assert "It advances within mon-thu 09:00-16:00 UTC; it is rolled back at any time." in text
     assert "not the one who started it" in text
-    assert "How long it takes is not known." in text
+    assert "How long it takes is not known: no request came lately." in text

@@ -99,6 +99,9 @@ def _needs(step: Step, plan: Plan) -> dict[str, VersionNeeds]:
         gains.add(plan["champion"]["to"])
     copied = copies_of(step.after, step.left_out)
     gains |= copied.keys() - copies_of(step.before, step.unloadable).keys()
+    if step.kind == "rollout_start":
+        # Nothing moves yet, and what the challenger takes is asked before it does.
+        gains.add(step.subject)
     # What is not in memory and is not loaded answers nothing, whoever owns slots.
     gains &= set(step.loaded)
     facts, versions = step.facts, step.after.spec.versions

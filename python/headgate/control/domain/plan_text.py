@@ -283,10 +283,12 @@ def _captured(revision: Revision | None) -> int:
 def _needs(step: Step, plan: Plan) -> list[str]:
     answering = {pair.split("→")[1] for pair in plan["moves"]} | {plan["champion"]["to"]}
     answering |= _ruled(step.after, step.left_out).keys()
-    return [_need(version, needs, answers=version in answering) for version, needs in plan["needs"].items()]
+    return [
+        need_words(version, needs, answers=version in answering) for version, needs in plan["needs"].items()
+    ]
 
 
-def _need(version: str, needs: VersionNeeds, *, answers: bool) -> str:
+def need_words(version: str, needs: VersionNeeds, *, answers: bool) -> str:
     """What a version that gains requests, or is loaded, takes; without ``answers`` it gets copies of requests alone."""
     state, memory, files = needs["state"], needs["memory_bytes"], needs["file_bytes"]
     known = "" if not memory else f" ({size(memory)})"

@@ -40,6 +40,8 @@ class VersionNeeds(TypedDict):
 class Plan(TypedDict):
     """What a write would do, or did; ``text`` says it in words. ``rollback_to`` is where a rollback goes afterwards, null at removal.
 
+    ``preview`` is there in a dry run of a rollout's start: its steps, in lines, which ``text`` ends with.
+
     ``undo`` lists the calls that bring document, champion, slots, salt, blocks and freeze back; ``text`` says what they do not.
     """
 
@@ -60,6 +62,7 @@ class Plan(TypedDict):
     notes: list[str]
     undo: list[UndoCall]
     diff: str
+    preview: NotRequired[list[str]]
 
 
 class LiveView(TypedDict):

@@ -13,7 +13,8 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from headgate.control.domain.revision import Revision, read_revision
-from headgate.control.domain.rollout.preview import Facts, timeline
+from headgate.control.domain.rollout.plan import PlanGate
+from headgate.control.domain.rollout.preview import Facts, left_ms, timeline
 from headgate.control.domain.rollout.state import GateStatus, RolloutState
 from headgate.control.writes.rollouts import Look
 from headgate.store import RevisionRecord, seconds, stamp
@@ -52,6 +53,17 @@ class RolloutStep(TypedDict):
     min_requests: int
 
 
+class GateLimit(TypedDict):
+    """A gate of the plan. ``above`` is a ratio to the champion, a share or a value; ``ignore_below`` nanoseconds or a share."""
+
+    gate: str
+    measure: str | None
+    effect: str
+    above: float | None
+    ignore_below: float | None
+    strict: bool
+
+
 class FinishedStepView(TypedDict):
     """A step that was left, with its evidence; ``by`` names the person who skipped what was undecided."""
 
@@ -67,7 +79,8 @@ class FinishedStepView(TypedDict):
 
 class RolloutView(TypedDict):
     """A rollout. ``gates`` are the judge's status objects as they are; ``missing`` says what the step waits for. ``revision`` is that of
-    the endpoint.
+    the endpoint. ``left_ms`` is the time with traffic that the rest takes at the present traffic, if nobody has to act and nothing is
+    undecided; null if it is not known, and after the end.
     """
 
     endpoint: str
@@ -87,7 +100,10 @@ class RolloutView(TypedDict):
     weight: int
     shadow: int
     gates: list[dict[str, Any]]
+    limits: list[GateLimit]
     missing: list[str]
+    left_ms: int | None
+    hours: str | None
     timeline: list[dict[str, Any]]
     finished: list[FinishedStepView]
     started: str
@@ -140,8 +156,15 @@ def rollout_view(
         weight=state.weight,
         shadow=state.shadow,
         gates=_dumped(gates),
+        limits=[_limit(gate) for gate in state.plan.gates],
         missing=list(missing),
-        timeline=[] if facts is None else [asdict(step) for step in timeline(state.plan, facts)],
+        left_ms=None
+        if facts is None or not state.active
+        else left_ms(state.plan, facts, state.step, 0 if look is None else look.progress.traffic_ms),
+        hours=None if state.plan.hours is None else state.plan.hours.text,
+        timeline=[]
+        if facts is None
+        else [asdict(step) for step in timeline(state.plan, state.challenger.name, facts)],
         finished=[_finished(one) for one in state.evidence],
         started=seconds(state.started.when),
         started_by=state.started.who,
@@ -150,11 +173,24 @@ def rollout_view(
     )
 
 
+def _limit(gate: PlanGate) -> GateLimit:
+    return GateLimit(
+        gate=gate.gate,
+        measure=gate.measure,
+        effect=gate.effect,
+        above=gate.above,
+        ignore_below=gate.ignore_below,
+        strict=gate.strict,
+    )
+
+
 def _step(state: RolloutState, look: Look | None) -> RolloutStep | None:
     step = state.present
     if step is None or not state.active:
         return None
-    seen = 0 if look is None else look.observation.counted(step.kind)
+    # A look from before the step counted what was in the one before.
+    is_of_step = look is not None and look.at_ms >= state.step_begun_ms
+    seen = look.observation.counted(step.kind) if look is not None and is_of_step else 0
     return RolloutStep(
         index=state.step + 1,
         of=len(state.plan.steps),

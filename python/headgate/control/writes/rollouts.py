@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from headgate.background import Background
 from headgate.control.domain.calls import Call
-from headgate.control.domain.results import Result
+from headgate.control.domain.plan_text import need_words
+from headgate.control.domain.results import Plan, Result
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.rollout import calls, moves
 from headgate.control.domain.rollout.actions import Advance, StartReplay
@@ -115,10 +117,14 @@ class Rollouts:
             self._keep(endpoint, decide.advanced)
             return result
         digest = current.spec.digests()[version]
+        found_needs = result["plan"]["needs"].get(version)
+        needs = "" if found_needs is None else need_words(version, found_needs, answers=True)
         text = await asyncio.to_thread(
-            lambda: preview_text(plan, Trialled(name=version, digest=digest), facts)
+            lambda: preview_text(plan, Trialled(name=version, digest=digest), facts, needs)
         )
-        return {**result, "plan": {**result["plan"], "text": f"{result['plan']['text']}\n{text}"}}
+        planned = result["plan"]
+        told = {**planned, "text": f"{planned['text']}\n{text}", "preview": text.splitlines()}
+        return {**result, "plan": cast(Plan, told)}
 
     async def _no_replay(self, current: Revision, version: str, plan: ResolvedPlan) -> str | None:
         """Why the steps of a plan that replay have nothing to work on although requests are captured; None: they have, or there are

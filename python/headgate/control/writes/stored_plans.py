@@ -32,7 +32,7 @@ from headgate.documents import (
 from headgate.documents.faults import quoted
 from headgate.documents.rollout import BUILT_IN
 from headgate.errors import Conflict, HeadgateError, NotFound
-from headgate.store import PlanRecord
+from headgate.store import AppliedDocument, PlanRecord, seconds
 
 _log = logging.getLogger(__name__)
 MOST = 1_000
@@ -111,8 +111,13 @@ class StoredPlans:
             )
         return document
 
-    async def put(self, document: OtherDocument, call: Call) -> PlanResult:
-        """Stores a document in the place of the one before. A rollout that is under way keeps the plan that it began with."""
+    async def put(
+        self, document: OtherDocument, call: Call, applied: AppliedDocument | None = None
+    ) -> PlanResult:
+        """Stores a document in the place of the one before. A rollout that is under way keeps the plan that it began with.
+
+        ``applied`` remembers the file that it comes from.
+        """
         key = (document.kind, document.name)
         known = self._known.get(key)
         before = None if known is None else known[0]
@@ -124,6 +129,8 @@ class StoredPlans:
         now = self._context.now()
         record = PlanRecord(*key, (number or 0) + 1, document.digest, call.principal, now, document.raw)
         if before is not None and before.digest == document.digest:
+            if applied is not None and not call.dry_run:
+                await self._context.write(lambda: self._context.store.add_applied(applied))
             return self._result(
                 (before, document.content), before, "planned" if call.dry_run else "unchanged"
             )
@@ -133,7 +140,7 @@ class StoredPlans:
         detail = {"kind": document.kind, "name": document.name, "n": record.n, "digest": document.digest}
         audit = audit_record(call, now, "plan_put", (None, None), ("applied", detail))
         answer = remembered(self._context, call, result)
-        await self._context.write(lambda: self._context.store.plans.put(record, audit, answer))
+        await self._context.write(lambda: self._context.store.plans.put(record, audit, answer, applied))
         self._known[key] = (record, document.content)
         return result
 
@@ -258,6 +265,6 @@ def _view(record: PlanRecord, content: RolloutPlan | Defaults) -> PlanDocumentVi
         n=record.n,
         digest=record.digest,
         who=record.who,
-        written=record.written,
+        written=seconds(record.written),
         document={"apiVersion": "headgate/v1", "kind": record.kind, **written},
     )

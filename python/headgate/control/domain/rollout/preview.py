@@ -15,7 +15,7 @@ from headgate.control.domain.rollout.plan import JUDGED_IN, PlanStep, ResolvedPl
 from headgate.control.domain.rollout.state import Trialled
 from headgate.documents.faults import did_you_mean, quoted
 from headgate.documents.values import SLOTS, format_weight
-from headgate.readable import number, percent
+from headgate.readable import number, percent, span
 
 RATIOS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)
 """Error ratios that a step is asked about."""
@@ -136,7 +136,7 @@ def _unreachable(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             elif time_ms > LONGEST_STEP_MS and step.for_ms <= LONGEST_STEP_MS:
                 said = (
                     f"{step.label} reaches {number(step.min_requests)} requests in "
-                    f"{_time(time_ms)} at the present traffic, not within 7 days"
+                    f"{span(time_ms)} at the present traffic, not within 7 days"
                 )
                 found.append(Problem(f"steps[{at}].min_requests", said))
     return found
@@ -203,7 +203,7 @@ def smallest_ratio(step: PlanStep, requests: float, needs: Needs) -> float | Non
     return next((ratio for ratio in RATIOS if needs(step.slots, ratio) <= requests), None)
 
 
-def timeline(plan: ResolvedPlan, facts: Facts) -> tuple[StepPreview, ...]:
+def timeline(plan: ResolvedPlan, challenger: str, facts: Facts) -> tuple[StepPreview, ...]:
     """The steps in their order."""
     found: list[StepPreview] = []
     weight = 0
@@ -213,6 +213,7 @@ def timeline(plan: ResolvedPlan, facts: Facts) -> tuple[StepPreview, ...]:
         requests = expected_requests(step, traffic) if traffic is not None and step.slots else None
         ratio = None if requests is None else smallest_ratio(step, requests, facts.needs)
         time_ms = expected_ms(step, traffic)
+        pair = (wanted - weight, facts.champion, challenger)
         found.append(
             StepPreview(
                 index=at,
@@ -221,28 +222,49 @@ def timeline(plan: ResolvedPlan, facts: Facts) -> tuple[StepPreview, ...]:
                 requests=None if requests is None else round(requests),
                 time_ms=time_ms,
                 smallest_ratio=ratio,
-                words=_words(step, wanted - weight, requests, ratio, time_ms),
+                words=_words(step, pair, requests, ratio, time_ms),
             )
         )
         weight = wanted
     return tuple(found)
 
 
+def left_ms(plan: ResolvedPlan, facts: Facts, step: int, served_ms: int) -> int | None:
+    """How long the rest of a rollout takes at the present traffic, without hours, people and undecided gates: what is left of the present
+    ``step`` (-1: before the first) after ``served_ms`` of it, and the steps after it. None: not known.
+    """
+    total = 0
+    for at in range(max(step, 0), len(plan.steps)):
+        time_ms = expected_ms(plan.steps[at], facts.requests_a_day)
+        if time_ms is None:
+            return None
+        total += max(time_ms - served_ms, 0) if at == step else time_ms
+    return total
+
+
 def _words(
-    step: PlanStep, slots: int, requests: float | None, ratio: float | None, time_ms: int | None
+    step: PlanStep,
+    pair: tuple[int, str, str],
+    requests: float | None,
+    ratio: float | None,
+    time_ms: int | None,
 ) -> str:
+    """``pair``: how many slots move, from the champion to the challenger."""
+    slots, champion, challenger = pair
     if step.kind == "replay":
-        return f"Up to {number(step.requests)} captured requests are put to the challenger; no caller is involved."
+        return f"Up to {number(step.requests)} captured requests are put to {challenger}; no caller is involved."
     if step.kind == "approve":
         return f"A person with the role {step.role} has to approve it, and not the one who started it."
     if step.kind == "pause":
         return "It waits until a person resumes or promotes it."
     if step.kind == "promote":
-        return f"{number(slots)} slots move to the challenger, which becomes champion."
+        return f"{number(slots)} slots move from {champion} to {challenger}, which becomes champion."
     gets = f"copies of {format_weight(step.slots)} of requests" if step.kind == "shadow" else None
-    said = gets or f"{number(slots)} slots ({format_weight(slots)} of keys) move to the challenger"
+    said = (
+        gets or f"{number(slots)} slots ({format_weight(slots)} of keys) move from {champion} to {challenger}"
+    )
     said = said[:1].upper() + said[1:]
-    said += f"; about {_time(time_ms)}" if time_ms is not None else "; its time is not known"
+    said += f"; about {span(time_ms)}" if time_ms is not None else "; its time is not known"
     said += "" if requests is None else f", {number(round(requests))} requests of it"
     if step.kind == "weight" and requests is not None:
         said += (
@@ -253,27 +275,21 @@ def _words(
     return said + "."
 
 
-def _time(milliseconds: int) -> str:
-    """``15 min``, ``3 h``, ``2.5 days``."""
-    minutes = milliseconds / 60_000
-    if minutes < 90:
-        return f"{max(minutes, 1):.0f} min"
-    return f"{minutes / 60:.2g} h" if minutes < 48 * 60 else f"{minutes / 1440:.2g} days"
-
-
-def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts) -> str:
-    """The whole in lines: steps with their times, the sum, limits, notes and problems."""
-    steps = timeline(plan, facts)
+def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: str = "") -> str:
+    """The whole in lines: steps with their times, the sum, what the challenger ``needs``, limits, notes and problems."""
+    steps = timeline(plan, challenger.name, facts)
     lines = [f"Rollout of {challenger.name} by plan {plan.name}, against {facts.champion}."]
     lines += [f"  {step.index + 1}. {step.label}: {step.words}" for step in steps]
     times = [step.time_ms for step in steps if step.label.partition(" ")[0] in ("shadow", "weight")]
     known = [time for time in times if time is not None]
     if times and len(known) == len(times):
         lines.append(
-            f"At the present traffic it takes about {_time(sum(known))} with traffic, if nothing is undecided."
+            f"At the present traffic it takes about {span(sum(known))} with traffic, if nothing is undecided."
         )
     else:
-        lines.append("How long it takes is not known.")
+        why = "" if facts.requests_a_day is not None else ": no request came lately"
+        lines.append(f"How long it takes is not known{why}.")
+    lines += [needs] if needs else []
     if plan.hours is not None:
         lines.append(f"It advances within {plan.hours.text}; it is rolled back at any time.")
     stops = ", ".join(gate.key for gate in plan.with_effect("rollback")) or "nothing"

@@ -10,7 +10,7 @@ from typing import Any
 
 from headgate.control.domain.rollout.plan import PlanGate
 from headgate.control.domain.rollout.state import GateStatus, RolloutState
-from headgate.readable import number, percent
+from headgate.readable import figure, number, percent
 
 _CONFIDENCE = "anytime 95 %"
 _LIKELY = 0.8
@@ -20,13 +20,6 @@ _NAMES = {
     "availability": "ratio of requests without a run",
     "disagreement": "disagreement",
 }
-
-
-def figure(value: float) -> str:
-    """Two digits: ``0.30``, ``8.4``, ``12``."""
-    if value >= 100:
-        return number(round(value))
-    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def _name(status: GateStatus) -> str:
@@ -39,17 +32,25 @@ def _sentence(text: str) -> str:
 
 
 def interval(status: GateStatus) -> str | None:
-    """``error ratio 0.30-8.4 (anytime 95 %)``; None without an interval."""
+    """``error ratio 0.30-8.4 (anytime 95 %)``; None without an interval, or for one that has no bound."""
     if status.interval is None:
         return None
     low, high = status.interval
-    if low is None and high is None:
+    if not low and high is None:
         return None
     if low is None or high is None:
         range_ = f"up to {figure(high)}" if high is not None else f"{figure(low or 0.0)} or more"
     else:
         range_ = f"{figure(low)}-{figure(high)}"
     return f"{_name(status)} {range_} ({_CONFIDENCE})"
+
+
+def _without_interval(status: GateStatus) -> str:
+    champion, challenger = status.champion, status.challenger
+    return (
+        f"The error ratio is not known: {number(champion.bad)} of {number(champion.n)} requests of the champion failed and "
+        f"{number(challenger.bad)} of {number(challenger.n)} of the challenger."
+    )
 
 
 def caught(status: GateStatus) -> str | None:
@@ -71,12 +72,12 @@ def promotion(gates: Sequence[GateStatus], undecided: Iterable[str], who: str = 
     failing = [status.key for status in gates if status.verdict == "fail"]
     said = ["No harm shown."] if not failing else [f"{', '.join(failing)} failed."]
     for status in gates:
-        range_ = interval(status)
-        if range_ is None or status.gate != "error_rate":
+        if status.gate != "error_rate" or not status.challenger.n:
             continue
-        seen = caught(status)
-        said += [f"{_sentence(range_)}.", *([f"{_sentence(seen)}."] if seen else [])]
-    if not any(interval(status) for status in gates):
+        range_, seen = interval(status), caught(status)
+        told = f"{_sentence(range_)}." if range_ else _without_interval(status)
+        said += [told, *([f"{_sentence(seen)}."] if seen else [])]
+    if not any(status.challenger.n for status in gates):
         said.append("No request of the challenger was compared with the champion's.")
     if open_ends:
         said.append(f"Undecided then: {', '.join(open_ends)}.")
