@@ -86,7 +86,9 @@ class VirtualRun:
         random = np.random.default_rng((plan["seed"], number))
         self.groups = sorted({one["group"] for one in plan["requests"]})
         self.due_ns, self.end_ns = _due(plan["load"], server, random)
-        self.response_ns = _responses(self.due_ns, server, random, closed="closed" in plan["load"])
+        self.response_ns, self.run_ns = _responses(
+            self.due_ns, server, random, closed="closed" in plan["load"]
+        )
         self.good = random.random(len(self.due_ns)) >= server.failing_share
         if server.gone_after_ns is not None:
             self.good &= self.due_ns + self.response_ns < server.gone_after_ns
@@ -119,8 +121,11 @@ class VirtualRun:
             name: answer["counts"][name] for name in ("due", "sent", "good", "shed", "failed", "unsent")
         }
         answer["slices"] = [{"from_ns": 0, **counts, "p50_ns": None, "p99_ns": None, "in_flight": 0}]
-        histogram = hdr.encode(hdr.of_values([1_000_000]))
-        answer["hdr_v2"] = dict.fromkeys(("response", "service", "lateness"), histogram)
+        taken = [int(value) for value in self.response_ns[: answer["counts"]["due"]][:_HISTOGRAM]]
+        answer["hdr_v2"] = dict.fromkeys(
+            ("response", "service"), hdr.encode(hdr.of_values(taken or [1_000_000]))
+        )
+        answer["hdr_v2"]["lateness"] = hdr.encode(hdr.of_values([11_000]))
         return json.dumps(answer)
 
     def _last_due(self) -> int:
@@ -145,7 +150,7 @@ class VirtualRun:
             "response": _latency(window, asked["quantiles"]),
             "service": _latency(window, asked["quantiles"]),
             "lateness": {"p50_ns": 2000, "p99_ns": 9_000_000 if self.limited else 11_000, "max_ns": 50_000},
-            "phases": {"sampled": 20, **{name: _phase(share) for name, share in _PHASES.items()}},
+            "phases": _phases(self.response_ns[:due], self.run_ns[:due], self.server.least_ns),
             "objectives": [
                 evidence.verdict(window, one["quantile"], one["limit_ns"], one["alpha"])
                 for one in asked["objectives"]
@@ -159,11 +164,33 @@ class VirtualRun:
         }
 
 
-_PHASES = {"decode": 0.01, "queue": 0.62, "run": 0.35, "reply": 0.02, "total": 1.0, "outside": 0.1}
+_HISTOGRAM = 20_000
+"""Values of a histogram: enough for its shape."""
 
 
-def _phase(share: float) -> dict[str, Any]:
-    return {"mean_ns": share * 1e6, "p50_ns": int(share * 1e6), "p99_ns": int(share * 3e6)}
+def _phases(response: Array, run: Array, least_ns: int) -> dict[str, Any]:
+    """Where the time went: what is neither queue nor run is the least time of an answer, for decoding and replying."""
+    queue = np.maximum(response - run - least_ns, 0)
+    around = np.full(len(response), least_ns / 2)
+    parts = {
+        "decode": around,
+        "queue": queue,
+        "run": run,
+        "reply": around,
+        "total": response,
+        "outside": 0 * around,
+    }
+    return {"sampled": len(response), **{name: _phase(values) for name, values in parts.items()}}
+
+
+def _phase(values: Array) -> dict[str, Any]:
+    if not len(values):
+        return {}
+    return {
+        "mean_ns": float(values.mean()),
+        "p50_ns": int(np.quantile(values, 0.5)),
+        "p99_ns": int(np.quantile(values, 0.99)),
+    }
 
 
 def _counts(good: Array) -> dict[str, int]:
@@ -185,7 +212,10 @@ def _latency(window: Array, quantiles: Sequence[float]) -> dict[str, Any]:
     for one in quantiles:
         value = int(np.quantile(window, one))
         censored = value >= 10**12
-        low, high = int(value * 0.9), None if censored else int(value * 1.1)
+        # The normal approximation of ranks, as if a quarter of the requests were independent.
+        half = 2 * float(np.sqrt(4 * one * (1 - one) / len(window)))
+        low = int(np.quantile(window, max(one - half, 0.0)))
+        high = None if censored or one + half >= 1 else int(np.quantile(window, one + half))
         known = 5 * 10**9 if censored else value
         found.append(
             {"quantile": one, "value_ns": known, "low_ns": low, "high_ns": high, "censored": censored}
@@ -215,12 +245,13 @@ def _due(load: dict[str, Any], server: VirtualServer, random: np.random.Generato
     return np.concatenate(parts), at
 
 
-def _responses(due_ns: Array, server: VirtualServer, random: np.random.Generator, *, closed: bool) -> Array:
-    """What requests take in one queue with exponential run times (Lindley), or with a run time alone if clients wait."""
+def _responses(
+    due_ns: Array, server: VirtualServer, random: np.random.Generator, *, closed: bool
+) -> tuple[Array, Array]:
+    """What requests take in one queue with exponential run times (Lindley), or with a run time alone if clients wait; and the runs."""
     runs = random.exponential(1e9 / server.capacity, len(due_ns))
-    if closed or len(due_ns) < 2:
-        return (runs + server.least_ns).astype(np.int64)
-    return (queue_ns(due_ns, runs) + runs + server.least_ns).astype(np.int64)
+    waits = 0 if closed or len(due_ns) < 2 else queue_ns(due_ns, runs)
+    return (waits + runs + server.least_ns).astype(np.int64), runs
 
 
 def queue_ns(due_ns: Array, runs_ns: Array) -> Array:

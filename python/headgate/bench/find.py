@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headgate.bench import loads
 from headgate.bench.measuring import Ended, Measured, Measurer, Question
@@ -28,6 +28,7 @@ from headgate.bench.search import (
     drive,
 )
 from headgate.bench.slo import Slo
+from headgate.bench.steady_rates import with_steady_rates
 from headgate.bench.target import TargetUnreachable
 from headgate.errors import InvalidArgument
 
@@ -38,7 +39,7 @@ _LONGEST_SHARE = 6
 
 _SHORTEST_NS = 4_000_000_000
 _CONFIRM_NS = 20_000_000_000
-"""A confirming run is longer than a probe: what builds up slowly shows."""
+"""A confirming run is longer than a probe: what builds up slowly shows. It takes a third of a short budget."""
 
 _LOWEST = 0.1
 _SETTLE_TRIES = 50
@@ -58,25 +59,45 @@ def find(
         )
     with tools.interruption.listening(), prepared_place(asked, scenario, tools.generator) as place:
         measurement = Measurement.at(place, scenario, tools)
-        prober = _RateProber(measurement, measurement.measurer(), slo, sleep)
         try:
-            start = scenario.search.start or prober.expected()
-            search = Search(
-                SearchSettings(
-                    start=max(start, _LOWEST),
-                    precision=scenario.search.precision,
-                    lowest=_LOWEST,
-                    highest=scenario.search.highest,
-                )
-            )
-            prober.search = search
-            if not prober.over:
-                drive(search, prober)
-            else:
-                search.stop()
+            result = find_at(measurement, slo, sleep)
+            return with_steady_rates(measurement, slo, result) if scenario.search.steady_rates else result
         finally:
             tools.view.close()
-        return prober.result(search)
+
+
+def find_at(measurement: Measurement, slo: Slo, sleep: Callable[[float], None] = time.sleep) -> Result:
+    """The same at a place that is prepared."""
+    scenario = measurement.scenario
+    prober = _RateProber(measurement, measurement.measurer(), slo, sleep)
+    start = scenario.search.start or prober.expected()
+    search = Search(
+        SearchSettings(
+            start=max(start, _LOWEST),
+            precision=scenario.search.precision,
+            lowest=_LOWEST,
+            highest=scenario.search.highest,
+        )
+    )
+    prober.search = search
+    if not prober.over:
+        drive(search, prober)
+    else:
+        search.stop()
+    return prober.result(search)
+
+
+def fails_at(measurement: Measurement, slo: Slo, rate: float) -> Result:
+    """The verdict on one rate, for which all of the budget may be used; its probe is the only one of the result."""
+    prober = _RateProber(measurement, measurement.measurer(), slo, time.sleep)
+    settings = SearchSettings(start=rate, highest=rate)
+    search = Search(settings)
+    prober.search = search
+    found = prober.probe(Step(rate, settings.step_alpha, confirming=True))
+    search.stop()
+    if found is not None:
+        search.tried.append(replace(found, confirming=False))
+    return prober.result(search)
 
 
 @dataclass
@@ -106,7 +127,7 @@ class _RateProber:
         loading = self.measurement.loading(title, plan, step.rate, for_ns, self._so_far())
         question = Question(self.slo, step.alpha)
         begun = self.measurer.waited_ns
-        measured = self.measurer.measure(loading, question, lambda answer: _decided(answer, step))
+        measured = self.measurer.measure(loading, question, lambda answer: self._decided(answer, step))
         found = self._kept(step, measured, begun)
         if measured.ended in (Ended.INTERRUPTED, Ended.UNREACHABLE):
             return None
@@ -152,15 +173,29 @@ class _RateProber:
 
     def _left(self) -> int:
         """The budget's rest without what the confirming run needs."""
-        budget = self.measurement.scenario.search.budget
-        return budget - self.measurer.waited_ns - min(_CONFIRM_NS, budget // 3)
+        return self.measurement.scenario.search.budget - self.measurer.waited_ns - self._confirm_ns
+
+    @property
+    def _confirm_ns(self) -> int:
+        """The shortest confirming run."""
+        return min(_CONFIRM_NS, self.measurement.scenario.search.budget // 3)
 
     def _time_for(self, step: Step) -> int:
         """The longest that a step may take."""
         budget = self.measurement.scenario.search.budget
         if step.confirming:
-            return max(budget - self.measurer.waited_ns, _CONFIRM_NS)
+            return max(budget - self.measurer.waited_ns, self._confirm_ns)
         return max(min(self._left(), max(budget // _LONGEST_SHARE, _SHORTEST_NS)), 1_000_000_000)
+
+    def _decided(self, answer: Answer, step: Step) -> str | None:
+        """Why a load needs no more."""
+        if answer.verdict == "fail":
+            return "the objective fails"
+        if answer.verdict != "pass" or answer.steadiness.overload:
+            return None
+        if step.confirming and answer.elapsed_ns < self._confirm_ns:
+            return None
+        return "the objective is met"
 
     def _so_far(self) -> str:
         found = bracket(self.search.tried) if self.search is not None else Bracket(None, None)
@@ -271,17 +306,6 @@ class _RateProber:
         elif search.end in (End.UNDECIDED, End.STEPS, End.STOPPED):
             reasons.append(f"no rate failed: {search.end.value}; --budget gives it more time")
         return "pass", reasons
-
-
-def _decided(answer: Answer, step: Step) -> str | None:
-    """Why a load needs no more."""
-    if answer.verdict == "fail":
-        return "the objective fails"
-    if answer.verdict != "pass" or answer.steadiness.overload:
-        return None
-    if step.confirming and answer.elapsed_ns < _CONFIRM_NS:
-        return None
-    return "the objective is met"
 
 
 def _first_error(answer: Answer) -> str:

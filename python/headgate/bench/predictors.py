@@ -97,12 +97,18 @@ class Batches:
             f"{self.curve.base * 1e3:.3g} ms and {self.curve.row * 1e3:.3g} ms a row)"
         )
 
+    @property
+    def least_seconds(self) -> float:
+        """What a request takes of an instance if batches are full: its part of a batch, or a run of its own if it is as large as one."""
+        full = max(self.setting.max_batch, 1)
+        parts = (
+            share * (self.curve.base * min(n / full, 1.0) + self.curve.row * n) for n, share in self.rows
+        )
+        return math.fsum(parts)
+
     def quantile(self, rate: float, quantile: float) -> float:
         """The response in seconds; of the quantiles p50, p90, p95 and p99 only, and the mean is not one of them."""
-        mean_rows = math.fsum(n * share for n, share in self.rows)
-        full = min(self.setting.max_batch, 1e9)
-        most = self.setting.instances * full / (self.curve.base + self.curve.row * full)
-        if rate * mean_rows >= most:
+        if rate * self.least_seconds >= self.setting.instances:
             return math.inf
         value = self.answer(rate)[quantile_key(quantile)]
         # Null if it lies among rejected requests.

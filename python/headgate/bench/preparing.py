@@ -73,24 +73,45 @@ class Place:
     """One request of each endpoint over HTTP; none over gRPC."""
 
 
+@dataclass(frozen=True)
+class Running:
+    """A server that is there: its addresses for HTTP and gRPC, the gateway if it was spawned, the generator's settings beside it."""
+
+    addresses: tuple[ServerAddress, ServerAddress]
+    gateway: spawn.Spawned | None
+    shares_cpus: bool | None
+    settings: GeneratorSettings
+
+
 @contextmanager
-def prepared_place(asked: Asked, scenario: Scenario, generator: Generator) -> Iterator[Place]:
-    """The server, spawned if that was asked for, and all requests encoded; one of each endpoint was answered well."""
+def running_server(asked: Asked) -> Iterator[Running]:
+    """The server, spawned if that was asked for."""
     document = asked.document
     if document is None:
         address = parse_url(asked.url or DEFAULT_URL, remote_allowed=asked.remote_allowed)
         grpc = address if asked.grpc is None else parse_url(asked.grpc, remote_allowed=asked.remote_allowed)
         shares = True if address.ip.startswith("127.") or address.ip == "::1" else None
-        yield _Preparing(asked, scenario, generator).place((address, grpc), None, shares)
+        yield Running((address, grpc), None, shares, asked.settings)
         return
     if asked.url is not None or asked.grpc is not None:
         raise InvalidArgument("--spawn starts the server itself: give it without --url and --grpc")
     apart = machine.split_cpus(machine.available_cpus(), asked.settings.threads)
-    if apart is not None:
-        asked = replace(asked, settings=replace(asked.settings, cpus=apart[1]))
+    settings = asked.settings if apart is None else replace(asked.settings, cpus=apart[1])
     with spawn.spawned(document, asked.serve_options, apart and apart[0]) as gateway:
-        preparing = _Preparing(asked, scenario, generator)
-        yield preparing.place((gateway.address, gateway.grpc), gateway, apart is None)
+        yield Running((gateway.address, gateway.grpc), gateway, apart is None, settings)
+
+
+@contextmanager
+def prepared_place(asked: Asked, scenario: Scenario, generator: Generator) -> Iterator[Place]:
+    """The server, spawned if that was asked for, and all requests encoded; one of each endpoint was answered well."""
+    with running_server(asked) as running:
+        yield place_at(running, asked, scenario, generator)
+
+
+def place_at(running: Running, asked: Asked, scenario: Scenario, generator: Generator) -> Place:
+    """A server that runs, with all requests encoded; one of each endpoint was answered well."""
+    preparing = _Preparing(replace(asked, settings=running.settings), scenario, generator)
+    return preparing.place(running.addresses, running.gateway, running.shares_cpus)
 
 
 class _Preparing:
@@ -176,7 +197,8 @@ class _Preparing:
         live = self._asked.ask_control(server.address, state, entry.endpoint) if facts.is_headgate else None
         if self._asked.as_traffic and facts.is_headgate:
             self._check_traffic(entry, live)
-        captures = self._asked.captures if state is None else state / "captures"
+        # Also for a gateway that was spawned: it is new, and has captured nothing.
+        captures = self._asked.captures
         source = data.Source(entry.endpoint, entry.version, found.inputs, entry.rows, self._scenario.seed)
         loaded = data.load(entry.data, source, captures)
         self._notes += loaded.notes

@@ -364,6 +364,8 @@ class Result(ResultPart):
     capacity: Capacity | None = None
     model: dict[str, Any] | None = None
     plan: dict[str, Any] | None = None
+    sweep: dict[str, Any] | None = None
+    """Settings of a document by what they hold; windows, probes and capacity are those of the chosen one, with all calibrations."""
     verdict: Outcome = "measured"
     reasons: tuple[str, ...] = ()
     """Why the verdict is what it is, and what limits what the numbers say; one sentence each."""

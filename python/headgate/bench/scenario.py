@@ -157,6 +157,10 @@ class Search(Part):
         default=None, description="The first rate; estimated from a short closed loop unless written."
     )
     highest: Rate | None = Field(default=None, description="No higher rate is tried.")
+    steady_rates: bool = Field(
+        default=False,
+        description="Whether rates of 0.3 to 0.85 of the answer are measured as well, for the model of a plan.",
+    )
 
 
 class PlanFor(Part):

@@ -1,7 +1,7 @@
 """Which ``run:`` settings hold more: calibrate, simulate every candidate, measure the best ones and the present one, choose.
 
 Pure but for a :class:`Workbench`, which serves and measures. Rates are per second, times seconds. Not here: how a document is served
-(``sweep_servers``), which settings there are (``run_settings``). Next: run_settings.py.
+(``sweep_servers``), which settings there are (``run_settings``). Next: sweep_simulation.py.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
-from headgate.bench.predictors import Batches, BatchSetting, Curve, Simulate
+from headgate.bench.predictors import Simulate
 from headgate.bench.rates import shown_rate
 from headgate.bench.run_settings import Choice, candidates
+from headgate.bench.sweep_simulation import (
+    CALIBRATED_ROWS,
+    Calibration,
+    RequestTimes,
+    Wanted,
+    calibration,
+    simulated_rate,
+)
 from headgate.errors import InvalidArgument
 
-CALIBRATED_ROWS = (1, 2, 4, 8, 16)
-"""Rows of a request in a calibration; a request is a run then."""
-MEASURED = 3
-ROUNDS = 2
-"""Each is measured twice, the second time in the opposite order, so that a drift of the machine is no difference."""
-
-_BISECTIONS = 9
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the settings are compared by: the highest rate with this quantile within ``limit`` seconds, for requests of these rows."""
-
-    quantile: float
-    limit: float
-    rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
-    cores: int = 1
-    io_threads: int = 1
+NEARLY = 0.02
+"""Simulated rates that differ by less say nothing about which setting is better: the measurements decide at 5 %."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +36,30 @@ class Bracket:
     failed: float | None
 
 
+class SettingRefusedError(Exception):
+    """The server does not serve the model with a setting that is tried."""
+
+
 class Workbench(Protocol):
     """Serves a setting and measures it."""
 
-    def run_seconds(self, threads: int, rows: int) -> float | None:
-        """The mean run of requests of ``rows`` rows with that many threads; None if the model does not take so many."""
+    def request_times(self, threads: int, rows: int) -> RequestTimes | None:
+        """The times of requests of ``rows`` rows with that many threads; None if the model does not take so many."""
+        ...
+
+    def rows(self) -> tuple[tuple[int, float], ...]:
+        """Rows of the requests that are measured with their shares; known after the first calibration."""
         ...
 
     def find(self, choice: Choice, number: int) -> Bracket:
-        """The rate that the setting holds; ``number`` counts the rounds, and gives all settings of a round the same seed."""
+        """The rate that the setting holds; ``number`` counts the rounds, and gives all settings of a round the same seed.
+
+        :class:`SettingRefusedError` if another setting than the present one is not served.
+        """
+        ...
+
+    def fails_at(self, choice: Choice, rate: float) -> bool:
+        """Whether a rate is known to be too much for a setting."""
         ...
 
     def say(self, sentence: str) -> None:
@@ -72,10 +77,15 @@ class Simulated:
 
 @dataclass
 class Tried:
-    """A setting that was measured, with the brackets of its rounds."""
+    """A setting that was measured, with the brackets of its rounds; ``refused`` says why it was not served.
+
+    ``fails_at`` is a rate that was tested apart from the rounds, and was too much.
+    """
 
     choice: Choice
     brackets: list[Bracket] = field(default_factory=list)
+    refused: str | None = None
+    fails_at: float = math.inf
 
     @property
     def low(self) -> float:
@@ -85,155 +95,171 @@ class Tried:
     @property
     def high(self) -> float:
         """The lowest rate that is known to be too much in every round; infinite if a round found none."""
-        return max(
-            (math.inf if one.failed is None else one.failed for one in self.brackets), default=math.inf
-        )
+        failed = (math.inf if one.failed is None else one.failed for one in self.brackets)
+        return min(self.fails_at, max(failed, default=math.inf))
 
 
 @dataclass(frozen=True)
-class Swept:
-    """What a sweep found. ``curves`` are the calibrations by threads, ``simulated`` is best first, ``chosen`` may be the present one."""
+class Plan:
+    """How much is measured: settings beside the present one, and how often each.
 
-    curves: dict[int, Curve]
-    simulated: tuple[Simulated, ...]
-    measured: tuple[Tried, ...]
+    The second time is in the opposite order, so that a drift of the machine is no difference.
+    """
+
+    measured: int = 3
+    rounds: int = 2
+
+
+@dataclass
+class Sweep:
+    """A sweep. What it has found so far is there at any time, so that one that is interrupted keeps it.
+
+    ``calibrations`` are by threads, ``simulated`` is best first, ``tried`` begins with the present setting.
+    """
+
     present: Choice
-    chosen: Choice
-    reason: str
+    wanted: Wanted
+    bench: Workbench
+    simulate: Simulate
+    plan: Plan = field(default_factory=Plan)
+    calibrations: dict[int, Calibration] = field(default_factory=dict)
+    simulated: list[Simulated] = field(default_factory=list)
+    tried: list[Tried] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Calibrates, simulates and measures."""
+        self._calibrate()
+        self.wanted = replace(self.wanted, rows=self.bench.rows())
+        self._simulate()
+        best = shortlist(self.simulated, self.present, self.plan.measured)
+        self.tried = [Tried(choice) for choice in [self.present, *best]]
+        for number in range(self.plan.rounds):
+            for one in self.tried if number % 2 == 0 else self.tried[::-1]:
+                self._measure(one, number)
+        self._decide()
+
+    def _decide(self) -> None:
+        """Tests whether the present setting holds what the best one does, if its own searches did not say."""
+        now = self.tried[0]
+        best = max(self.tried, key=lambda one: 0.0 if one.refused else one.low)
+        if best is now or not best.low or now.high <= best.low or now.low >= best.low:
+            return
+        self.bench.say(f"testing {now.choice} at {shown_rate(best.low)}, which {best.choice} holds")
+        if self.bench.fails_at(now.choice, best.low):
+            now.fails_at = best.low
+
+    def _calibrate(self) -> None:
+        """The present threads, one, and all cores."""
+        cores = self.wanted.cores
+        for threads in sorted({1, self.present.threads or cores, cores}):
+            points = []
+            for rows in CALIBRATED_ROWS:
+                self.bench.say(
+                    f"calibrating {threads} thread{'s' * (threads != 1)} with {rows} row{'s' * (rows != 1)}"
+                )
+                times = self.bench.request_times(threads, rows)
+                if times is None:
+                    break
+                points.append((rows, times))
+            if not points:
+                raise InvalidArgument(
+                    "the server tells no run times, without which nothing can be simulated; a sweep needs the phases of a Headgate server"
+                )
+            self.calibrations[threads] = calibration(points)
+
+    def _simulate(self) -> None:
+        base_us = {threads: round(one.run.base * 1e6) for threads, one in self.calibrations.items()}
+        batches = any(one.most_rows > 1 for one in self.calibrations.values())
+        found = list(dict.fromkeys([self.present, *candidates(self.wanted.cores, batches, base_us)]))
+        self.bench.say(f"simulating {len(found)} settings")
+        for choice in found:
+            rate = simulated_rate(choice, self.calibrations, self.wanted, self.simulate)
+            self.simulated.append(Simulated(choice, rate))
+        self.simulated.sort(key=lambda one: (-one.rate, complexity(one.choice, self.present)))
+
+    def _measure(self, one: Tried, number: int) -> None:
+        if one.refused is not None:
+            return
+        self.bench.say(f"round {number + 1} of {self.plan.rounds}: {one.choice}")
+        try:
+            one.brackets.append(self.bench.find(one.choice, number))
+        except SettingRefusedError as error:
+            one.refused = str(error)
+
+    def choose(self) -> tuple[Choice, str]:
+        """The setting to have, and why."""
+        return choose(self.tried, self.present)
 
     def as_json(self) -> dict[str, Any]:
-        """For a program."""
+        """What it has found, for a program."""
+        rates = {one.choice: one.rate for one in self.simulated}
         return {
-            "curves": [
-                {"threads": threads, "base_ns": round(curve.base * 1e9), "row_ns": round(curve.row * 1e9)}
-                for threads, curve in sorted(self.curves.items())
+            "calibrations": [
+                {"threads": threads, **one.as_json()} for threads, one in sorted(self.calibrations.items())
             ],
-            "simulated": [{"run": one.choice.written, "rate": one.rate} for one in self.simulated],
+            "simulated": [
+                {"run": one.choice.written, "rate": None if math.isinf(one.rate) else one.rate}
+                for one in self.simulated
+            ],
             "measured": [
                 {
                     "run": one.choice.written,
+                    "present": one.choice == self.present,
+                    "simulated": rates.get(one.choice),
                     "pass": one.low or None,
                     "fail": None if math.isinf(one.high) else one.high,
-                    "present": one.choice == self.present,
+                    "rounds": [{"pass": two.passed, "fail": two.failed} for two in one.brackets],
+                    "refused": one.refused,
                 }
-                for one in self.measured
+                for one in self.tried
             ],
-            "chosen": self.chosen.written,
-            "changed": self.chosen != self.present,
-            "reason": self.reason,
         }
 
 
-def sweep(present: Choice, wanted: Wanted, bench: Workbench, simulate: Simulate) -> Swept:
-    """Calibrates, simulates, measures and chooses."""
-    curves = calibrate(present, wanted, bench)
-    base_us = {threads: round(curve.base * 1e6) for threads, curve in curves.items()}
-    # A model that takes one row only was calibrated with one, and has no row time.
-    batches = any(curve.row > 0 for curve in curves.values())
-    found = list(dict.fromkeys(candidates(wanted.cores, batches, base_us)))
-    bench.say(f"simulating {len(found)} settings")
-    simulated = sorted(
-        (Simulated(choice, simulated_rate(choice, curves, wanted, simulate)) for choice in found),
-        key=lambda one: (-one.rate, complexity(one.choice, present)),
-    )
-    best = [one.choice for one in simulated if not _same(one.choice, present)][:MEASURED]
-    tried = [Tried(choice) for choice in [present, *best]]
-    for number in range(ROUNDS):
-        for one in tried if number % 2 == 0 else reversed(tried):
-            bench.say(f"round {number + 1} of {ROUNDS}: {one.choice}")
-            one.brackets.append(bench.find(one.choice, number))
-    chosen, reason = choose(tried, present)
-    return Swept(curves, tuple(simulated), tuple(tried), present, chosen, reason)
+def shortlist(simulated: Sequence[Simulated], present: Choice, count: int) -> list[Choice]:
+    """The best ``count`` of the candidates, which are best first, without the present setting.
+
+    Of settings that differ in their batches only and hold nearly the same, the simplest stands for all: measuring three sizes of one batch
+    would tell nothing.
+    """
+    found: list[Choice] = []
+    left = [one for one in simulated if one.choice != present]
+    while left and len(found) < count:
+        first = left[0]
+        alike = [one for one in left if _family(one.choice) == _family(first.choice)]
+        alike = [one for one in alike if one.rate >= first.rate * (1 - NEARLY)]
+        found.append(min(alike, key=lambda one: complexity(one.choice, present)).choice)
+        left = [one for one in left if one not in alike]
+    return found
 
 
-def calibrate(present: Choice, wanted: Wanted, bench: Workbench) -> dict[int, Curve]:
-    """What a run of n rows takes, by threads: 1, those of the present setting, and all cores."""
-    curves = {}
-    for threads in sorted({1, present.threads or wanted.cores, wanted.cores}):
-        points = []
-        for rows in CALIBRATED_ROWS:
-            bench.say(
-                f"calibrating {threads} thread{'s' * (threads != 1)} with {rows} row{'s' * (rows != 1)}"
-            )
-            seconds = bench.run_seconds(threads, rows)
-            if seconds is None:
-                break
-            points.append((rows, seconds))
-        if not points:
-            raise InvalidArgument(
-                "the server tells no run times, without which nothing can be simulated; sweeping needs a Headgate server over HTTP"
-            )
-        curves[threads] = fit_curve(points)
-    return curves
-
-
-def fit_curve(points: Sequence[tuple[int, float]]) -> Curve:
-    """The least relative squares of ``base + row * n`` with both at least 0; with one point alone, all of it is base."""
-    if len(points) < 2:
-        return Curve(points[0][1], 0.0)
-    rows, seconds = (
-        np.array([p[0] for p in points], dtype=float),
-        np.array([p[1] for p in points], dtype=float),
-    )
-    columns = np.stack([np.ones_like(rows), rows], axis=1) / seconds[:, None]
-    base, row = np.linalg.lstsq(columns, np.ones_like(rows), rcond=None)[0]
-    if base < 0:
-        weights = rows / seconds
-        return Curve(0.0, float(weights.sum() / (weights**2).sum()))
-    if row < 0:
-        weights = 1 / seconds
-        return Curve(float(weights.sum() / (weights**2).sum()), 0.0)
-    return Curve(float(base), float(row))
-
-
-def simulated_rate(choice: Choice, curves: dict[int, Curve], wanted: Wanted, simulate: Simulate) -> float:
-    """The highest rate at which the simulated quantile stays within the limit; 0 if it does not at any."""
-    curve = curves[choice.threads] if choice.threads in curves else curves[max(curves)]
-    instances = wanted.io_threads if choice.placement == "inline" else choice.instances or wanted.cores
-    # More threads at once than cores take each other's time.
-    crowded = max(instances * max(choice.threads, 1) / wanted.cores, 1.0)
-    curve = Curve(curve.base * crowded, curve.row * crowded)
-    model = Batches(
-        simulate, BatchSetting(instances, choice.max_batch, choice.max_delay_us / 1e6), curve, wanted.rows
-    )
-    mean_rows = math.fsum(n * share for n, share in wanted.rows)
-    batch = max(choice.max_batch, 1)
-    high = instances * batch / ((curve.base + curve.row * batch) * mean_rows)
-    low = 0.0
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        if model.quantile(middle, wanted.quantile) <= wanted.limit:
-            low = middle
-        else:
-            high = middle
-    return low
+def _family(choice: Choice) -> tuple[object, ...]:
+    return choice.placement, choice.instances, choice.threads
 
 
 def complexity(choice: Choice, present: Choice) -> tuple[int, int, int]:
     """How much a setting asks of those who read it: the present one is the simplest, then those that write least."""
-    return (int(not _same(choice, present)), len(choice.written), choice.max_batch)
-
-
-def _same(choice: Choice, present: Choice) -> bool:
-    return choice == present or replace(choice, placement=present.placement) == present
+    return (int(choice != present), len(choice.written), choice.max_batch)
 
 
 def choose(tried: Sequence[Tried], present: Choice) -> tuple[Choice, str]:
     """The highest rate that was held in every round; of those whose brackets overlap with it, the simplest."""
-    if not any(one.low for one in tried):
-        return present, "no setting held the objective at any rate that was measured; the present one stays"
-    best = max(tried, key=lambda one: one.low)
-    equal = [one for one in tried if one.high >= best.low]
+    served = [one for one in tried if one.refused is None]
+    if not any(one.low for one in served):
+        return present, "no setting is known to hold the objective at a rate; the present one stays"
+    best = max(served, key=lambda one: one.low)
+    now = next((one for one in tried if one.choice == present), Tried(present))
+    # Another setting than the present one has to hold what is too much for the present one.
+    better = [one for one in served if one.high >= best.low >= one.low >= now.high]
+    equal = better or [now]
     simplest = min(equal, key=lambda one: (complexity(one.choice, present), -one.low))
-    held = shown_rate(simplest.low)
     if simplest.choice == present:
-        others = (
-            "no other setting is known to hold more" if simplest is not best else "no other setting held more"
-        )
-        return present, f"the present setting holds {held}; {others}"
-    now = next((one.low for one in tried if one.choice == present), 0.0)
-    more = f", {(simplest.low / now - 1) * 100:+.0f} %" if now else ""
+        held = f"holds {shown_rate(now.low)}" if now.low else "may hold as much as the best"
+        others = "no other held more" if simplest is best else "no other setting is known to hold more"
+        return present, f"the present setting {held}; {others}"
+    more = f", {(simplest.low / now.low - 1) * 100:+.0f} %" if now.low and simplest.low else ""
+    most = "no rate" if not now.low else shown_rate(now.low)
     return (
         simplest.choice,
-        f"it holds {held}, and the present setting {shown_rate(now) if now else 'no rate'}{more}",
+        f"it holds {shown_rate(simplest.low)}, and the present setting {most}{more}",
     )

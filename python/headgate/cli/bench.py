@@ -1,10 +1,12 @@
-"""The commands ``headgate bench``: they measure, compare, plan and report. Next: bench_measure.py, bench_compare.py, bench_plan.py."""
+"""The commands ``headgate bench``: they measure, sweep, compare, plan and report. Next: bench_measure.py, bench_sweep.py,
+bench_compare.py, bench_plan.py.
+"""
 
 from __future__ import annotations
 
 import click
 
-from headgate.cli import bench_compare, bench_measure, bench_plan
+from headgate.cli import bench_compare, bench_measure, bench_plan, bench_sweep
 from headgate.cli.groups import Group
 
 
@@ -23,5 +25,12 @@ def bench() -> None:
     """
 
 
-for _command in (*bench_measure.COMMANDS, *bench_compare.COMMANDS, *bench_plan.COMMANDS):
+_COMMANDS = (
+    *bench_measure.COMMANDS,
+    *bench_sweep.COMMANDS,
+    *bench_compare.COMMANDS,
+    *bench_plan.COMMANDS,
+)
+
+for _command in _COMMANDS:
     bench.add_command(_command)

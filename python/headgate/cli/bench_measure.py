@@ -90,7 +90,7 @@ def run(
         raise click.UsageError("--for needs --rate or --clients")
     from headgate.bench.run import run as work
 
-    _measure(context, (wanted, {"load": load}, server), work, (out, no_live, form))
+    measure(context, (wanted, {"load": load}, server), work, (out, no_live, form))
 
 
 @click.command()
@@ -99,6 +99,11 @@ def run(
 @click.option("--budget", metavar="TIME", help="The longest time for all of it. [default: 10m]")
 @click.option("--start", metavar="RATE", help="The first rate. [default: from a short closed loop]")
 @click.option("--highest", metavar="RATE", help="No higher rate is tried.")
+@click.option(
+    "--steady-rates",
+    is_flag=True,
+    help="Measure 0.3, 0.5, 0.7 and 0.85 of the answer as well, for the model of `plan`; half of the budget more.",
+)
 @server_options
 @cli.output_options
 @click.pass_context
@@ -112,6 +117,7 @@ def find(
     budget: str | None,
     start: str | None,
     highest: str | None,
+    steady_rates: bool,
     out: Path | None,
     no_live: bool,
     form: Format,
@@ -127,10 +133,12 @@ def find(
       headgate bench find --scenario evening.yaml --url http://127.0.0.1:8000
     """
     given = {"precision": precision, "budget": budget, "start": start, "highest": highest}
-    search = {name: value for name, value in given.items() if value is not None}
+    search: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if steady_rates:
+        search["steady_rates"] = True
     from headgate.bench.find import find as work
 
-    _measure(context, (wanted, {"search": search}, server), work, (out, no_live, form))
+    measure(context, (wanted, {"search": search}, server), work, (out, no_live, form))
 
 
 @click.command()
@@ -166,7 +174,7 @@ def replay(
         wanted = {**wanted, "data": "capture"}
     from headgate.bench.run import replay as work
 
-    _measure(context, (wanted, {"load": load}, server), work, (out, no_live, form))
+    measure(context, (wanted, {"load": load}, server), work, (out, no_live, form))
 
 
 @click.command()
@@ -247,7 +255,7 @@ def selftest(
 COMMANDS: tuple[click.Command, ...] = (run, find, replay, selftest)
 
 
-def _measure(
+def measure(
     context: click.Context,
     what: tuple[dict[str, Any], dict[str, Any], ServerOptions],
     work: Work,
@@ -277,7 +285,7 @@ def _measure(
         kept = out is None or _try_to_keep(lambda: keeping.keep(result, out))
         if out is not None and kept:
             words(f"kept in {out}")
-        code = _EXITS[result.verdict]
+        code = EXIT_TRY_AGAIN if result.sweep and result.sweep["not_applied"] else _EXITS[result.verdict]
         sys.exit(code if kept or code == INTERRUPTED else EXIT_TRY_AGAIN)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from headgate.bench.live import PHASES, shown_quantile
 from headgate.bench.rates import format_quantile, shown_rate
-from headgate.bench.results import Answer, Capacity, Phases, Probe, Result, SloFacts
+from headgate.bench.results import Answer, Capacity, Phases, Result, SloFacts
 from headgate.cli.output import Lines, Table
 from headgate.cli.text import escape
 from headgate.readable import duration, number, percent
@@ -24,6 +25,8 @@ _OUTCOMES = {
 
 def result_view(result: Result) -> Lines:
     """What a person reads."""
+    if result.sweep is not None:
+        return [sweep_sentence(result), "", *_sweep(result.sweep), *_caveats(result)]
     return [*_answer(result), "", *_body(result), *_caveats(result)]
 
 
@@ -89,7 +92,7 @@ def _rate(value: float | None) -> str:
 
 def _body(result: Result) -> Iterator[str]:
     if result.probes:
-        yield from _probes(result.probes)
+        yield from _probes(result)
         yield ""
     shown = _shown_answer(result)
     if shown is None:
@@ -114,19 +117,24 @@ def _shown_answer(result: Result) -> Answer | None:
     return (confirming or passed or list(result.probes))[-1].answer
 
 
-def _probes(probes: tuple[Probe, ...]) -> Lines:
+def _probes(result: Result) -> Lines:
+    """The rates of a search, and those that were measured besides."""
+    loads: list[tuple[float, str, str, Answer]] = [
+        (one.rate, one.verdict, "confirming run" if one.confirming else "", one.answer)
+        for one in result.probes
+    ]
+    loads += [(one.rate, "", one.name, one.answer) for one in result.windows if one.rate is not None]
     made = Table("RATE", "VERDICT", "P50", "P99", "REQUESTS", "TIME", "")
-    for one in probes:
-        answer = one.answer
+    for rate, verdict, what, answer in loads:
         p50, p99 = answer.response.quantile(0.5), answer.response.quantile(0.99)
         made.row(
-            shown_rate(one.rate),
-            one.verdict,
+            shown_rate(rate),
+            verdict,
             p50 and shown_quantile(p50.model_copy(update={"low_ns": None})),
             p99 and shown_quantile(p99),
             number(answer.counts.due),
             f"{answer.elapsed_ns / 1e9:.0f} s",
-            "confirming run" if one.confirming else "",
+            what,
         )
     return made.lines()
 
@@ -190,6 +198,61 @@ def _errors(answer: Answer) -> Lines:
     made = Table("COUNT", "NOT GOOD", "EXAMPLE")
     for one in answer.errors:
         made.row(number(one.count), escape(one.what), escape(one.example or ""))
+    return made.lines()
+
+
+# === settings ===
+
+
+def sweep_sentence(result: Result) -> str:
+    """The answer of a sweep, in a sentence."""
+    found = result.sweep or {}
+    name = escape(f"{found['endpoint']} {found['version']}")
+    if result.verdict != "pass":
+        return f"{_OUTCOMES[result.verdict]}: the settings of {name} stay as they are."
+    if not found["changed"]:
+        return f"The settings of {name} stay as they are: no other is known to hold more."
+    return f"{name} holds more with {escape(_settings(found['chosen']))}: {found['reason']}."
+
+
+def _settings(run: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in run.items()) or "nothing written"
+
+
+def _sweep(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["measured"]:
+        yield from _measured_settings(found)
+        yield ""
+    for one in found["calibrations"]:
+        run, row = duration(one["base_ns"] / 1e3), duration(one["row_ns"] / 1e3)
+        around = duration(one["around_base_ns"] / 1e3)
+        threads = f"{one['threads']} thread{'s' * (one['threads'] != 1)}"
+        yield f"a run with {threads} takes {run} and {row} a row; what is around it takes {around}"
+    if found["simulated"]:
+        yield f"settings that were simulated: {len(found['simulated'])}"
+    if found["patch"]:
+        yield ""
+        yield from (escape(line) for line in found["patch"].splitlines())
+        yield ""
+        yield (
+            "written to the document"
+            if found["applied"]
+            else "not written: --apply writes it, or `patch -p0`"
+        )
+
+
+def _measured_settings(found: Mapping[str, Any]) -> Lines:
+    made = Table("SETTINGS", "SIMULATED", "HOLDS", "TOO MUCH", "")
+    for one in found["measured"]:
+        present = "present" if one["present"] else ""
+        chosen = "chosen" if one["run"] == found["chosen"] and found["changed"] else ""
+        made.row(
+            escape(_settings(one["run"])),
+            _rate(one["simulated"]),
+            _rate(one["pass"]),
+            _rate(one["fail"]),
+            "not served" if one["refused"] else present or chosen,
+        )
     return made.lines()
 
 

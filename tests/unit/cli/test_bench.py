@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from headgate.bench import plan_facts
+from headgate.bench.plan import PlanRequest, make_plan
+from headgate.bench.replicas import Demand
 from headgate.bench.results import read_result
 from headgate.bench.scenario import read_scenario
 from headgate.cli import main
@@ -233,6 +237,91 @@ def test_a_limited_client_ends_the_search(bench: Any, generator: VirtualGenerato
     assert "digits holds at least " in done.stdout
     assert "above that, the client was the limit." in done.stdout
     assert "fell behind" in done.stdout
+
+
+def test_steady_rates_are_measured_below_the_answer_for_a_plan(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path
+) -> None:
+    words = ["--slo", "p99=15ms", "--steady-rates", "--precision", "20%", "--out", str(tmp_path / "out")]
+    done = bench("find", "digits", *words)
+
+    assert done.exit_code == 0, done.output
+    kept = read_result(tmp_path / "out")
+    assert kept.capacity is not None
+    assert kept.capacity.passed is not None
+    steady = [one for one in kept.windows if one.rate is not None]
+    assert sorted(one.rate for one in steady if one.rate) == pytest.approx(
+        [share * kept.capacity.passed for share in (0.3, 0.5, 0.7, 0.85)]
+    )
+    for one in steady:
+        p99 = one.answer.response.quantile(0.99)
+        assert p99 is not None
+        assert p99.value_ns is not None
+        # M/M/1 with 1 000 runs a second, and 0.1 ms around each.
+        assert p99.value_ns == pytest.approx(4.605e9 / (1000 - (one.rate or 0)) + 1e5, rel=0.15)
+    assert "steady 30 %" in done.stdout
+    again = read_scenario(tmp_path / "out" / "scenario.yaml")
+    assert again.search.steady_rates
+    # What a plan needs is there: five steady rates within three times the objective, and a model that they confirm.
+    facts = plan_facts.read(kept)
+    assert len(facts.informative(0.99, 0.015)) >= 5
+    plan = make_plan(kept, PlanRequest(Demand(6000.0, 0.2, 1)))
+    assert plan.basis == "model", plan.reasons
+    assert plan.fit is not None
+    assert "M/G/1" in plan.fit.model.name
+    # 693/s hold the objective, and a replica is asked for no more than was measured.
+    assert 12 <= plan.replicas <= 1 + math.ceil(7200 / kept.capacity.passed)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "code", "part"),
+    [
+        (VirtualServer(failing_share=0.5), 1, "no steady rates were measured: no rate holds the objective"),
+        (VirtualServer(client_limit=250.0), 0, "which no model is fitted to"),
+    ],
+)
+def test_steady_rates_need_a_capacity_and_a_client_that_keeps_up(
+    bench: Any, generator: VirtualGenerator, behaviour: VirtualServer, code: int, part: str
+) -> None:
+    generator.server = behaviour
+    done = bench(
+        "find", "digits", "--slo", "p99=15ms", "--steady-rates", "--highest", "400/s", "--budget", "3m"
+    )
+
+    assert done.exit_code == code, done.output
+    assert part in done.stdout
+
+
+def test_ctrl_c_between_steady_rates_keeps_the_capacity(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path
+) -> None:
+    interrupted: list[int] = []
+
+    def interrupt(elapsed_ns: int) -> None:
+        rate = generator.plans[-1]["load"].get("open", {}).get("stages", [{}])[0].get("from", 1e9)
+        if rate < 90 and elapsed_ns > 10**8 and not interrupted:
+            interrupted.append(elapsed_ns)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    generator.on_wait = interrupt
+    words = [
+        "--slo",
+        "p99=50ms",
+        "--start",
+        "100/s",
+        "--highest",
+        "200/s",
+        "--steady-rates",
+        "--budget",
+        "2m",
+    ]
+    done = bench("find", "digits", *words, "--out", str(tmp_path / "out"))
+
+    assert done.exit_code == 130, done.output
+    kept = read_result(tmp_path / "out")
+    assert kept.capacity is not None
+    assert kept.capacity.passed == 200
+    assert [one.name for one in kept.windows if one.rate] == ["steady 50 %", "steady 85 %", "steady 30 %"]
 
 
 def test_find_needs_an_objective(bench: Any) -> None:

@@ -38,7 +38,7 @@ def write_all(result: Result, folder: Path, *, pages: bool = True, tables: bool 
     return [write_file(folder / name, content) for name, content in contents]
 
 
-def write_file(path: Path, content: str) -> Path:
+def write_file(path: Path, content: str, *, mode: int = _MODE) -> Path:
     """Writes beside ``path`` and renames; what was there stays if it fails, which is :class:`StorageFailed`."""
     beside = None
     try:
@@ -46,7 +46,7 @@ def write_file(path: Path, content: str) -> Path:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), _MODE)
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(beside).replace(path)
     except OSError as error:
