@@ -18,10 +18,11 @@ SECONDS = 120.0
 ANSWERED = {"measured": 0, "client_limited": 3}
 
 
-def start(words: Sequence[str], home: Path) -> subprocess.Popen[str]:
-    """Starts the command, in a home without a gateway's state."""
+def start(words: Sequence[str], home: Path, longest_file: int | None = None) -> subprocess.Popen[str]:
+    """Starts the command, in a home without a gateway's state. ``longest_file`` are the bytes that a file of it may have."""
+    limit = [] if longest_file is None else ["prlimit", f"--fsize={longest_file}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "headgate", "bench", *words],
+        [*limit, sys.executable, "-m", "headgate", "bench", *words],
         env=os.environ | {"HOME": str(home), "HEADGATE_STATE": str(home / "state")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

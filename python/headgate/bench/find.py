@@ -30,6 +30,7 @@ from headgate.bench.search import (
 from headgate.bench.slo import Slo
 from headgate.bench.steady_rates import with_steady_rates
 from headgate.bench.target import TargetUnreachable
+from headgate.bench.unanswered import unanswered_words
 from headgate.errors import InvalidArgument
 
 _CALIBRATION_NS = 3_000_000_000
@@ -235,7 +236,8 @@ class _RateProber:
             self.over = "interrupted"
         elif measured.ended is Ended.UNREACHABLE or not answer.counts.good:
             self.over = "unreachable"
-            self.reasons.append(measured.why or f"no request got a good answer{_first_error(answer)}")
+            said = (measured.why, unanswered_words(answer))
+            self.reasons += [one for one in said if one] or ["no request was sent"]
         return FIRST_SHARE * (answer.good_per_second or _LOWEST)
 
     # === the answer ===
@@ -306,10 +308,3 @@ class _RateProber:
         elif search.end in (End.UNDECIDED, End.STEPS, End.STOPPED):
             reasons.append(f"no rate failed: {search.end.value}; --budget gives it more time")
         return "pass", reasons
-
-
-def _first_error(answer: Answer) -> str:
-    if not answer.errors:
-        return ""
-    one = answer.errors[0]
-    return f": {one.what}" + (f" ({one.example})" if one.example else "")

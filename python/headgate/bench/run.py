@@ -18,6 +18,7 @@ from headgate.bench.results import Answer, ClientFacts, Outcome, Result, Window
 from headgate.bench.scenario import Scenario
 from headgate.bench.selftest import AHEAD, EchoLoad, self_test
 from headgate.bench.target import Server
+from headgate.bench.unanswered import unanswered_words
 from headgate.errors import InvalidArgument
 
 _PATIENCE_SECONDS = 2.0
@@ -233,12 +234,13 @@ def judged(measured: Measured, scenario: Scenario, client: Client) -> tuple[Outc
         return "interrupted", reasons
     if measured.ended is Ended.UNREACHABLE:
         return "unreachable", reasons
+    if said := unanswered_words(answer):
+        # However late the client was, a server that answers does so at some time.
+        return ("fail" if answer.verdict == "fail" else "undecided"), [said, *reasons]
     # A late client makes times longer: an objective that is met all the same is met.
     if client.limited and (scenario.slo is None or answer.verdict != "pass"):
         return "client_limited", reasons
     if scenario.slo is None:
-        if answer.counts.due and not answer.counts.good:
-            return "undecided", ["no request got a good answer", *reasons]
         return "measured", reasons
     if answer.verdict == "undecided":
         reasons.insert(0, undecided_words(answer))

@@ -8,6 +8,7 @@ from typing import Any
 from headgate.bench.live import PHASES, shown_quantile
 from headgate.bench.rates import format_quantile, shown_rate
 from headgate.bench.results import Answer, Capacity, Phases, Result, SloFacts
+from headgate.bench.unanswered import unanswered_words
 from headgate.cli.output import Lines, Table
 from headgate.cli.text import escape
 from headgate.readable import duration, number, percent
@@ -44,10 +45,16 @@ def selftest_view(answer: Answer, rate: float) -> Lines:
 
 
 def _answer(result: Result) -> Iterator[str]:
+    window = result.windows[-1].answer if result.windows else Answer()
+    said = None if result.probes else unanswered_words(window)
+    if said is not None:
+        said = f"{escape(said)}."
+        has_outcome = result.verdict in ("fail", "interrupted", "unreachable")
+        yield f"{_OUTCOMES[result.verdict]}: {said}" if has_outcome else said[0].upper() + said[1:]
+        return
     if result.capacity is not None:
         yield capacity_sentence(result)
         return
-    window = result.windows[-1].answer if result.windows else Answer()
     p99 = window.response.quantile(0.99)
     told = "" if p99 is None else f"p99 {shown_quantile(p99)}"
     rates = f"{_rate(window.offered_per_second)} offered, {_rate(window.good_per_second)} answered well"

@@ -124,6 +124,24 @@ def test_a_client_that_is_the_limit_is_named_and_the_numbers_are_printed(
     assert "note: the self-test at 500/s fell behind: lateness p99 is 9 ms" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words", [("--rate", "400/s"), ("--clients", "4"), ("--rate", "50/s", "--slo", "p99=5ms")]
+)
+def test_a_load_of_which_nothing_was_answered_says_so_however_late_the_client_was(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    generator.server = VirtualServer(failing_share=1.0, client_limit=1.0)
+    done = bench("run", "digits", *words, "--out", str(tmp_path / "out"))
+    missed = "--slo" in words
+    assert done.exit_code == (1 if missed else 3), done.output
+    due = read_result(tmp_path / "out").windows[0].answer.counts.due
+    said = f"othing was answered well: {due} requests, first error: 500 internal."
+    first = done.stdout.splitlines()[0]
+    assert first == (f"The objective is missed: n{said}" if missed else f"N{said}")
+    assert "the client was the limit in the run" in done.stdout
+    assert said[:-1] in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_failed_requests_are_shown_and_count_as_slower_than_any(
     bench: Any, generator: VirtualGenerator
 ) -> None:
@@ -191,6 +209,17 @@ def test_a_server_that_goes_away_ends_the_run_with_exit_code_3(
     assert done.exit_code == 3, done.output
     assert done.stdout.startswith("The server is gone")
     assert f"the server at {server.url} stopped answering" in done.stdout
+
+
+def test_a_second_ctrl_c_ends_at_once(bench: Any, generator: VirtualGenerator) -> None:
+    def interrupt(elapsed_ns: int) -> None:
+        if elapsed_ns >= 2 * 10**9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    generator.on_wait = interrupt
+    done = bench("run", "digits", "--rate", "400/s")
+    assert done.exit_code == 130, done.output
+    assert done.stdout == ""
 
 
 # === find ===
@@ -322,6 +351,14 @@ def test_ctrl_c_between_steady_rates_keeps_the_capacity(
     assert kept.capacity is not None
     assert kept.capacity.passed == 200
     assert [one.name for one in kept.windows if one.rate] == ["steady 50 %", "steady 85 %", "steady 30 %"]
+
+
+def test_a_search_of_which_nothing_was_answered_says_so(bench: Any, generator: VirtualGenerator) -> None:
+    generator.server = VirtualServer(failing_share=1.0)
+    done = bench("find", "digits", "--slo", "p99=15ms")
+    assert done.exit_code == 3
+    assert done.stdout.startswith("The server is gone: nothing was answered well: ")
+    assert len(generator.plans) == 1
 
 
 def test_find_needs_an_objective(bench: Any) -> None:

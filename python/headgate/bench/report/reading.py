@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from headgate.bench.rates import format_quantile, parse_quantile, shown_rate
 from headgate.bench.results import Answer, QuantileEstimate, Result
+from headgate.bench.unanswered import unanswered_words
 
 SHOWN_QUANTILES = (0.5, 0.9, 0.99, 0.999)
 PHASES = ("client", "outside", "decode", "queue", "run", "reply")
@@ -101,6 +102,9 @@ def subject(result: Result) -> str:
 def answer_sentence(result: Result) -> str:
     """The answer, for somebody who reads nothing else."""
     who, capacity = subject(result), result.capacity
+    unanswered = [unanswered_words(load.answer) for load in loads(result)]
+    if unanswered and all(unanswered):
+        return f"Of {who}, {unanswered[-1]}."
     if result.client.limited:
         return f"The client was the limit, not the server: what {who} holds is not known, and at least what is shown here."
     if capacity is not None:

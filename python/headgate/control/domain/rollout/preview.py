@@ -252,7 +252,9 @@ def _words(
     """``pair``: how many slots move, from the champion to the challenger."""
     slots, champion, challenger = pair
     if step.kind == "replay":
-        return f"Up to {number(step.requests)} captured requests are put to {challenger}; no caller is involved."
+        return (
+            f"Up to {number(step.requests)} captured requests are put to {challenger}; no caller is involved."
+        )
     if step.kind == "approve":
         return f"A person with the role {step.role} has to approve it, and not the one who started it."
     if step.kind == "pause":
