@@ -126,7 +126,7 @@ bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a 
 	$(PY) -m benches.macro
 
 .PHONY: bench-batches
-bench-batches: $(STAMPS)/native bench-peers  ## rows batched against ONNX Runtime alone
+bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone
 	$(PY) -m benches.batches
 
 .PHONY: bench-shadows

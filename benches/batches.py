@@ -26,7 +26,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from benches.clients import AWAKE, Ask, Outcome, awake, need
+from benches.clients import Ask, Outcome, awake, need
 from benches.report import machine
 from benches.servers import ROOT, Launcher, Server
 
@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4, help="of each single run (default 4)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, each with everything (default 5)")
     arguments = parser.parse_args()
-    need("taskset", peers=[AWAKE])
+    need("taskset")
     cores = sorted(os.sched_getaffinity(0))
     subjects = [mlp(1024), resnet(64)]
     with tempfile.TemporaryDirectory(prefix="headgate-batches-") as name:

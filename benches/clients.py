@@ -1,4 +1,4 @@
-"""Two programs that ask the same over and over: wrk, and one that never sleeps.
+"""Two clients that ask the same over and over: wrk, and the generator of ``headgate bench`` that never sleeps.
 
 ``awake`` is for what a request costs a server. A client that waits in the kernel is woken in the server's time, where both share
 a machine, and that happens to a server that is slower than its client and not to a faster one. wrk is for requests/s.
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benches.servers import PEERS, Server
+from benches.generator import Generator, Request, closed
+from benches.servers import Server
 
 SCRIPTS = Path(__file__).resolve().parent / "peers"
-AWAKE = PEERS / "awake_client"
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,19 @@ def wrk(server: Server, ask: Ask) -> Outcome:
 
 
 def awake(server: Server, ask: Ask) -> Outcome:
-    """One run of the client that never sleeps; every request must be answered well."""
-    command = [str(AWAKE), server.address, ask.path, str(ask.body)]
-    command += [str(ask.connections), str(ask.seconds), *ask.headers]
-    return run(server, ask, command)
+    """One run of a client that never sleeps: between two requests it polls its sockets. Every request must be answered well."""
+    fields = tuple((name, value.strip()) for name, _, value in (line.partition(":") for line in ask.headers))
+    request = Request(ask.path, ask.body.read_bytes(), fields)
+    generator = Generator(server.address, request, ask.core, wait="spin")
+    before = server.cpu_seconds()
+    found = generator.run(closed(ask.connections, ask.seconds)).all_good(server.name)
+    spent = server.cpu_seconds() - before
+    rate = found.good * 1e9 / found.answer["elapsed_ns"]
+    return Outcome(spent * 1e6 / found.good, rate, found.service(0.5) * 1e6, found.service(0.99) * 1e6)
 
 
 def run(server: Server, ask: Ask, command: list[str]) -> Outcome:
-    """Runs a client, and reads what the server spent meanwhile."""
+    """Runs a program, and reads what the server spent meanwhile."""
     pinned = [] if ask.core is None else ["taskset", "--cpu-list", str(ask.core)]
     before = server.cpu_seconds()
     done = subprocess.run(

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import http.client
 import json
-import multiprocessing
 import os
 import resource
 import statistics
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,12 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import uvloop
 
 from benches import attacks
 from benches.batches import mlp
-from benches.openloop import Outcome, Pool, Stream
-from benches.overload import quantile
+from benches.generator import Generator, Request, at_rate
 from benches.report import machine
 from benches.servers import ROOT, Server
 
@@ -63,12 +59,6 @@ class Felt:
     cpu: float
 
 
-def play(host: str, port: int, request: bytes, seconds: float, seed: int) -> tuple[list[Outcome], int]:
-    """What came of the requests, and how many could not be sent; in a process that the attackers' threads do not slow."""
-    pool = Pool(host, port)
-    return uvloop.run(pool.play([Stream("good", request, PER_SECOND)], seconds, seed)), pool.unsent
-
-
 class Gateway:
     """The server with its endpoints, and what is done to it."""
 
@@ -76,7 +66,6 @@ class Gateway:
         self.server = server
         self.addresses = addresses
         self.token = token
-        self.measuring = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
 
     def blocks(self) -> dict[str, tuple[Block, int]]:
         """Each attack, and how many clients of an honest model stand for it."""
@@ -132,16 +121,15 @@ class Gateway:
     def feel(self, seconds: float, seed: int) -> Felt:
         """Asks the good endpoint for a while; in the middle comes the rollback."""
         tensor = {"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [0.5] * 64}
-        request = attacks.message("good", {"inputs": [tensor]})
-        host, port = self.addresses["http"].rsplit(":", 1)
+        request = Request("/v2/models/good/infer", json.dumps({"inputs": [tensor]}).encode())
+        good = Generator(self.addresses["http"], request, wait="sleep", seed=seed)
         before = self.server.cpu_seconds()
         rollback = self.roll_back()
         begun = time.perf_counter()
-        outcomes, unsent = self.measuring.submit(play, host, int(port), request, seconds, seed).result()
-        latencies = [one.latency for one in outcomes if one.status == 200]
-        failed = sum(one.status != 200 for one in outcomes) + unsent
+        outcome = good.run(at_rate(PER_SECOND, seconds))
         cpu = (self.server.cpu_seconds() - before) / (time.perf_counter() - begun + rollback)
-        return Felt(quantile(latencies, 0.99), failed, len(outcomes), rollback, cpu)
+        due = outcome.answer["counts"]["due"]
+        return Felt(outcome.response(0.99), due - outcome.good, due, rollback, cpu)
 
     def weight(self) -> dict[str, int]:
         """Memory in MiB, descriptors and threads of the process."""

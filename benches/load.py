@@ -14,79 +14,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from benches import clients
 from benches.clients import Ask
+from benches.generator import Generator, Request, at_rate, closed
 from benches.report import RESULTS, machine
 from benches.servers import PATH, PEERS, REQUEST, Launcher, Server, answer_of
-from headgate._native import LoadRun
 
 DELAY_SERVER = PEERS / "delay_server"
-QUESTION = json.dumps({"quantiles": [0.5, 0.9, 0.99], "from_ns": 0})
-SECOND = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Generator:
-    """What a run needs beside its load."""
-
-    server: Server
-    core: int
-    wait: str = "auto"
-    timing_share: float = 0.0
-    headers: Sequence[Sequence[str]] = field(default=(("content-type", "application/json"),))
-
-    def run(self, load: dict[str, Any]) -> dict[str, Any]:
-        """The result of a load of digits requests; ends the bench if one failed."""
-        plan = {
-            "seed": 42,
-            "threads": 1,
-            "cpus": [self.core],
-            "wait": self.wait,
-            "timeout_ns": 5 * SECOND,
-            "max_in_flight": 4096,
-            "max_records": 12_000_000,
-            "load": load,
-            "targets": [
-                {"address": self.server.address, "authority": self.server.address, "protocol": "http"}
-            ],
-            "requests": [
-                {
-                    "target": 0,
-                    "group": "digits",
-                    "weight": 1.0,
-                    "path": PATH,
-                    "headers": self.headers,
-                    "body": 0,
-                }
-            ],
-            "timing_share": self.timing_share,
-            "check_share": 0.0,
-        }
-        run = LoadRun(json.dumps(plan), [REQUEST.read_bytes()])
-        run.start()
-        while not run.wait(SECOND):
-            pass
-        result: dict[str, Any] = json.loads(run.result(QUESTION))
-        counts = result["counts"]
-        if counts["good"] != counts["due"]:
-            raise SystemExit(f"{self.server.name}: {counts}, {result['errors'][:3]}")
-        return result
-
-
-def closed(connections: int, seconds: float) -> dict[str, Any]:
-    """A load of that many clients."""
-    return {"closed": {"clients": connections, "for_ns": int(seconds * SECOND), "requests": None}}
-
-
-def constant(rate: float, seconds: float, kind: str = "constant") -> dict[str, Any]:
-    """A load at one rate."""
-    stage = {"from": rate, "to": rate, "for_ns": int(seconds * SECOND)}
-    return {"open": {"arrivals": {"kind": kind}, "stages": [stage]}}
+DIGITS = Request(PATH, REQUEST.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -102,11 +41,13 @@ class Effort:
 def against_wrk(nginx: Server, effort: Effort) -> list[str]:
     """Requests a second of closed loops with 64 connections."""
     ask = Ask(PATH, REQUEST, 64, effort.seconds, effort.client_core)
-    generator = Generator(nginx, effort.client_core)
+    generator = Generator(nginx.address, DIGITS, effort.client_core)
     ours, theirs = [], []
     for number in range(effort.rounds):
         both: list[Callable[[], None]] = [
-            lambda: ours.append(generator.run(closed(64, effort.seconds))["counts"]["good"] / effort.seconds),
+            lambda: ours.append(
+                generator.run(closed(64, effort.seconds)).all_good("nginx").good / effort.seconds
+            ),
             lambda: theirs.append(clients.wrk(nginx, ask).per_second),
         ]
         for one in both if number % 2 else reversed(both):
@@ -135,7 +76,8 @@ def open_loop(nginx: Server, effort: Effort, rates: Sequence[int]) -> list[str]:
     ]
     for wait in ("spin", "sleep"):
         for rate in rates:
-            found = Generator(nginx, effort.client_core, wait).run(constant(rate, effort.seconds, "poisson"))
+            generator = Generator(nginx.address, DIGITS, effort.client_core, wait)
+            found = generator.run(at_rate(rate, effort.seconds)).all_good("nginx").answer
             counts, late = found["counts"], found["lateness"]
             lines.append(
                 f"| {wait} | {rate:,} | {counts['sent'] / counts['due']:.4f} | {counts['good'] / effort.seconds:,.0f} "
@@ -157,8 +99,9 @@ def known_delays(launcher: Launcher, effort: Effort) -> list[str]:
         assert process.stdout is not None
         server = Server(f"{delay_ms} ms", process, process.stdout.readline().strip())
         try:
-            found = Generator(server, effort.client_core, "sleep").run(constant(200, 2 * effort.seconds))
-            ours = {one["quantile"]: one["value_ns"] / 1e6 for one in found["response"]["quantiles"]}
+            generator = Generator(server.address, DIGITS, effort.client_core, "sleep")
+            found = generator.run(at_rate(200, 2 * effort.seconds, "constant")).all_good(server.name)
+            ours = {share: found.response(share) * 1e3 for share in (0.5, 0.99)}
             theirs = oha(server, effort)
         finally:
             server.stop()
@@ -181,10 +124,9 @@ def sampling(headgate: Server, effort: Effort) -> list[str]:
     """What asking for timing headers costs the server: CPU time of a request."""
 
     def cost(share: float) -> float:
-        generator = Generator(headgate, effort.client_core, timing_share=share)
+        generator = Generator(headgate.address, DIGITS, effort.client_core, timing_share=share)
         before = headgate.cpu_seconds()
-        found = generator.run(closed(8, effort.seconds))
-        good: int = found["counts"]["good"]
+        good = generator.run(closed(8, effort.seconds)).all_good(headgate.name).good
         return (headgate.cpu_seconds() - before) / good * 1e6
 
     cost(0.0)
@@ -225,11 +167,9 @@ def memory(nginx: Server, effort: Effort, requests: int) -> list[str]:
 def child(address: str, core: int, requests: int) -> None:
     """A closed loop of so many requests; prints the memory of this process before and at most."""
     begin = resident("VmRSS")
-    load = {"closed": {"clients": 64, "for_ns": 300 * SECOND, "requests": requests}}
-    server = Server("nginx", subprocess.Popen(["true"], text=True), address)
-    found = Generator(server, core).run(load)
+    found = Generator(address, DIGITS, core).run(closed(64, 300, requests)).all_good("nginx")
     peak = resident("VmHWM")
-    print(json.dumps({"begin_mib": begin, "peak_mib": peak, "requests": found["counts"]["good"]}))
+    print(json.dumps({"begin_mib": begin, "peak_mib": peak, "requests": found.good}))
 
 
 def resident(name: str) -> float:

@@ -20,7 +20,7 @@ from benches.servers import BARE_LOOP, DIGITS, Launcher, start_all
 
 def need() -> None:
     """Ends with a sentence when the machine lacks what the bench stands on."""
-    clients.need("nginx", "wrk", "taskset", peers=[clients.AWAKE, BARE_LOOP])
+    clients.need("nginx", "wrk", "taskset", peers=[BARE_LOOP])
     if not (DIGITS / "models").exists():
         raise SystemExit("the digits example is not prepared: python examples/digits/prepare.py")
     if len(os.sched_getaffinity(0)) < 2:

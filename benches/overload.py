@@ -2,32 +2,33 @@
 
 A model of some milliseconds on one pool thread, an endpoint's time-out of 200 ms, Poisson arrivals at 0.5 to 10 times what
 was measured to be possible. Goodput is answers within the time-out; then the load drops to half, and it is seen how long the
-burst is felt. At last two classes, the lower one alone at three times what is possible. Read next: ``openloop``.
+burst is felt. At last two classes, the lower one alone at three times what is possible. Read next: ``generator``.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
-import uvloop
 
 from benches.batches import mlp
-from benches.openloop import Outcome, Pool, Stream
+from benches.generator import Generator, Outcome, Request, at_rate, closed
 from benches.report import machine
 from benches.servers import ROOT, Launcher, Server
 
 TIMEOUT = 0.2
 TIMES = (0.5, 0.9, 1.5, 3.0, 10.0)
+BURST_SECONDS = 3.0
+STEP_SECONDS = 0.01
+"""How finely it is told until when a burst is felt."""
 WIDTH = 4608
 DOCUMENT = """
 apiVersion: headgate/v1
@@ -48,92 +49,57 @@ class Level:
     goodput: float
     p50: float
     p99: float
-    statuses: dict[int, int]
+    statuses: dict[str, int]
 
 
-def request(host: str, priority: str) -> bytes:
+def request(priority: str) -> Request:
     """One row in JSON."""
-    body = json.dumps(
-        {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [0.5] * 64}]}
-    ).encode()
-    head = f"POST /v2/models/heavy/infer HTTP/1.1\r\nhost: {host}\r\nx-class: {priority}\r\ncontent-length: {len(body)}\r\n\r\n"
-    return head.encode() + body
+    row = {"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [0.5] * 64}
+    body = json.dumps({"inputs": [row]}).encode()
+    return Request("/v2/models/heavy/infer", body, (("x-class", priority),))
 
 
-def quantile(values: Sequence[float], q: float) -> float:
-    """The value below which that share lies; 0 without any."""
-    ordered = sorted(values)
-    return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+def level(times: float, offered: float, outcome: Outcome, seconds: float) -> Level:
+    """The figures of a load."""
+    in_time = outcome.answer["counts"]["due"] - outcome.later_than(TIMEOUT)
+    p50, p99 = (outcome.response(share) for share in (0.5, 0.99))
+    return Level(times, offered, in_time / seconds, p50, p99, outcome.statuses)
 
 
-def level(times: float, offered: float, outcomes: Sequence[Outcome], seconds: float) -> Level:
-    """The figures of some outcomes."""
-    good = [one.latency for one in outcomes if one.status == 200]
-    in_time = sum(latency <= TIMEOUT for latency in good)
-    statuses = dict(Counter(one.status for one in outcomes))
-    return Level(times, offered, in_time / seconds, quantile(good, 0.5), quantile(good, 0.99), statuses)
-
-
-async def capacity(host: str, port: int, stream: Stream, seconds: float) -> float:
-    """Requests a second that a few clients get answered who wait for each answer."""
-    pool = Pool(host, port)
-    begun = asyncio.get_running_loop().time()
-
-    async def one() -> int:
-        count = 0
-        wire = await pool.open()
-        while asyncio.get_running_loop().time() - begun < seconds:
-            before = len(pool.outcomes)
-            wire.send(stream, 0.0)
-            while wire.waiting is not None:
-                await asyncio.sleep(0)
-            count += len(pool.outcomes) > before
-        return count
-
-    counts = await asyncio.gather(*(one() for _ in range(2)))
-    return sum(counts) / seconds
-
-
-async def recovery(pool: Pool, stream: Stream, possible: float, calm: float) -> float:
-    """Seconds from the end of a burst until nothing of it is felt for the rest of two seconds."""
-    burst = Stream(stream.name, stream.request, 10 * possible)
-    half = Stream(stream.name, stream.request, 0.5 * possible)
-    bursting = asyncio.ensure_future(pool.play([burst], 3.0, 21))
-    await asyncio.sleep(3.0)
-    after = Pool(pool.host, pool.port)
-    for _ in range(40):
-        after.idle.append(await after.open())
-    outcomes = await after.play([half], 3.0, 22)
-    await bursting
-    felt = [one.due for one in outcomes if one.status != 200 or one.latency > 3 * calm]
+def recovery(gold: Generator, possible: float, calm: float) -> float:
+    """Seconds from the end of a burst until nothing of it is felt for the rest of three seconds."""
+    burst = gold.start(at_rate(10 * possible, BURST_SECONDS))
+    burst.wait(BURST_SECONDS)
+    after = replace(gold, seed=22).run(at_rate(0.5 * possible, BURST_SECONDS))
+    burst.outcome()
+    steps = round(BURST_SECONDS / STEP_SECONDS)
+    felt_since = [after.later_than(3 * calm, since=step * STEP_SECONDS) for step in range(steps)] + [0]
+    felt = [here - later for here, later in pairwise(felt_since)]
     # A single slow answer in calm times is the machine's; the burst's come together.
-    late = [due for due in felt if sum(abs(other - due) < 0.1 for other in felt) >= 3]
-    return max(late, default=0.0)
+    near = round(0.1 / STEP_SECONDS)
+    late = [at for at, count in enumerate(felt) if count and sum(felt[max(at - near, 0) : at + near]) >= 3]
+    return STEP_SECONDS * (late[-1] + 1) if late else 0.0
 
 
-async def run(address: str, seconds: float) -> list[str]:
+def run(address: str, core: int, seconds: float) -> list[str]:
     """Everything, as lines of a report."""
-    host, _, port = address.rpartition(":")
-    pool = Pool(host, int(port))
-    gold, batch = (Stream(name, request(address, name), 0.0) for name in ("gold", "batch"))
-    await capacity(host, int(port), gold, 0.5)
-    possible = await capacity(host, int(port), gold, 3.0)
+    gold, batch = (Generator(address, request(name), core, wait="sleep") for name in ("gold", "batch"))
+    gold.run(closed(2, 0.5))
+    possible = gold.run(closed(2, 3.0)).all_good("two clients").good / 3.0
     levels = []
     for number, times in enumerate(TIMES):
-        offered = times * possible
-        outcomes = await pool.play([Stream("gold", gold.request, offered)], seconds, number)
-        levels.append(level(times, offered, outcomes, seconds))
-        await asyncio.sleep(0.5)
-    felt = await recovery(pool, gold, possible, levels[0].p99)
-    await asyncio.sleep(0.5)
-    streams = [Stream("gold", gold.request, 0.5 * possible), Stream("batch", batch.request, 3 * possible)]
-    both = await pool.play(streams, seconds, 31)
-    return report(possible, levels, felt, [one for one in both if one.stream == "gold"], seconds)
+        outcome = replace(gold, seed=number).run(at_rate(times * possible, seconds))
+        levels.append(level(times, times * possible, outcome, seconds))
+        time.sleep(0.5)
+    felt = recovery(gold, possible, levels[0].p99)
+    time.sleep(0.5)
+    beside = replace(batch, seed=31).start(at_rate(3 * possible, seconds))
+    both = level(0.5, 0.5 * possible, replace(gold, seed=32).run(at_rate(0.5 * possible, seconds)), seconds)
+    beside.outcome()
+    return report(possible, levels, felt, both)
 
 
-def report(
-    possible: float, levels: list[Level], felt: float, gold: list[Outcome], seconds: float
-) -> list[str]:
+def report(possible: float, levels: list[Level], felt: float, beside: Level) -> list[str]:
     """Tables and what follows from them."""
     best = max(one.goodput for one in levels)
     lines = [
@@ -143,12 +109,11 @@ def report(
     lines += ["| times | offered/s | goodput/s | of the best | p50 ms | p99 ms of the answered | statuses |"]
     lines += ["|---:|---:|---:|---:|---:|---:|---|"]
     for one in levels:
-        statuses = ", ".join(f"{status}: {count}" for status, count in sorted(one.statuses.items()))
+        statuses = ", ".join(f"{status}: {count}" for status, count in one.statuses.items())
         lines.append(
             f"| {one.times} | {one.offered:,.0f} | {one.goodput:,.0f} | {one.goodput / best:.2f} | {one.p50 * 1e3:.1f} "
             f"| {one.p99 * 1e3:.1f} | {statuses} |"
         )
-    beside = level(0.5, 0.5 * possible, gold, seconds)
     lines += ["", f"After 3 s at 10 times the load drops to 0.5: the burst is felt for {felt:.2f} s.", ""]
     lines += [
         f"Gold at 0.5 alone: p50 {levels[0].p50 * 1e3:.1f} ms, p99 {levels[0].p99 * 1e3:.1f} ms. With batch at 3 times beside it: "
@@ -171,12 +136,10 @@ def main() -> None:
         document = folder / "overload.yaml"
         document.write_text(DOCUMENT.format(timeout=round(TIMEOUT * 1e3)))
         server = Server("Headgate", *Launcher(cores[0], folder).serve(document, "headgate"))
-        os.sched_setaffinity(0, {cores[-1]})
         try:
-            lines = uvloop.run(run(server.address, arguments.seconds))
+            lines = run(server.address, cores[-1], arguments.seconds)
         finally:
             server.stop()
-            os.sched_setaffinity(0, set(cores))
     facts = machine() | {"server core": cores[0], "client core": cores[-1], "seconds": arguments.seconds}
     title = [f"# overload, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC", ""]
     text = "\n".join([*title, *lines, *(f"- {key}: {value}" for key, value in facts.items()), ""])

@@ -2,7 +2,7 @@
 
 The gateway has one core, wrk and the open loop have another. Each case is a gateway of its own, whose shadow gets a copy of every
 request and is switched on and off in turns, so that both sides of a comparison are the same process. Throughput comes from a closed
-loop, the p99 from an open loop of at most 1 000 a second; the intervals are bootstrapped over the turns. Read next: ``openloop``.
+loop, the p99 from an open loop of at most 1 000 a second; the intervals are bootstrapped over the turns. Read next: ``generator``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import uvloop
 from onnx import TensorProto, helper, numpy_helper
 
 from benches import attacks, clients
 from benches.batches import mlp
-from benches.openloop import Outcome, Pool, Stream
-from benches.overload import quantile
+from benches.generator import Generator, Request, at_rate
 from benches.report import RESULTS, machine
 from benches.servers import Launcher, Server
 
@@ -203,12 +201,10 @@ def started(launcher: Launcher, folder: Path, case: str) -> Gateway:
 
 def latency(gateway: Gateway, per_second: float, seconds: float, seed: int) -> tuple[float, int]:
     """The p99 in seconds of an open loop, and how many of its requests were not answered well."""
-    host, port = gateway.server.address.rsplit(":", 1)
-    pool = Pool(host, int(port))
-    stream = Stream("good", attacks.message("good", BODY), per_second)
-    outcomes: list[Outcome] = uvloop.run(pool.play([stream], seconds, seed))
-    failed = sum(one.status != 200 for one in outcomes) + pool.unsent
-    return quantile([one.latency for one in outcomes if one.status == 200], 0.99), failed
+    request = Request("/v2/models/good/infer", json.dumps(BODY).encode())
+    generator = Generator(gateway.server.address, request, wait="sleep", seed=seed)
+    outcome = generator.run(at_rate(per_second, seconds))
+    return outcome.response(0.99), outcome.answer["counts"]["due"] - outcome.good
 
 
 def measure(

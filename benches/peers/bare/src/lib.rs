@@ -1,4 +1,4 @@
-//! What the bare loop and the client that never sleeps stand on: epoll.
+//! What the bare loop stands on: epoll.
 
 use std::os::fd::RawFd;
 
@@ -28,18 +28,8 @@ impl Ready {
 
     /// Sleeps until sockets can be read.
     pub fn wait<'a>(&self, events: &'a mut [Event]) -> &'a [Event] {
-        self.look(events, -1)
-    }
-
-    /// The sockets that can be read now.
-    pub fn now<'a>(&self, events: &'a mut [Event]) -> &'a [Event] {
-        self.look(events, 0)
-    }
-
-    fn look<'a>(&self, events: &'a mut [Event], milliseconds: i32) -> &'a [Event] {
         // SAFETY: room for as many events as are announced.
-        let count =
-            unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as i32, milliseconds) };
+        let count = unsafe { libc::epoll_wait(self.0, events.as_mut_ptr(), events.len() as i32, -1) };
         &events[..usize::try_from(count).unwrap_or(0)]
     }
 }
