@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Code, Error, Result};
+use crate::feedback::declared::Feedbacks;
 use crate::limits::{BreakerSpec, FallbackSpec, HeaderRef, LimitsSpec, PrioritySpec, RateSpec};
 use crate::rules::RuleSpec;
 use crate::shadow::{CaptureSpec, IdleShadow, IdleState, ShadowSpec};
@@ -44,6 +45,8 @@ struct DocumentSpec {
     answers: AnswersSection,
     #[serde(default)]
     capture: Option<CaptureSpec>,
+    #[serde(default)]
+    feedback: Feedbacks,
 }
 
 #[derive(Deserialize)]
@@ -189,6 +192,7 @@ impl EndpointState {
             shadows,
             idle_shadows,
             capture: spec.capture.filter(|_| !traffic.capture_off),
+            feedback: spec.feedback,
             omitted: load.omitted,
             baseline: load.baseline,
             fresh: load.fresh,

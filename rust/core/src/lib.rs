@@ -10,6 +10,7 @@ pub mod comparison;
 mod endpoint_state;
 pub mod error;
 pub mod explain;
+pub mod feedback;
 pub mod fine_histogram;
 pub mod gates;
 pub mod histogram;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Code, Error, Result};
+use crate::feedback::declared::{Feedbacks, feedback_fault};
 use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
 use crate::rate::RateLimiter;
@@ -171,6 +172,8 @@ pub struct Endpoint<V> {
     pub shadows: Box<[Shadow]>,
     /// Which requests are captured.
     pub capture: Option<Capture>,
+    /// What may be given on answers.
+    pub feedback: Feedbacks,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
 }
@@ -289,6 +292,7 @@ pub fn compile<V>(
         rules: Rules::new(&spec.rules, |name| index(name).ok()),
         shadows: shadows(spec, index)?,
         capture: spec.capture.as_ref().map(|capture| Capture::new(&spec.name, capture)),
+        feedback: spec.feedback.clone(),
         omitted: spec.omitted.clone(),
     })
 }
@@ -320,11 +324,10 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
     if spec.versions.is_empty() || spec.versions.len() > MAX_VERSIONS {
         return Err(fault(spec, format!("an endpoint has 1 to {MAX_VERSIONS} versions")));
     }
-    if spec.rules.len() > MAX_RULES {
-        return Err(fault(spec, format!("an endpoint has at most {MAX_RULES} rules")));
-    }
-    if spec.shadows.len() > MAX_SHADOWS {
-        return Err(fault(spec, format!("an endpoint has at most {MAX_SHADOWS} shadows")));
+    let (rules, shadows) = (spec.rules.len(), spec.shadows.len());
+    let lists = [("rules", rules, MAX_RULES), ("shadows", shadows, MAX_SHADOWS)];
+    if let Some((list, _, most)) = lists.into_iter().find(|(_, count, most)| count > most) {
+        return Err(fault(spec, format!("an endpoint has at most {most} {list}")));
     }
     if spec.timeout_ms == 0 {
         return Err(fault(spec, "the time-out must be above zero"));
@@ -335,7 +338,7 @@ pub fn check(spec: &EndpointSpec) -> Result<()> {
             return Err(fault(spec, format!("version {:?} is there twice", version.name)));
         }
     }
-    if let Some(reason) = spec.limits.fault() {
+    if let Some(reason) = spec.limits.fault().or_else(|| feedback_fault(&spec.feedback)) {
         return Err(fault(spec, reason));
     }
     let known = |name: &str| spec.versions.iter().any(|version| version.name == name);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::feedback::declared::Feedbacks;
 use crate::limits::{FallbackSpec, LimitsSpec};
 use crate::rules::RuleSpec;
 use crate::shadow::{CaptureSpec, IdleShadow, ShadowSpec};
@@ -47,6 +48,8 @@ pub struct EndpointSpec {
     pub idle_shadows: Vec<IdleShadow>,
     /// Which requests are captured.
     pub capture: Option<CaptureSpec>,
+    /// What may be given on answers; without any, answers carry no receipt.
+    pub feedback: Feedbacks,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
     /// The file that holds the drift baseline.

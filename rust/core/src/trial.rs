@@ -6,7 +6,7 @@
 //! counted at all.
 //!
 //! Read in this order: [`outcome`] (how a request ended), [`units`] (what is known of a sticky key), [`arm`] (the counters of an arm on
-//! the IO threads), [`ledger`] and [`rows`] (what they add up to: minutes, first errors in order, gaps). No part of it has a clock or a lock.
+//! the IO threads), [`ledger`] and [`rows`] (what they add up to: minutes, first errors in order, gaps), [`feedback`] and [`feedback_count`] (what was given on the answers). No part of it has a clock or a lock.
 //!
 //! Not here: when a trial begins and ends (the server's registry), what is decided on it.
 
@@ -14,6 +14,8 @@ pub mod arm;
 pub mod counts;
 pub mod erring;
 pub mod event_ring;
+pub mod feedback;
+pub mod feedback_count;
 pub mod ledger;
 pub mod non_finite;
 pub mod outcome;

@@ -9,8 +9,11 @@ use serde::Deserialize;
 
 mod told;
 
+use crate::feedback::declared::{Good, Range};
+use crate::feedback::moments::Moments;
 use crate::trial::counts::{ArmCounts, TrialCount};
 use crate::trial::erring::{ErringShare, ErringUnits};
+use crate::trial::feedback::FeedbackLedger;
 use crate::trial::ledger::{Ledger, RowCounts};
 use crate::trial::report::RunningTrial;
 
@@ -99,6 +102,21 @@ pub struct Row {
     pub arms: [RowCounts; 2],
 }
 
+/// What was given of a feedback on answers of champion and challenger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedbackEvidence {
+    /// Its name.
+    pub name: String,
+    /// The range of its values.
+    pub range: Range,
+    /// Which direction is good.
+    pub good: Good,
+    /// By hour and split, the sums of champion and challenger.
+    pub strata: Vec<(usize, [Moments; 2])>,
+    /// Values of units that had given it before.
+    pub repeated: [u64; 2],
+}
+
 /// What a trial says of champion and challenger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
@@ -116,6 +134,8 @@ pub struct Evidence {
     pub rows: Vec<Row>,
     /// Rows that were dropped.
     pub rows_dropped: u64,
+    /// What was given on answers.
+    pub feedback: Vec<FeedbackEvidence>,
     /// The thresholds of the present window for run and reply, of champion and challenger.
     pub window: Option<[(u64, u64); 2]>,
     /// The time of the evidence, in milliseconds since 1970.
@@ -167,6 +187,11 @@ impl Evidence {
             splits: splits.collect(),
             rows: rows.collect(),
             rows_dropped: ledger.rows_dropped,
+            feedback: ledger
+                .feedback
+                .iter()
+                .map(|feedback| FeedbackEvidence::of(feedback, numbers))
+                .collect(),
             window: window.map(|window| {
                 numbers.map(|arm| window.thresholds.get(usize::from(arm)).copied().unwrap_or_default())
             }),
@@ -210,6 +235,21 @@ impl Evidence {
                 return Err(format!("the minutes of {name} do not add up to its total"));
             }
         }
+        if self
+            .feedback
+            .iter()
+            .flat_map(|feedback| &feedback.strata)
+            .any(|(split, _)| *split >= self.splits.len())
+        {
+            return Err("the feedback of the evidence names a split that it does not have".to_owned());
+        }
+        let is_broken = |feedback: &&FeedbackEvidence| {
+            let sums = feedback.strata.iter().flat_map(|(_, arms)| arms);
+            !feedback.range.is_sound() || !sums.clone().all(Moments::is_sound)
+        };
+        if let Some(broken) = self.feedback.iter().find(is_broken) {
+            return Err(format!("the sums of the feedback {} contradict themselves", broken.name));
+        }
         let is_beyond = |row: &&Row| self.splits[row.split].slots.is_none();
         if self.rows.iter().find(is_beyond).is_some() || self.totals.iter().any(|arm| arm.unplaced_errors > 0)
         {
@@ -230,6 +270,22 @@ impl Evidence {
         let [champion, now] = self.splits[split].slots?;
         let [_, then] = self.splits[earlier].slots?;
         (now > then && champion > 0).then(|| f64::from(now - then) / f64::from(now - then + champion))
+    }
+}
+
+impl FeedbackEvidence {
+    fn of(ledger: &FeedbackLedger, arms: [u8; 2]) -> FeedbackEvidence {
+        let strata = ledger.strata.iter().map(|stratum| {
+            let sums = arms.map(|arm| stratum.arms.get(&arm).copied().unwrap_or_default());
+            (usize::from(stratum.split), sums)
+        });
+        FeedbackEvidence {
+            name: ledger.name.clone(),
+            range: ledger.range,
+            good: ledger.good,
+            strata: strata.collect(),
+            repeated: arms.map(|arm| ledger.repeated.get(&arm).copied().unwrap_or(0)),
+        }
     }
 }
 

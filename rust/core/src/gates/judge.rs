@@ -5,11 +5,12 @@
 use super::durations::Durations;
 use super::event_test::{TestResult, test};
 use super::evidence::{CHALLENGER, CHAMPION, Damage, Evidence};
+use super::feedback::{self, Comparison};
 use super::few_keys::{FewKeys, few_keys};
 use super::interference::{Interference, interference};
 use super::latency::{self, window_thresholds};
 use super::power::{caught, detectable, requests_to_catch};
-use super::question::{Gate, Margin, Question, RatioLimit};
+use super::question::{FeedbackGate, Gate, Margin, Question, RatioLimit};
 use super::sample_ratio::{SampleRatio, sample_ratio};
 use super::timeline::{Tally, Timeline};
 use super::verdict::Verdict;
@@ -17,8 +18,6 @@ use super::{availability, error_rate};
 use crate::stats::event_ratio::{ratio_estimate, ratio_interval};
 use crate::stats::proportion::Interval;
 
-/// The e-value at which a sample-ratio mismatch is shown: one in a thousand attempts without a defect.
-pub const SAMPLE_RATIO_THRESHOLD: f64 = 1_000.0;
 /// The probability with which a ratio is told to be detectable.
 const POWER: f64 = 0.8;
 /// The ratios of which it is told how probably they would have been caught.
@@ -35,6 +34,8 @@ pub struct Decision {
     pub timeline: Timeline,
     /// The test on them.
     pub test: TestResult,
+    /// The means of a gate on feedback, which has no events.
+    pub comparison: Option<Comparison>,
 }
 
 /// The numbers that a person reads beside a verdict.
@@ -96,6 +97,7 @@ pub fn judge(evidence: &Evidence, durations: &Durations, question: &Question) ->
 pub fn decide(evidence: &Evidence, gate: Gate, question: &Question) -> Decision {
     let steps = &question.blocks_ms;
     let timeline = match gate {
+        Gate::Feedback(gate) => return decide_feedback(evidence, gate, question),
         Gate::ErrorRate { .. } => error_rate::timeline(evidence, steps),
         Gate::Availability { .. } => availability::timeline(evidence, steps),
         Gate::Latency(latency) => latency::timeline(evidence, latency.measure, steps),
@@ -109,14 +111,24 @@ pub fn decide(evidence: &Evidence, gate: Gate, question: &Question) -> Decision 
         Ok(found) => found,
         Err(damage) => (Verdict::Error, Some(damage)),
     };
-    Decision { verdict, reason, timeline, test }
+    Decision { verdict, reason, timeline, test, comparison: None }
 }
 
-/// The limit on the ratio of events. For latencies, the limit on the durations is in the thresholds.
+fn decide_feedback(evidence: &Evidence, gate: FeedbackGate, question: &Question) -> Decision {
+    let name = &question.feedback[gate.place];
+    let comparison = feedback::compare(evidence, name);
+    let ln_threshold = question.threshold().ln();
+    let (verdict, reason) = feedback::verdict(evidence, &comparison, (name, gate.above), ln_threshold);
+    let ln_e_value = comparison.ln_e_value(ln_threshold);
+    let test = TestResult { ln_e_value, is_harm: verdict == Verdict::Fail, since_ms: None };
+    Decision { verdict, reason, timeline: Timeline::default(), test, comparison: Some(comparison) }
+}
+
+/// The limit on the ratio of events. For latencies, the limit on the durations is in the thresholds; feedback has no events.
 fn limit_of(gate: Gate) -> RatioLimit {
     match gate {
         Gate::ErrorRate { limit, .. } | Gate::Availability { limit } => limit,
-        Gate::Latency(_) => RatioLimit { above: 1.0, margin: Margin::Worse },
+        Gate::Latency(_) | Gate::Feedback(_) => RatioLimit { above: 1.0, margin: Margin::Worse },
     }
 }
 

@@ -5,6 +5,7 @@
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::id::is_name;
 
 /// A question as it is sent, in JSON.
 #[derive(Debug, Deserialize)]
@@ -95,6 +96,17 @@ pub enum Gate {
     },
     /// Requests that are slower than a multiple of the champion's quantile.
     Latency(LatencyGate),
+    /// What was given on answers.
+    Feedback(FeedbackGate),
+}
+
+/// A limit on how much worse the challenger's mean of a feedback is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeedbackGate {
+    /// The place of the feedback's name in [`Question::feedback`].
+    pub place: usize,
+    /// The limit on the difference of the means, in the unit of the feedback; at least 0.
+    pub above: f64,
 }
 
 /// A limit on how many times a quantile of the champion's durations that of the challenger is.
@@ -110,17 +122,6 @@ pub struct LatencyGate {
     pub measure: Measure,
 }
 
-impl Gate {
-    /// The name in questions and answers.
-    pub fn name(&self) -> String {
-        match self {
-            Gate::ErrorRate { .. } => "error_rate".to_owned(),
-            Gate::Availability { .. } => "availability".to_owned(),
-            Gate::Latency(latency) => format!("latency.p{}", latency.percent),
-        }
-    }
-}
-
 /// A question that makes sense.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -128,6 +129,8 @@ pub struct Question {
     pub challenger: String,
     /// The gates, each judged for itself.
     pub gates: Vec<Gate>,
+    /// The names of the feedbacks that gates are about.
+    pub feedback: Vec<String>,
     /// The probability with which a challenger that is no worse than the champion may fail any of the gates, over a whole attempt.
     pub false_rollbacks: f64,
     /// The confidence of intervals.
@@ -161,17 +164,30 @@ impl Question {
         if sent.gates.is_empty() {
             return Err(Error::invalid("question: gates must name at least one gate"));
         }
+        let mut feedback = Vec::new();
         let gates = sent.gates.iter().enumerate().map(|(index, gate)| {
-            gate.checked().map_err(|problem| Error::invalid(format!("question: gates[{index}]: {problem}")))
+            gate.checked(&mut feedback)
+                .map_err(|problem| Error::invalid(format!("question: gates[{index}]: {problem}")))
         });
         Ok(Question {
             challenger: sent.challenger,
             gates: gates.collect::<Result<_>>()?,
+            feedback,
             false_rollbacks: sent.false_rollbacks,
             confidence: sent.confidence,
             blocks_ms: sent.blocks_ms,
             now_ms: sent.now_ms,
         })
+    }
+
+    /// The name of a gate in questions and answers.
+    pub fn name_of(&self, gate: &Gate) -> String {
+        match gate {
+            Gate::ErrorRate { .. } => "error_rate".to_owned(),
+            Gate::Availability { .. } => "availability".to_owned(),
+            Gate::Latency(latency) => format!("latency.p{}", latency.percent),
+            Gate::Feedback(gate) => format!("{FEEDBACK}{}", self.feedback[gate.place]),
+        }
     }
 
     /// The e-value at which a gate fails: the promise is shared out evenly among the gates.
@@ -181,7 +197,11 @@ impl Question {
 }
 
 impl SentGate {
-    fn checked(&self) -> std::result::Result<Gate, String> {
+    /// The gate. The name of its feedback goes behind those in `feedback`.
+    fn checked(&self, feedback: &mut Vec<String>) -> std::result::Result<Gate, String> {
+        if let Some(name) = self.gate.strip_prefix(FEEDBACK) {
+            return self.about_feedback(name, feedback);
+        }
         if !(self.above.is_finite() && self.above >= 1.0) {
             return Err("above must be at least 1, as 1.5".to_owned());
         }
@@ -215,12 +235,35 @@ impl SentGate {
                 let ignore_below_ns = self.ignore_below_ns.unwrap_or(0);
                 Ok(Gate::Latency(LatencyGate { percent, above: self.above, ignore_below_ns, measure }))
             }
-            other => {
-                Err(format!("there is no gate {other:?}; there are error_rate, availability and latency.pXX"))
-            }
+            other => Err(format!(
+                "there is no gate {other:?}; there are error_rate, availability, latency.pXX and feedback.NAME"
+            )),
         }
     }
+
+    fn about_feedback(&self, name: &str, feedback: &mut Vec<String>) -> std::result::Result<Gate, String> {
+        if !is_name(name) {
+            return Err(format!("{name:?} is no name of a feedback"));
+        }
+        if !(self.above.is_finite() && self.above >= 0.0) {
+            return Err("above must be a difference of means, at least 0".to_owned());
+        }
+        let other = [
+            (self.strict, "strict"),
+            (self.measure.is_some(), "measure"),
+            (self.ignore_below.is_some(), "ignore_below"),
+            (self.ignore_below_ns.is_some(), "ignore_below_ns"),
+        ];
+        if let Some((_, field)) = other.into_iter().find(|(is_there, _)| *is_there) {
+            return Err(format!("{field} does not belong to {}", self.gate));
+        }
+        feedback.push(name.to_owned());
+        Ok(Gate::Feedback(FeedbackGate { place: feedback.len() - 1, above: self.above }))
+    }
 }
+
+/// What the names of gates on feedback begin with.
+const FEEDBACK: &str = "feedback.";
 
 fn percent_of(gate: &str) -> Option<f64> {
     let percent: f64 = gate.strip_prefix("latency.p")?.parse().ok()?;
@@ -241,12 +284,14 @@ mod tests {
             r#"{"challenger": "v8", "false_rollbacks": 0.01, "gates": [
                 {"gate": "error_rate", "above": 1.5, "ignore_below": 0.001},
                 {"gate": "availability", "above": 2, "strict": true},
-                {"gate": "latency.p99.9", "above": 1.2, "ignore_below_ns": 5000000, "measure": "reply"}]}"#,
+                {"gate": "latency.p99.9", "above": 1.2, "ignore_below_ns": 5000000, "measure": "reply"},
+                {"gate": "feedback.sale", "above": 0.02}, {"gate": "feedback.returns", "above": 0}]}"#,
         )
         .unwrap();
-        let names: Vec<_> = question.gates.iter().map(Gate::name).collect();
-        assert_eq!(names, ["error_rate", "availability", "latency.p99.9"]);
-        assert!((question.threshold() - 300.0).abs() < 1e-9);
+        let names: Vec<_> = question.gates.iter().map(|gate| question.name_of(gate)).collect();
+        let wanted = ["error_rate", "availability", "latency.p99.9", "feedback.sale", "feedback.returns"];
+        assert_eq!(names, wanted);
+        assert!((question.threshold() - 500.0).abs() < 1e-9);
         assert_eq!(question.confidence, 0.95);
     }
 
@@ -264,6 +309,9 @@ mod tests {
             (r#"{"gate": "error_rate", "above": 1.2, "measure": "run"}"#, "measure belongs"),
             (r#"{"gate": "drift", "above": 1.2}"#, "no gate"),
             (r#"{"gate": "error_rate", "above": 1.2, "over": 1}"#, "over"),
+            (r#"{"gate": "feedback.", "above": 1}"#, "no name of a feedback"),
+            (r#"{"gate": "feedback.sale", "above": -0.1}"#, "difference of means"),
+            (r#"{"gate": "feedback.sale", "above": 0.1, "strict": true}"#, "strict does not belong"),
         ] {
             assert!(with(gate).contains(words), "{gate}: {}", with(gate));
         }

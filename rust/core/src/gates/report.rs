@@ -4,16 +4,18 @@ use serde_json::{Value, json};
 
 use super::durations::Durations;
 use super::evidence::{ArmTotals, CHALLENGER, CHAMPION, Evidence, UnitKind};
+use super::feedback::Comparison;
 use super::few_keys::FewKeys;
 use super::interference::{ChampionTimes, Interference};
-use super::judge::{JudgedGate, Judgement, SAMPLE_RATIO_THRESHOLD, judge};
+use super::judge::{Decision, JudgedGate, Judgement, judge};
 use super::power::{detectable, requests_to_catch};
 use super::question::{Gate, Measure, Question};
-use super::sample_ratio::SampleRatio;
+use super::sample_ratio::{SAMPLE_RATIO_THRESHOLD, SampleRatio};
 use super::thresholds::thresholds;
 use super::timeline::{Exposed, Tally};
 use super::verdict::Verdict;
 use crate::error::{Error, Result};
+use crate::feedback::moments::Moments;
 
 /// The form of an answer. It grows with each change that a reader of the one before would misunderstand.
 const FORMAT: u64 = 1;
@@ -102,7 +104,7 @@ fn without_evidence(question: &Question, verdict: Verdict, reason: &str) -> Valu
     let verdict = verdict.as_str();
     let gate = |gate: &Gate| {
         json!({
-            "gate": gate.name(), "measure": measure_of(gate), "verdict": verdict, "reason": reason, "champion": null,
+            "gate": question.name_of(gate), "measure": measure_of(gate), "verdict": verdict, "reason": reason, "champion": null,
             "challenger": null, "ratio": null, "interval": null, "e_value": null, "threshold": question.threshold(),
             "need": null, "detectable": null, "caught": [], "since_ms": null,
         })
@@ -132,9 +134,13 @@ fn gate_report(evidence: &Evidence, judged: &JudgedGate, question: &Question) ->
         };
         json!({"units": units, "n": n, "bad": bad})
     };
+    let name = question.name_of(gate);
+    if let Some(comparison) = &decision.comparison {
+        return feedback_report(&name, decision, comparison, question);
+    }
     let caught = numbers.caught.iter();
     json!({
-        "gate": gate.name(), "measure": measure_of(gate), "verdict": decision.verdict.as_str(), "reason": decision.reason,
+        "gate": name, "measure": measure_of(gate), "verdict": decision.verdict.as_str(), "reason": decision.reason,
         "champion": arm(CHAMPION), "challenger": arm(CHALLENGER), "ratio": finite(numbers.ratio),
         "interval": [finite(numbers.interval.low), finite(numbers.interval.high)],
         "e_value": decision.test.ln_e_value.exp().min(GREATEST), "threshold": question.threshold(),
@@ -142,6 +148,26 @@ fn gate_report(evidence: &Evidence, judged: &JudgedGate, question: &Question) ->
         "detectable": numbers.detectable,
         "caught": caught.map(|(ratio, probability)| json!({"ratio": ratio, "probability": probability})).collect::<Vec<_>>(),
         "since_ms": decision.test.since_ms,
+    })
+}
+
+/// A gate on feedback: means in place of events, and their difference in place of a ratio.
+fn feedback_report(name: &str, decision: &Decision, comparison: &Comparison, question: &Question) -> Value {
+    let arm = |arm: usize| {
+        let Moments { n, .. } = comparison.totals[arm];
+        json!({
+            "units": n, "n": n, "bad": null, "mean": comparison.totals[arm].mean(),
+            "repeated": comparison.repeated[arm], "answers": comparison.answers[arm],
+        })
+    };
+    let ln_threshold = question.threshold().ln();
+    let interval = comparison.interval(question.confidence);
+    json!({
+        "gate": name, "measure": null, "verdict": decision.verdict.as_str(), "reason": decision.reason,
+        "champion": arm(CHAMPION), "challenger": arm(CHALLENGER), "ratio": null,
+        "difference": finite(comparison.difference()), "interval": [finite(interval.low), finite(interval.high)],
+        "e_value": decision.test.ln_e_value.exp().min(GREATEST), "threshold": question.threshold(), "need": null,
+        "detectable": finite(comparison.detectable(ln_threshold)), "caught": [], "since_ms": null,
     })
 }
 

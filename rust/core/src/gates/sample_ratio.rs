@@ -8,6 +8,8 @@
 use super::evidence::{CHALLENGER, CHAMPION, Evidence};
 use crate::stats::beta::ln_beta;
 
+/// The e-value at which a sample-ratio mismatch is shown: one in a thousand attempts without a defect.
+pub const SAMPLE_RATIO_THRESHOLD: f64 = 1_000.0;
 /// How firmly the prior believes in the weight, in units.
 const CONCENTRATION: f64 = 10_000.0;
 
@@ -42,7 +44,7 @@ pub fn sample_ratio(evidence: &Evidence) -> SampleRatio {
 }
 
 /// ln of the Bayes factor of "another share than `weight`" for counts of champion and challenger.
-fn ln_bayes_factor(counts: [u64; 2], weight: f64) -> f64 {
+pub(super) fn ln_bayes_factor(counts: [u64; 2], weight: f64) -> f64 {
     let prior = [CONCENTRATION * (1.0 - weight), CONCENTRATION * weight];
     let [champion, challenger] = counts.map(|count| count as f64);
     ln_beta(prior[CHAMPION] + champion, prior[CHALLENGER] + challenger)

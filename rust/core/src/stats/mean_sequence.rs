@@ -26,6 +26,36 @@ pub struct Sample {
     pub variance: f64,
 }
 
+/// The mixture over the sizes of the effect, `rho`: a sum with mean 0 is tested at all moments while its variance grows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormalMixture {
+    /// The variance of the sum at which the test is about narrowest is proportional to it; above 0.
+    pub rho: f64,
+}
+
+/// The `rho` with which an interval is narrowest when the sample has the size `planned`, at an e-value of `exp(ln_threshold)`.
+#[must_use]
+pub fn narrowest_at(planned: f64, variance: f64, ln_threshold: f64) -> f64 {
+    let ln_inverse = 2.0 * ln_threshold;
+    variance * planned / (ln_inverse + (1.0 + ln_inverse).ln())
+}
+
+impl NormalMixture {
+    /// ln of the e-value of a sum whose variance so far is `variance`, against the mean 0.
+    #[must_use]
+    pub fn ln_e_value(self, sum: f64, variance: f64) -> f64 {
+        let with = variance + self.rho;
+        0.5 * (sum * sum / with + (self.rho / with).ln())
+    }
+
+    /// The size of the sum at which the e-value is `exp(ln_threshold)`.
+    #[must_use]
+    pub fn boundary(self, variance: f64, ln_threshold: f64) -> f64 {
+        let with = variance + self.rho;
+        (with * ((with / self.rho).ln() + 2.0 * ln_threshold)).sqrt()
+    }
+}
+
 impl MeanSequence {
     /// Half of the width of the interval around the mean; infinity without a number, 0 without variance.
     #[must_use]
@@ -36,11 +66,9 @@ impl MeanSequence {
         if sample.variance <= 0.0 {
             return 0.0;
         }
-        let (n, alpha) = (sample.size as f64, 1.0 - self.confidence);
-        let ln_inverse = -2.0 * alpha.ln();
-        let rho = sample.variance * self.planned / (ln_inverse + (1.0 + ln_inverse).ln());
-        let with = n * sample.variance + rho;
-        (with * (with / (rho * alpha * alpha)).ln()).sqrt() / n
+        let (n, ln_threshold) = (sample.size as f64, -(1.0 - self.confidence).ln());
+        let mixture = NormalMixture { rho: narrowest_at(self.planned, sample.variance, ln_threshold) };
+        mixture.boundary(n * sample.variance, ln_threshold) / n
     }
 
     /// The interval of the mean.
@@ -78,6 +106,16 @@ mod tests {
             [(1_000, 0.106_375_5), (5_000, 0.042_924_3), (20_000, 0.022_112_0), (100_000, 0.010_552_1)]
         {
             close(SEQUENCE.half_width(sample(size)), expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn the_boundary_is_where_the_e_value_is_the_threshold() {
+        let mixture = NormalMixture { rho: 3.5 };
+        for (variance, threshold) in [(0.0, 20.0f64), (1.0, 400.0), (1e4, 1.5)] {
+            let sum = mixture.boundary(variance, threshold.ln());
+            close(mixture.ln_e_value(sum, variance), threshold.ln(), 1e-12);
+            close(mixture.ln_e_value(-sum, variance), threshold.ln(), 1e-12);
         }
     }
 

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::arm::{ArmReading, MAX_ARMS};
 use super::counts::{ArmCounts, Exceedances, TrialCount};
 use super::erring::ErringUnits;
+use super::feedback::FeedbackLedger;
 use super::rows;
 pub use super::rows::{MAX_ROWS, MINUTE_MS, MinuteRow, RowCounts};
 use super::units::{MAX_LEVELS, Side};
 use crate::error::Code;
+use crate::feedback::declared::MAX_FEEDBACKS;
 use crate::fine_histogram::FineCounts;
 
 /// The most first errors that are kept.
@@ -32,6 +34,15 @@ pub struct TrialIdentity {
     pub digest: String,
     /// The header of the sticky key.
     pub sticky: Option<String>,
+}
+
+impl TrialIdentity {
+    /// A hash by which receipts name the trial.
+    pub fn tag(&self) -> u32 {
+        let sticky = self.sticky.as_deref().unwrap_or_default();
+        let parts = [&self.attempt, &self.champion, &self.digest, sticky];
+        xxhash_rust::xxh64::xxh64(parts.join("\0").as_bytes(), 0) as u32
+    }
 }
 
 /// A version of the trial.
@@ -139,6 +150,9 @@ pub struct Ledger {
     /// The units that most errors of an arm come from.
     #[serde(default)]
     pub erring: BTreeMap<u8, ErringUnits>,
+    /// What was given on answers, by the number of the feedback.
+    #[serde(default)]
+    pub feedback: Vec<FeedbackLedger>,
     /// Restarts in between.
     pub gaps: VecDeque<Gap>,
     /// Gaps that fell out.
@@ -163,6 +177,7 @@ impl Ledger {
             events: VecDeque::new(),
             events_dropped: 0,
             erring: BTreeMap::new(),
+            feedback: Vec::new(),
             gaps: VecDeque::new(),
             gaps_dropped: 0,
             window: None,
@@ -299,6 +314,8 @@ impl Ledger {
                 counts.errors_after.keys().chain(counts.refusals_after.keys()).all(|split| is_split(*split))
             })
             && self.events.iter().all(|event| is_split(event.split) && is_arm(&event.arm))
+            && self.feedback.len() <= MAX_FEEDBACKS
+            && self.feedback.iter().all(|feedback| feedback.is_sound(arms, splits))
             && self.events.iter().all(|event| Code::ALL.iter().any(|code| code.as_str() == event.code))
     }
 }

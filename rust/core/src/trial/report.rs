@@ -8,8 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::counts::{ERRORS, OUTCOMES, TrialCount};
 use super::erring::ErringUnits;
+use super::feedback::FeedbackLedger;
 use super::ledger::{ArmLedger, FirstError, Ledger, MinuteRow};
 use super::units::Side;
+use crate::feedback::moments::Moments;
 use crate::fine_histogram::{FineCounts, fine_upper_ns};
 
 /// The form in which a trial is told. It grows with each change that a reader of the one before would misunderstand.
@@ -53,6 +55,7 @@ impl Ledger {
             "begun_ms": self.begun_ms, "ended_ms": self.ended_ms, "as_of_ms": running.now_ms,
             "written_ms": self.written_ms, "arms": arms, "unit_bytes": running.unit_bytes,
             "window": self.window_report(),
+            "feedback": self.feedback.iter().map(|feedback| self.feedback_report(feedback, detail)).collect::<Vec<_>>(),
             "gaps": self.gaps.iter().map(|gap| json!({"from_ms": gap.from_ms, "to_ms": gap.to_ms})).collect::<Vec<_>>(),
             "gaps_dropped": self.gaps_dropped,
             "minutes_dropped": self.rows_dropped, "first_errors_dropped": self.events_dropped,
@@ -101,6 +104,30 @@ impl Ledger {
             "compared": total.exceedances.compared, "slower_run": total.exceedances.slower_run,
             "slower_reply": total.exceedances.slower_reply, "running_slower_reply": slower, "unwatched": unwatched,
         });
+        report
+    }
+
+    fn feedback_report(&self, feedback: &FeedbackLedger, detail: Detail) -> Value {
+        let arms: Map<String, Value> = self
+            .arms
+            .iter()
+            .enumerate()
+            .map(|(number, arm)| {
+                let (number, Moments { n, sum, squares }) = (number as u8, feedback.total(number as u8));
+                let repeated = feedback.repeated.get(&number).copied().unwrap_or(0);
+                (arm.version.clone(), json!({"n": n, "sum": sum, "squares": squares, "repeated": repeated}))
+            })
+            .collect();
+        let mut report = json!({
+            "name": feedback.name, "range": feedback.range, "good": feedback.good, "arms": arms, "dropped": feedback.dropped,
+        });
+        if detail == Detail::Whole {
+            let strata = feedback.strata.iter().map(|stratum| {
+                let arms = self.by_name(&stratum.arms, |sums| json!(sums));
+                json!({"hour": stratum.hour, "split": stratum.split, "arms": arms})
+            });
+            report["strata"] = strata.collect();
+        }
         report
     }
 

@@ -6,11 +6,14 @@
 //!       bits 3 to 7 its error: 0 none, 1 to 30 on the champion at that split, 31 on a challenger
 //! second byte: bits 3 to 7 its refusal, in the same way
 //! ```
+//! A byte for each feedback says up to which split the unit has given it.
 //! Many keys may share a unit, and then count as one. Several threads write one table; each change of a byte is one atomic exchange, so
 //! that two requests of a unit cannot both be its first.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use crate::feedback::declared::MAX_FEEDBACKS;
 
 /// The number of units.
 pub const UNITS: u32 = 1_000_000;
@@ -20,6 +23,8 @@ pub const MAX_LEVELS: usize = 30;
 const CHUNK_BITS: u32 = 12;
 const CHUNK: usize = 1 << CHUNK_BITS;
 const CHUNKS: usize = (UNITS as usize).div_ceil(CHUNK);
+/// The bytes of a unit beside those of feedbacks.
+const PLANES: usize = 2;
 
 const SEEN_BY_CHAMPION: u8 = 1;
 const SEEN_BY_CHALLENGER: u8 = 2;
@@ -62,13 +67,28 @@ pub enum UnitError {
     After(u8),
 }
 
+type Chunks = Box<[OnceLock<Box<[AtomicU8]>>]>;
+
+fn no_chunks(planes: usize) -> Chunks {
+    (0..planes * CHUNKS).map(|_| OnceLock::new()).collect()
+}
+
+fn byte_of(chunks: &Chunks, chunk: usize, unit: u32) -> &AtomicU8 {
+    let chunk = chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| AtomicU8::new(0)).collect());
+    &chunk[unit as usize & (CHUNK - 1)]
+}
+
 /// The bytes of all units. Chunks of 4 096 are allocated when one of their units is first seen, and those of second bytes (behind
 /// the others) when one is first refused.
-pub struct UnitTable(Box<[OnceLock<Box<[AtomicU8]>>]>);
+pub struct UnitTable {
+    chunks: Chunks,
+    /// For each feedback a byte of each unit: the number of the newest split of which it was counted, and one more.
+    feedback: OnceLock<Chunks>,
+}
 
 impl Default for UnitTable {
     fn default() -> Self {
-        Self((0..2 * CHUNKS).map(|_| OnceLock::new()).collect())
+        Self { chunks: no_chunks(PLANES), feedback: OnceLock::new() }
     }
 }
 
@@ -78,8 +98,7 @@ impl UnitTable {
     }
 
     fn byte_of(&self, chunk: usize, unit: u32) -> &AtomicU8 {
-        let chunk = self.0[chunk].get_or_init(|| (0..CHUNK).map(|_| AtomicU8::new(0)).collect());
-        &chunk[unit as usize & (CHUNK - 1)]
+        byte_of(&self.chunks, chunk, unit)
     }
 
     /// Notes that a request of the unit ended on that side.
@@ -107,7 +126,7 @@ impl UnitTable {
 
     /// Begins another window, in which each unit has a first request again.
     pub fn clear_taken(&self) {
-        for byte in self.0.iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter()) {
+        for byte in self.chunks.iter().filter_map(OnceLock::get).flat_map(|chunk| chunk.iter()) {
             if byte.load(Relaxed) & TAKEN != 0 {
                 byte.fetch_and(!TAKEN, Relaxed);
             }
@@ -132,17 +151,41 @@ impl UnitTable {
         mark(byte, side, level, challengers_slots)
     }
 
+    /// Whether the feedback of this number is the unit's first one on an answer of the split, or of a later one than those before.
+    pub fn first_feedback(&self, unit: u32, feedback: u8, split: u8) -> bool {
+        debug_assert!(usize::from(feedback) < MAX_FEEDBACKS);
+        let chunks = self.feedback.get_or_init(|| no_chunks(MAX_FEEDBACKS));
+        let chunk = usize::from(feedback) * CHUNKS + (unit >> CHUNK_BITS) as usize;
+        byte_of(chunks, chunk, unit).fetch_max(split + 1, Relaxed) <= split
+    }
+
+    /// Forgets the units of the feedback of this number.
+    pub fn clear_feedback(&self, feedback: u8) {
+        let Some(chunks) = self.feedback.get() else { return };
+        let own = &chunks[usize::from(feedback) * CHUNKS..][..CHUNKS];
+        own.iter()
+            .filter_map(OnceLock::get)
+            .flat_map(|chunk| chunk.iter())
+            .for_each(|byte| byte.store(0, Relaxed));
+    }
+
     /// The bytes in use.
     pub fn bytes(&self) -> usize {
-        self.0.iter().filter(|chunk| chunk.get().is_some()).count() * CHUNK
+        self.numbered().count() * CHUNK
+    }
+
+    /// The chunks that are there with their numbers.
+    fn numbered(&self) -> impl Iterator<Item = (usize, &[AtomicU8])> {
+        let feedback = self.feedback.get().into_iter().flatten();
+        let all = self.chunks.iter().chain(feedback).enumerate();
+        all.filter_map(|(number, chunk)| Some((number, &**chunk.get()?)))
     }
 
     /// All bytes, for a store: each chunk that is there as its number in two bytes (little-endian) and its 4 096 bytes. Chunks of second
-    /// bytes are numbered on behind the others.
+    /// bytes are numbered on behind the others, and those of feedbacks behind these.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.bytes() + 4 * CHUNKS);
-        for (number, chunk) in self.0.iter().enumerate() {
-            let Some(chunk) = chunk.get() else { continue };
+        for (number, chunk) in self.numbered() {
             all.extend_from_slice(&(number as u16).to_le_bytes());
             all.extend(chunk.iter().map(|byte| byte.load(Relaxed)));
         }
@@ -158,7 +201,11 @@ impl UnitTable {
         }
         for chunk in chunks {
             let (number, units) = chunk.split_at(2);
-            let place = table.0.get(usize::from(u16::from_le_bytes([number[0], number[1]])))?;
+            let number = usize::from(u16::from_le_bytes([number[0], number[1]]));
+            let place = match number.checked_sub(PLANES * CHUNKS) {
+                None => &table.chunks[number],
+                Some(number) => table.feedback.get_or_init(|| no_chunks(MAX_FEEDBACKS)).get(number)?,
+            };
             place.set(units.iter().map(|&byte| AtomicU8::new(byte)).collect()).ok()?;
         }
         Some(table)

@@ -3,6 +3,7 @@
 //!
 //! Short and seeded here; `make simulate` runs the whole and prints the tables of `docs/design/gates.md`.
 
+mod feedback;
 mod random;
 mod scenario;
 mod tables;
@@ -71,6 +72,30 @@ fn harm_is_caught_by_the_gate_for_it() {
     assert!(!caught(&base, &question.gates));
     let without_keys = Scenario { keys: KeyModel::None, ..failing };
     assert!(caught(&without_keys, &[errors]));
+}
+
+#[test]
+fn equal_feedback_stays_and_worse_feedback_is_caught() {
+    const RUNS: u64 = 4;
+    for scenario in feedback::equal_feedback() {
+        let short = feedback::FeedbackScenario { look: scenario.look.max(10), ..scenario };
+        let found = feedback::false_failures(&short, RUNS);
+        assert!(found <= binomial_bound(RUNS, 0.01), "{}: {found} of {RUNS}", short.name);
+    }
+    let question = feedback::feedback_question();
+    let worse = feedback::FeedbackScenario {
+        worse_by: 0.2,
+        ..feedback::FeedbackScenario::null("worse", feedback::Values::Label(0.1))
+    };
+    assert!((0..RUNS).all(|seed| feedback::failed_after(&worse, &question, seed).is_some()));
+}
+
+#[test]
+#[ignore = "minutes: make simulate"]
+fn simulate_feedback() {
+    let runs = tables::rollouts();
+    let broken = feedback::print_feedback(runs, binomial_bound(runs, 0.01));
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::question;
 use crate::scenario::{Ending, KeyModel, Rhythm, Scenario, run};
 
 /// How many rollouts of each kind: 2000 unless `ROLLOUTS` says another number.
-fn rollouts() -> u64 {
+pub(crate) fn rollouts() -> u64 {
     std::env::var("ROLLOUTS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(2_000)
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ArmTotals, Damage, Evidence, Row, Split, UnitKind, place_of, slots_of};
+use super::{ArmTotals, Damage, Evidence, FeedbackEvidence, Row, Split, UnitKind, place_of, slots_of};
+use crate::feedback::declared::{Good, Range};
+use crate::feedback::moments::Moments;
 use crate::fine_histogram::FineCounts;
 use crate::gates::durations::{Durations, Times};
 use crate::trial::ledger::RowCounts;
@@ -43,6 +45,28 @@ struct ToldTrial {
     minutes: Vec<ToldRow>,
     minutes_dropped: u64,
     window: Option<ToldWindow>,
+    #[serde(default)]
+    feedback: Vec<ToldFeedback>,
+}
+
+#[derive(Deserialize)]
+struct ToldFeedback {
+    name: String,
+    range: Range,
+    good: Good,
+    arms: BTreeMap<String, ToldFeedbackArm>,
+    strata: Vec<ToldStratum>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+struct ToldFeedbackArm {
+    repeated: u64,
+}
+
+#[derive(Deserialize)]
+struct ToldStratum {
+    split: usize,
+    arms: BTreeMap<String, Moments>,
 }
 
 #[derive(Deserialize)]
@@ -118,6 +142,21 @@ impl ToldTimes {
     }
 }
 
+impl ToldFeedback {
+    fn evidence(self, pair: &[String; 2]) -> FeedbackEvidence {
+        let strata = self.strata.into_iter().map(|mut stratum| {
+            (stratum.split, pair.each_ref().map(|name| stratum.arms.remove(name).unwrap_or_default()))
+        });
+        FeedbackEvidence {
+            strata: strata.collect(),
+            repeated: pair.each_ref().map(|name| self.arms.get(name).copied().unwrap_or_default().repeated),
+            name: self.name,
+            range: self.range,
+            good: self.good,
+        }
+    }
+}
+
 impl ToldTrial {
     fn evidence(self, challenger: &str) -> Result<(Evidence, Durations), Damage> {
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
@@ -172,6 +211,7 @@ impl ToldTrial {
             splits: splits.collect(),
             rows: rows.collect(),
             rows_dropped: self.minutes_dropped,
+            feedback: self.feedback.into_iter().map(|feedback| feedback.evidence(&pair)).collect(),
             window: self.window.as_ref().map(|window| pair.each_ref().map(|name| thresholds(window, name))),
             as_of_ms: self.as_of_ms,
             names: pair.clone(),
