@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from headgate import _native, runtime_library
 from headgate.control import Call, Control, Native, Settings
+from headgate.control.domain.rollout.state import RolloutState
 from headgate.control.writes import rollouts
 from headgate.registry import ArtifactStore
 from headgate.store import Store, open_store
@@ -38,6 +40,19 @@ def nines(_: int) -> list[float]:
     return [9.0] * 4
 
 
+class Clock:
+    """The control plane's: the wall clock, ahead by as much as a test says."""
+
+    def __init__(self) -> None:
+        self._ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
+    def forward(self, seconds: float) -> None:
+        self._ahead += timedelta(seconds=seconds)
+
+
 @dataclass
 class Running:
     """A gateway without its admin port. Its client asks while ``sends`` is set."""
@@ -45,6 +60,7 @@ class Running:
     control: Control
     store: Store
     address: str
+    clock: Clock
     values: Values = nines
     sends: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
@@ -72,6 +88,24 @@ class Running:
         """The view once it neither begins nor goes on: paused or over."""
         return await self.until(lambda view: view["phase"] != "progressing")
 
+    async def looked(self) -> Any:
+        """The view after one more look at least."""
+        before = self.clock()
+        rollout = self.rollout()
+        async with asyncio.timeout(SECONDS):
+            while (look := self.control._rollouts.look_of("scale", rollout)) is None or look.at_ms < (
+                before.timestamp() * 1000
+            ):
+                await asyncio.sleep(0.01)
+        return await self.view()
+
+    def rollout(self) -> RolloutState:
+        """Its state as it is written."""
+        current = self.control.current("scale")
+        assert current is not None
+        assert current.traffic.rollout is not None
+        return current.traffic.rollout
+
     def served(self) -> dict[str, int]:
         """The slots of each version."""
         current = self.control.current("scale")
@@ -95,13 +129,14 @@ async def running(
     captures = folder / "state" / "captures"
     given = {"shadow_cpu": 1.0, "capture_folder": str(captures), "capture_bytes": 1 << 30, **config}
     with plane.running(**given) as (gateway, address):
-        store = open_store(folder / "state")
+        clock = Clock()
+        store = open_store(folder / "state", clock=clock)
         native = Native(gateway, _native, str(runtime_library.find().path))
         control = Control(store, native, ArtifactStore(folder / "state"), Settings(root=folder))
         loop = asyncio.get_running_loop()
         loop.add_reader(native.event_fd(), control.pump)
         await control.start()
-        found = Running(control, store, address, values)
+        found = Running(control, store, address, clock, values)
         found.sends.set()
         client = asyncio.create_task(_ask(found))
         try:

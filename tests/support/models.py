@@ -100,8 +100,54 @@ def failing(factor: float = 1.0) -> onnx.ModelProto:
 
 def slow() -> onnx.ModelProto:
     """rounds INT64 [1] -> y FP32 [256, 256]: a loop of that many matrix products, about 0.5 ms each on one core."""
-    size = 256
-    body = helper.make_graph(
+    graph = helper.make_graph(
+        [
+            helper.make_node("Squeeze", ["rounds"], ["trips"]),
+            helper.make_node("Loop", ["trips", "yes", "rotation"], ["y"], body=_products()),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("rounds", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [_PRODUCT, _PRODUCT])],
+        _product_constants(),
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def slow_tail(factor: float, rounds: int) -> onnx.ModelProto:
+    """As ``scale``, but a run with an element above 5 takes ``rounds`` matrix products more, as those of ``slow``."""
+    constants = {
+        "factor": np.float32(factor), "five": np.float32(5), "rounds": np.int64(rounds), "none": np.float32(0)
+    }  # fmt: skip
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMax", ["X"], ["most"], keepdims=0),
+            helper.make_node("Greater", ["most", "five"], ["is_high"]),
+            helper.make_node("Cast", ["is_high"], ["number"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["number", "rounds"], ["trips"]),
+            helper.make_node("Loop", ["trips", "yes", "rotation"], ["turned"], body=_products()),
+            # The product is part of the answer, so that it is computed, and changes nothing.
+            helper.make_node("ReduceMean", ["turned"], ["mean"], keepdims=0),
+            helper.make_node("Mul", ["mean", "none"], ["nothing"]),
+            helper.make_node("Mul", ["X", "factor"], ["scaled"]),
+            helper.make_node("Add", ["scaled", "nothing"], ["Y"]),
+        ],
+        "slow_tail",
+        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ("rows", 4))],
+        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ("rows", 4))],
+        [
+            *_product_constants(),
+            *(numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+_PRODUCT = 256
+
+
+def _products() -> onnx.GraphProto:
+    """The body of a loop of matrix products."""
+    return helper.make_graph(
         [
             helper.make_node("MatMul", ["carried", "rotation"], ["next"]),
             helper.make_node("Identity", ["go_on"], ["go_on_next"]),
@@ -110,25 +156,18 @@ def slow() -> onnx.ModelProto:
         [
             helper.make_tensor_value_info("round", TensorProto.INT64, []),
             helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("carried", TensorProto.FLOAT, [size, size]),
+            helper.make_tensor_value_info("carried", TensorProto.FLOAT, [_PRODUCT, _PRODUCT]),
         ],
         [
             helper.make_tensor_value_info("go_on_next", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, [size, size]),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, [_PRODUCT, _PRODUCT]),
         ],
     )
-    rotation = np.roll(np.eye(size, dtype=np.float32), 1, axis=0)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Squeeze", ["rounds"], ["trips"]),
-            helper.make_node("Loop", ["trips", "yes", "rotation"], ["y"], body=body),
-        ],
-        "slow",
-        [helper.make_tensor_value_info("rounds", TensorProto.INT64, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [size, size])],
-        [numpy_helper.from_array(rotation, "rotation"), numpy_helper.from_array(np.array(True), "yes")],
-    )
-    return helper.make_model(graph, opset_imports=OPSETS, ir_version=8)
+
+
+def _product_constants() -> list[onnx.TensorProto]:
+    rotation = np.roll(np.eye(_PRODUCT, dtype=np.float32), 1, axis=0)
+    return [numpy_helper.from_array(rotation, "rotation"), numpy_helper.from_array(np.array(True), "yes")]
 
 
 def digits_scripts(name: str) -> ModuleType:
