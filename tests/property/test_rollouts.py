@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from headgate.control.domain import traffic
 from headgate.control.domain.rollout.actions import Advance, GiveBack, Move, Promote, Rollback, SetTraffic
 from headgate.control.domain.rollout.advance import advance
+from headgate.control.domain.rollout.missing import replay_key
 from headgate.control.domain.rollout.observation import Breaker, Copies, Observation, Replay
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep, ResolvedPlan
 from headgate.control.domain.rollout.state import Progress, RolloutState, tried_of
@@ -22,9 +23,13 @@ from unit.rollout_harness import DAY, DIGESTS, ERROR_RATE, HOUR, KNOWN, MINUTE, 
 
 LIVE = TypeAdapter(LiveTraffic)
 PEOPLE = ("ann", "bob", "eve")
+PRESENT = "of the present step"
+"""Stands for the key of the replay that the present step asked for."""
 
 steps = st.one_of(
-    st.builds(PlanStep, kind=st.just("replay"), requests=st.integers(1, 100)),
+    st.builds(
+        PlanStep, kind=st.just("replay"), requests=st.just(100), min_requests=st.sampled_from([0, 1, 10, 50])
+    ),
     st.builds(
         PlanStep, kind=st.just("shadow"), slots=st.integers(1, 10_000), for_ms=st.integers(0, 3 * MINUTE)
     ),
@@ -87,8 +92,15 @@ def looks(draw: st.DrawFn) -> dict[str, Any]:
         "srm": st.sampled_from(["ok", "undecided", "mismatch"]),
         "few_keys": st.sampled_from([None, "mostly three units"]),
         "load": st.none(),
-        "replay": st.sampled_from(
-            [None, Replay(key="x", state="failed"), Replay(key="x", state="done", pairs=1)]
+        "replay": st.one_of(
+            st.none(),
+            st.builds(
+                Replay,
+                key=st.sampled_from(["x", PRESENT]),
+                state=st.sampled_from(["waiting", "running", "done", "failed"]),
+                pairs=st.sampled_from([0, 9, 60]),
+                incompatible=st.sampled_from([0, 0, 1]),
+            ),
         ),
         "champion_errors": st.sampled_from([0, 9_000]),
         "challenger_breaker": st.builds(
@@ -135,6 +147,9 @@ class History:
             return
         passed = self.data.draw(st.sampled_from([0, MINUTE, MINUTE, MINUTE, 5 * MINUTE, HOUR, DAY, -MINUTE]))
         bad = self.data.draw(looks())
+        replay = bad.get("replay")
+        if replay is not None and replay.key == PRESENT:
+            bad["replay"] = replay.model_copy(update={"key": replay_key(self.rollout)})
         before, progress = self.rollout, self.driver.progress
         self.driver.now += passed
         seen = self.driver.seen(**bad)
@@ -270,6 +285,11 @@ class History:
         if step.kind == "shadow":
             assert seen.copies is not None
             assert seen.copies.pairs >= max(step.min_requests, 1)
+        if step.kind == "replay":
+            replay = seen.replay
+            assert replay is not None
+            assert (replay.key, replay.state, replay.incompatible) == (replay_key(before), "done", 0)
+            assert replay.pairs >= max(step.min_requests, 1)
 
     def check(self, before: LiveTraffic, call: str) -> None:
         live, rollout = self.driver.live, self.driver.live.rollout
