@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from e2e.rollout_harness import ANN, Running, look_often, run, running
-from support import models, rollout_documents
+from support import models
 from support.tools import need_native
 
 DOCUMENT = """\
@@ -39,9 +39,8 @@ pytestmark = pytest.mark.alone
 
 
 @pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
+def _looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
     need_native()
-    rollout_documents.read(monkeypatch)
     look_often(monkeypatch)
 
 
