@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,5 +272,89 @@ def test_a_token_does_what_its_role_allows_until_it_is_revoked(tmp_path: Path, r
             assert (await other("rollback", "digits")).exit_code == code
             assert "revoked" in await shell.ok("token", "revoke", made["id"])
             assert (await other("get")).exit_code == 6
+
+    play(work)
+
+
+PLAN = """\
+apiVersion: headgate/v1
+kind: RolloutPlan
+name: careful
+steps: [{weight: 5%, for: 1h}, {approve: {role: approver}}, {weight: 50%, for: 1h}, promote]
+"""
+
+
+def test_a_rollout_from_its_plan_to_the_end_by_commands(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path)) as gate:
+            shell = Shell(tmp_path / "state")
+            endpoint = document("{champion: v1, sticky: header.x-user-id}") + "rollout: careful\n"
+            path = written(tmp_path, f"{endpoint}---\n{PLAN}")
+            assert "plan careful is new" in await shell.ok("plan", str(path), "--root", str(tmp_path))
+            await shell.ok("apply", str(path), "--root", str(tmp_path))
+            assert "weight 5%, approve (approver), weight 50%, promote" in await shell.ok("plans", "list")
+            for command in (("plans", "list"), ("plans", "show", "careful")):
+                json.loads(await shell.ok(*command, "--json"))
+            planned = await shell.ok("rollout", "start", "digits", "v2", "--dry-run")
+            assert "500 slots (5% of keys) move from v1 to v2" in planned
+            await shell.ok("rollout", "start", "digits", "v2", "--reason", "trained on march")
+            await shell.ok("rollout", "promote", "digits")
+            assert gate.live_weights() == {"v2": 500}
+            await shell.ok("rollout", "pause", "digits")
+            shown = await shell.ok("rollout", "show", "digits")
+            assert "to go on: headgate rollout resume digits" in shown
+            await shell.ok("rollout", "resume", "digits")
+            refused = await shell("rollout", "promote", "digits", "--full")
+            assert (refused.exit_code, "approver" in refused.stderr) == (5, True)
+            assert (await shell("rollout", "approve", "digits")).exit_code == 6
+            made = json.loads(
+                await shell.ok("token", "create", "--name", "bob", "--role", "approver", "--json")
+            )
+            bob = Shell(tmp_path)
+            address = gate.announcer.addresses["admin"]
+            bob._around = CliEnvironment(
+                variables={"HEADGATE_TOKEN": made["secret"], "HEADGATE_ADMIN": address}
+            )
+            await bob.ok("rollout", "approve", "digits", "--reason", "read the report")
+            # In a process of its own: runners in threads share one stdout.
+            watch = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "headgate", "rollout", "watch", "digits"),
+                env={**os.environ, "HEADGATE_STATE": str(tmp_path / "state")},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            assert watch.stdout is not None
+            assert (await watch.stdout.readline()).startswith(b"digits  rollout r1 of v2 by plan careful")
+            await shell.ok("rollout", "promote", "digits", "--full")
+            *_, last = (await watch.stdout.read()).decode().splitlines()
+            assert last.startswith("r1 promoted  No harm shown.")
+            assert await watch.wait() == 0
+            assert gate.live_weights() == {}
+            assert "rollout r1 of v2: promoted" in await shell.ok("get", "digits")
+            for command in (("rollout", "list", "digits"), ("rollout", "show", "digits"), ("get", "digits")):
+                json.loads(await shell.ok(*command, "--json"))
+                await shell.ok(*command, "-o", "yaml")
+            in_use = await shell("plans", "delete", "careful")
+            assert (in_use.exit_code, "digits" in in_use.stderr) == (5, True)
+
+    play(work)
+
+
+def test_an_aborted_rollout_is_tried_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with Running(settings(tmp_path, written(tmp_path, document("{champion: v1}")))):
+            shell = Shell(tmp_path / "state")
+            assert (await shell("rollout", "show", "digits")).exit_code == 4
+            plan = tmp_path / "plan.yaml"
+            plan.write_text(PLAN)
+            await shell.ok("plans", "apply", str(plan))
+            await shell.ok("rollout", "start", "digits", "v2", "--plan", "careful")
+            await shell.ok("rollout", "abort", "digits", "--reason", "no")
+            assert (await shell("rollout", "watch", "digits")).exit_code == 1
+            await shell.ok("rollout", "retry", "digits", "--plan", "careful")
+            listed = json.loads(await shell.ok("rollout", "list", "digits", "--json"))["rollouts"]
+            assert [(one["id"], one["phase"], one["attempts"]) for one in listed] == [
+                ("r2", "progressing", 2),
+                ("r1", "aborted", 1),
+            ]
 
     play(work)
