@@ -6,7 +6,7 @@ Next: plan.py for what follows from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from headgate.bench.prediction import Measured, Predictor
 from headgate.bench.predictors import BatchSetting, Simulate
 from headgate.bench.queueing import RunTimes
 from headgate.bench.rates import parse_quantile
-from headgate.bench.results import Answer, Capacity, Result
+from headgate.bench.results import Answer, Capacity, Phases, Result
 from headgate.errors import InvalidArgument
 
 _FEWEST_SERVERS, _MOST_SERVERS = 8, 64
@@ -162,30 +162,69 @@ def candidates(
         setting is not None and setting.max_batch > 1 and quantile in predictors.SIMULATED_QUANTILES
     )
     if setting is not None and simulate is not None and makes_batches:
-        yield from predictors.batches(simulate, times.mean, around, [setting], facts.rows)
+        lowest = _lowest(facts)
+        rate = lowest.offered_per_second or facts.answers[0][0]
+        # Of that rate alone: more requests share a run when there are more.
+        run = (lowest.phases.run.mean_ns or times.mean * 1e9) / 1e9
+        yield from predictors.batches(simulate, run, around, setting, (rate, facts.rows))
 
 
 def run_times(facts: Facts) -> tuple[RunTimes, float]:
     """The distribution of run times in seconds, and the mean time around a run and its queue.
 
-    It is that of service times at the lowest rate, at which nearly nothing waits, moved to the mean run time that the server told. For
-    servers that tell no phases, all of the service time counts as run.
+    Answers tell of runs only what a sample of them has. The shape is that of the service times at the lowest rate, at which least waits,
+    brought to the p50 and p99 of the largest sample and to the mean of all of them. For servers that tell no phases, all of the service
+    time counts as run.
     """
-    lowest = next(
-        (a for _, a in facts.answers if a.hdr_v2 is not None and a.hdr_v2.service and _keeps_up(a)), None
-    )
-    if lowest is None or lowest.hdr_v2 is None or lowest.hdr_v2.service is None:
-        raise InvalidArgument("no rate that the server kept up with has a histogram of its service times")
+    lowest = _lowest(facts)
+    if lowest.hdr_v2 is None or lowest.hdr_v2.service is None:
+        raise InvalidArgument(_NO_HISTOGRAM)
     histogram = hdr.decode(lowest.hdr_v2.service)
-    mean = histogram.mean
-    if not mean:
+    if not histogram.mean:
         raise InvalidArgument("the histogram of service times at the lowest rate is empty")
     values = [max(value, 1.0) for value, _ in histogram.steps()]
     weights = [float(count) for _, count in histogram.steps()]
-    run, queue = lowest.phases.run.mean_ns, lowest.phases.queue.mean_ns or 0.0
-    if not run or run >= mean:
+    told = [one.phases for _, one in facts.answers if _keeps_up(one) and one.phases.run.mean_ns]
+    run = _sampled_mean(told, "run")
+    if not run or run >= histogram.mean:
         return RunTimes.of([value / 1e9 for value in values], weights), 0.0
-    moved = [max(value - (mean - run), _SHORTEST_RUN * run) for value in values]
+    largest = max(told, key=lambda one: one.sampled).run
+    if largest.p50_ns and largest.p99_ns:
+        moved = _to_quantiles(values, histogram, (largest.p50_ns, largest.p99_ns))
+    else:
+        moved = [max(value - (histogram.mean - run), _SHORTEST_RUN * run) for value in values]
     scale = run * math.fsum(weights) / math.fsum(v * w for v, w in zip(moved, weights, strict=True))
-    around = max(mean - run - queue, 0.0)
+    around = math.fsum(_sampled_mean(told, name) for name in _AROUND)
     return RunTimes.of([value * scale / 1e9 for value in moved], weights), around / 1e9
+
+
+_AROUND = ("outside", "decode", "reply")
+
+
+def _sampled_mean(told: Sequence[Phases], name: str) -> float:
+    """The mean of a phase in ns over the samples of several loads; 0 if none tells it."""
+    known = [(getattr(one, name).mean_ns, max(one.sampled, 1)) for one in told]
+    parts = [(mean, count) for mean, count in known if mean is not None]
+    return math.fsum(mean * count for mean, count in parts) / max(sum(count for _, count in parts), 1)
+
+
+_NO_HISTOGRAM = "no rate that the server kept up with has a histogram of its service times"
+
+
+def _lowest(facts: Facts) -> Answer:
+    for _, one in facts.answers:
+        if one.hdr_v2 is not None and one.hdr_v2.service and _keeps_up(one):
+            return one
+    raise InvalidArgument(_NO_HISTOGRAM)
+
+
+def _to_quantiles(values: Sequence[float], histogram: hdr.Histogram, wanted: tuple[int, int]) -> list[float]:
+    """The values with their p50 and p99 at ``wanted``: the factor between both is linear in the logarithm of the value."""
+    low, high = (math.log(histogram.quantile(share) or 1) for share in (0.5, 0.99))
+    ends = (math.log(wanted[0]) - low, math.log(max(wanted[1], wanted[0])) - high)
+
+    def factor(value: float) -> float:
+        at = 1.0 if high <= low else min(max((math.log(value) - low) / (high - low), 0.0), 1.0)
+        return math.exp(ends[0] + at * (ends[1] - ends[0]))
+
+    return [value * factor(value) for value in values]

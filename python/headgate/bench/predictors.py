@@ -17,7 +17,9 @@ from headgate.bench.queueing import RunTimes
 Simulate = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Runs the engine's batch policy in virtual time: question and answer of ``_native.simulate_batches``."""
 
-_ROW_SHARES = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)
+_ROW_SHARES = (0.02, 0.05, 0.08, 0.1, 0.13, 0.16, 0.2, 0.26, 0.34, 0.43, 0.53, 0.64, 0.76, 0.9)
+_CALIBRATIONS = 3
+_MEDIAN = 0.5
 _SIMULATED_REQUESTS = 40_000
 _SEED = 1
 _MAX_QUEUE = 1_000_000
@@ -163,12 +165,25 @@ def batches(
     simulate: Simulate,
     run_mean: float,
     around: float,
-    settings: Sequence[BatchSetting],
-    rows: tuple[tuple[int, float], ...],
+    setting: BatchSetting,
+    measured_at: tuple[float, tuple[tuple[int, float], ...]],
 ) -> Iterator[Batches]:
-    """Batches under each setting, whose runs of one request take ``run_mean`` seconds with differing shares of it for each row."""
+    """Batches with differing shares of what a run takes for each row.
+
+    ``run_mean`` is the mean run in seconds that requests met at ``measured_at``, a rate and the rows of requests. There may have been
+    more than one of them in a run: the curve is that under which the simulation gives that mean.
+    """
+    rate, rows = measured_at
     mean_rows = math.fsum(n * share for n, share in rows)
-    for setting in settings:
-        for share in _ROW_SHARES:
-            curve = Curve(run_mean * (1 - share), run_mean * share / mean_rows)
-            yield Batches(simulate, setting, curve, rows, around)
+    for share in _ROW_SHARES:
+        alone = run_mean
+        for _ in range(_CALIBRATIONS):
+            curve = Curve(alone * (1 - share), alone * share / mean_rows)
+            model = Batches(simulate, setting, curve, rows, around)
+            if math.isinf(model.quantile(rate, _MEDIAN)):
+                break
+            together = float(model.answer(rate).get("mean_batch_rows") or mean_rows) / mean_rows
+            # A request meets long runs more often than short ones; of batches whose sizes are geometric, by 2 n - 1 for n.
+            alone = run_mean / (1 + share * 2 * max(together - 1, 0.0))
+        curve = Curve(alone * (1 - share), alone * share / mean_rows)
+        yield Batches(simulate, setting, curve, rows, around)
