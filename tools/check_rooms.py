@@ -28,7 +28,7 @@ ROOMS: dict[str, list[set[str]]] = {
             "request_context",
             "scheduling",
         },
-        {"shadow", "capture"},
+        {"shadow", "capture", "feedback"},
         {"replay"},
         {"serving"},
         {"thread"},

@@ -85,6 +85,9 @@ pub struct Config {
     /// The most disk space of captured requests, over all endpoints, in bytes.
     #[serde(default = "default_capture_bytes")]
     pub capture_bytes: u64,
+    /// The folder of the keys of receipts, and of those that have been used; they are lost with the process if missing.
+    #[serde(default)]
+    pub feedback_folder: Option<PathBuf>,
     /// The share of the cores that shadows may take together.
     #[serde(default = "default_shadow_cpu")]
     pub shadow_cpu: f64,

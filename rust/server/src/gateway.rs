@@ -405,6 +405,7 @@ impl Gateway {
             clean &= log.stop(deadline);
         }
         clean &= self.capture_writer.stop(deadline);
+        clean &= self.shared.feedback.save_all() == 0;
         clean &= self.shared.fetcher.stop(deadline);
         clean &= self.publisher.stop(deadline);
         clean &= self.shared.pool.stop(deadline);

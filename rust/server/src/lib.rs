@@ -12,6 +12,7 @@ pub mod capture;
 pub mod config;
 pub mod copied_run;
 pub mod event_queue;
+pub mod feedback;
 pub mod gateway;
 pub mod headers;
 pub mod inspect;

@@ -34,6 +34,7 @@ use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::timing::PhaseTiming;
 use crate::after::record::trial_part::TrialPart;
 use crate::after::thread_state;
+use crate::feedback::endpoint::{SlotDecision, X_RECEIPT};
 use crate::headers::PreparedFields;
 use crate::request_context::RequestContext;
 use crate::serving::shared::LiveEndpoint;
@@ -60,6 +61,8 @@ pub struct RequestRecord {
     pub log: Option<Box<LogSample>>,
     /// What `x-headgate-fallback` says, if this version answers in another one's place.
     pub fallback_header: Option<HeaderValue>,
+    /// The slot that chose the version, if its receipt is to say so.
+    pub decided_by: Option<SlotDecision>,
     /// The permit of the version's breaker, until the outcome is reported to it.
     breaker_pass: Option<BreakerPermit>,
     /// Whether other versions were asked in this one's place.
@@ -117,6 +120,17 @@ impl RequestRecord {
     pub fn add_fallback_header(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
         if let Some(header) = &self.fallback_header {
             fields.extend([(X_FALLBACK.clone(), header.clone())]);
+        }
+    }
+
+    /// Adds the receipt of an answer, if the endpoint takes feedback.
+    pub fn add_receipt(&self, io: &Io, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
+        let Some(receipts) = &self.version().payload.receipts else { return };
+        // A version that answers in another one's place has requests that nobody chose for it.
+        let decision = self.decided_by.filter(|_| self.fallback_header.is_none());
+        let now_s = io.shared.unix_ms_at(io.shared.now_ns()) / 1_000;
+        if let Some(receipt) = receipts.issue(decision, now_s) {
+            fields.extend([(X_RECEIPT.clone(), receipt)]);
         }
     }
 
@@ -214,6 +228,7 @@ impl RecordHandle {
             copies: None,
             log: None,
             fallback_header: None,
+            decided_by: None,
             breaker_pass: None,
             passed_on: None,
             trial: None,

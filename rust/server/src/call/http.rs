@@ -280,6 +280,7 @@ fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
             if let Some(length) = sent.json_length {
                 reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
             }
+            record.add_receipt(io, &mut reply.fields);
             reply
         }
         Err(error) => error_reply(io, &error, body),

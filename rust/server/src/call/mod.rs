@@ -3,6 +3,7 @@
 //! Lives here: the paths over HTTP (`http`, `rest`, `rest_infer`) and gRPC (`grpc`), and what is said about models (`model_info`).
 //! May come in: `io_thread`, which gives connections their service. Never known here: sockets.
 
+pub mod feedback;
 pub mod grpc;
 pub mod http;
 pub mod model_info;

@@ -43,6 +43,8 @@ pub enum ExtensionCall<'a> {
     Load(&'a str, &'a str),
     /// `/v2/repository[/{repository}]/models/{endpoint}/unload`
     Unload(&'a str, &'a str),
+    /// `/v2/models/{endpoint}/feedback`
+    Feedback(&'a str),
     /// `/v2/trace/setting`, `/v2/models/{endpoint}[/versions/{version}]/trace/setting`
     Trace(Option<Target<'a>>),
     /// `/v2/logging`
@@ -120,6 +122,9 @@ impl<'a> ProtocolCall<'a> {
             "/infer" => ProtocolCall::Infer(target),
             "/ready" => ProtocolCall::ModelReady(target),
             "/config" => ProtocolCall::Extension(ExtensionCall::Config(target)),
+            "/feedback" if target.version.is_none() => {
+                ProtocolCall::Extension(ExtensionCall::Feedback(target.endpoint))
+            }
             "/stats" => ProtocolCall::Extension(ExtensionCall::Statistics(Some(target))),
             "/trace/setting" => ProtocolCall::Extension(ExtensionCall::Trace(Some(target))),
             _ => return None,
@@ -249,6 +254,7 @@ mod tests {
             ("/v2/models/digits/versions/v2/config", ExtensionCall::Config(DIRECT)),
             ("/v2/models/stats", ExtensionCall::Statistics(None)),
             ("/v2/models/digits/stats", ExtensionCall::Statistics(Some(PLAIN))),
+            ("/v2/models/digits/feedback", ExtensionCall::Feedback("digits")),
             ("/v2/models/digits/trace/setting", ExtensionCall::Trace(Some(PLAIN))),
             ("/v2/trace/setting", ExtensionCall::Trace(None)),
             ("/v2/logging", ExtensionCall::Logging),
@@ -300,6 +306,7 @@ mod tests {
             "/v2/models/digits/versions",
             "/v2/models/digits/versions//infer",
             "/v2/models/digits/infer/more",
+            "/v2/models/digits/versions/v1/feedback",
             "/v2/models/digits/other",
             "/v1/models/",
             "/v1/models/digits:classify",

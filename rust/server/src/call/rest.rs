@@ -9,6 +9,7 @@ use headgate_protocol::predict;
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use crate::call::feedback;
 use crate::call::model_info;
 use crate::call::origin::refuse_cross_origin;
 use crate::call::path::{ExtensionCall, SharedMemoryCall};
@@ -33,6 +34,7 @@ pub fn methods(call: &ExtensionCall<'_>) -> &'static [Method] {
         | ExtensionCall::Statistics(_)
         | ExtensionCall::SharedMemory(SharedMemoryCall::Status) => READ,
         ExtensionCall::Index(_)
+        | ExtensionCall::Feedback(_)
         | ExtensionCall::Load(..)
         | ExtensionCall::Unload(..)
         | ExtensionCall::SharedMemory(SharedMemoryCall::Register | SharedMemoryCall::Unregister) => WRITE,
@@ -68,6 +70,7 @@ pub async fn answer(
             io::with(|io| repository::unload(io, repository, name, names))?;
             json!({"name": name, "unload": true})
         }
+        ExtensionCall::Feedback(name) => feedback::answer(name, headers, body).await?,
         ExtensionCall::Trace(target) => {
             let changes = object(headers, body).await?;
             io::with(|io| {

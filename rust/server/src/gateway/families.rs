@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Gateway;
 use crate::metrics::rendering::{Gauges, families};
 use crate::serving::{limit_registry, load_tracker, probes, residency, run_monitor, status};
-use crate::{budget, capture, shadow};
+use crate::{budget, capture, feedback, shadow};
 
 impl Gateway {
     /// Every metric family.
@@ -30,6 +30,7 @@ impl Gateway {
         let loads = [("apply", self.publisher.load_counts()), ("request", self.shared.fetcher.load_counts())];
         families.extend(load_tracker::families(&loads));
         families.extend(self.trial_families());
+        families.extend(feedback::families::families(&self.shared.feedback));
         families.extend(run_monitor::families(&self.shared, &self.shared.snapshot.load()));
         families.extend(shadow::families::families(&self.shared.shadows));
         families

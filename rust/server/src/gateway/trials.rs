@@ -43,9 +43,12 @@ impl Gateway {
         self.shared.trial_registry.list(self.shared.trial_clock())
     }
 
-    /// The state of the trial that began then, for a store; `None` if it is not in memory any more.
+    /// The state of the trial that began then, for a store; `None` if it is not in memory any more, or the receipts that were used
+    /// for it cannot be written.
     pub fn stored_trial(&self, endpoint: &str, begun_ms: u64) -> Option<StoredTrial> {
-        self.shared.trial_registry.stored(endpoint, begun_ms, self.shared.trial_clock())
+        let stored = self.shared.trial_registry.stored(endpoint, begun_ms, self.shared.trial_clock())?;
+        // Behind the ledger, and before the store has it: a receipt whose feedback is in the ledger must not count again after a crash.
+        self.shared.feedback.save(endpoint).is_ok().then_some(stored)
     }
 
     /// Takes in a trial that was stored. It goes on, after a gap, if the endpoint is served with it again.

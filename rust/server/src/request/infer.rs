@@ -24,6 +24,7 @@ use headgate_protocol::envelope::Envelope;
 use crate::after::copies::{self, DrawnRequest};
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::{LogSample, RecordHandle};
+use crate::feedback::endpoint::SlotDecision;
 use crate::request::attempt::Attempt;
 use crate::request::deadline::Deadlines;
 use crate::request::fallback::FallbackState;
@@ -189,7 +190,7 @@ fn route(
         Some(version) => choose_named_version(&endpoint, version)?,
         None => choose_version(&endpoint, fields, || io.draw()),
     };
-    let RouteDecision { version, reason, unit, .. } = decision;
+    let RouteDecision { version, reason, unit, slot } = decision;
     let class =
         endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
     let after = endpoint.fallback.after.filter(|_| reason != RouteReason::Direct);
@@ -208,6 +209,9 @@ fn route(
     record.copies = copies;
     if record.version().payload.trial.is_some() {
         record.begin_trial(io, unit);
+    }
+    if record.version().payload.receipts.is_some() {
+        record.decided_by = slot.map(|slot| SlotDecision { slot, unit });
     }
     record.log = LogSample::draw(io, call.protocol, call.context);
     Ok(Attempt { record, deadlines, fallbacks: FallbackState::new(version), class })

@@ -26,6 +26,9 @@ const PAGE: u64 = 4096;
 /// The period of the work.
 const TICK: Duration = Duration::from_secs(1);
 
+/// The ticks from one write of used receipts to the next.
+const TICKS_OF_RECEIPTS: u64 = 5;
+
 /// The thread, before, while and after it runs.
 pub struct BackgroundThread {
     stop: Arc<(Mutex<bool>, Condvar)>,
@@ -54,6 +57,7 @@ impl BackgroundThread {
             run_counts: HashMap::new(),
             released: 0,
             resident: 0,
+            ticks: 0,
         };
         BackgroundThread { stop: Arc::default(), state: Mutex::new(BackgroundState::Idle(Box::new(tasks))) }
     }
@@ -116,6 +120,8 @@ struct BackgroundTasks {
     released: u64,
     /// The least memory of the process since then, in bytes.
     resident: u64,
+    /// The ticks so far.
+    ticks: u64,
 }
 
 impl BackgroundTasks {
@@ -124,11 +130,20 @@ impl BackgroundTasks {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         self.sketches.collect(unix);
         self.shared.trial_registry.collect(self.shared.trial_clock());
+        self.save_receipts();
         self.publisher.free_retired();
         self.publisher.check_loads(Instant::now());
         self.shared.fetcher.check_loads(Instant::now());
         self.engine.free_unused();
         self.give_memory_back();
+    }
+
+    /// Writes which receipts were used, every few seconds. What cannot be written is written later.
+    fn save_receipts(&mut self) {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(TICKS_OF_RECEIPTS) {
+            self.shared.feedback.save_all();
+        }
     }
 
     /// Gives freed memory back to the system after sessions were freed, and when the process has grown. The latter happens because large

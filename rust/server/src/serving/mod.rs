@@ -6,6 +6,7 @@
 pub mod background;
 pub mod compatibility;
 pub mod dry_run;
+pub mod feedback;
 pub mod fetcher;
 pub mod limit_registry;
 pub mod load_tracker;

@@ -23,6 +23,7 @@ use serde_json::json;
 
 use crate::event_queue::EventQueue;
 use crate::serving::compatibility;
+use crate::serving::feedback;
 use crate::serving::load_tracker::{CancelReason, LoadCounts, LoadGuard, LoadTracker, LoaderPoolCounts};
 use crate::serving::load_versions::{self, LoadFailure};
 use crate::serving::loader_pool::LoaderPool;
@@ -374,7 +375,8 @@ impl PublisherCore {
             let capture = self.shared.captures.version(spec, version, model.signature());
             let shadow = self.shared.shadows.shadow_of(spec, version, models);
             let trial = arms.next().flatten();
-            let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow, trial };
+            let receipts = feedback::receipts(&self.shared.feedback, spec, version, trial.as_deref());
+            let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow, trial, receipts };
             VersionState::new(spec, version, parts)
         })?;
         endpoint.quota = self.shared.limit_registry.quota(spec);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::budget::{ByteBudget, SmallBudget};
 use crate::capture::registry::CaptureRegistry;
 use crate::config::Config;
+use crate::feedback::registry::FeedbackRegistry;
 use crate::metrics::Metrics;
 use crate::replay::registry::ReplayRegistry;
 use crate::serving::fetcher::Fetcher;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub replays: ReplayRegistry,
     /// The trials of endpoints that share their traffic among versions.
     pub trial_registry: TrialRegistry,
+    /// The receipts of endpoints that take feedback.
+    pub feedback: FeedbackRegistry,
     /// The threads for long runs.
     pub pool: WorkerPool,
     /// Loads models that are out of memory, for requests.
@@ -97,6 +100,7 @@ impl Shared {
             replays: ReplayRegistry::default(),
             shadows: ShadowRegistry::new(config.shadow_cores(), config.shadow_memory_bytes),
             trial_registry: TrialRegistry::new(threads),
+            feedback: FeedbackRegistry::new(config.feedback_folder.clone()),
             pool,
             fetcher: Fetcher::new(engine.clone(), config.load_wait(), config.load_timeout()),
             large_requests: ByteBudget::new(config.large_request_bytes),

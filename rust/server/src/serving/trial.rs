@@ -8,7 +8,10 @@ use std::sync::atomic::fence;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_core::error::{Error, Result};
+use headgate_core::feedback::declared::FeedbackSpec;
 use headgate_core::trial::arm::{ArmReading, TrialArm, TrialShared};
+use headgate_core::trial::feedback::GivenFeedback;
+use headgate_core::trial::feedback_count::Counted;
 use headgate_core::trial::ledger::{ArmName, Ledger};
 use headgate_core::trial::report::{Detail, RunningTrial};
 use headgate_core::trial::units::UnitTable;
@@ -156,6 +159,14 @@ impl Trial {
             is_held
         });
         ledger.settle_events();
+    }
+
+    /// Counts feedback on one of its answers.
+    pub(super) fn add_feedback(&self, name: &str, spec: &FeedbackSpec, given: GivenFeedback) -> Counted {
+        let mut state = self.state();
+        let TrialState { ledger, changes, .. } = &mut *state;
+        *changes += 1;
+        ledger.add_feedback(name, spec, given, self.shared.units.as_ref())
     }
 
     /// Ends the trial if no snapshot and no request has it any more. False if it has ended and counted nothing.

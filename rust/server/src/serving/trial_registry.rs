@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::feedback::declared::FeedbackSpec;
 use headgate_core::slots::SLOTS;
 use headgate_core::spec::EndpointSpec;
 use headgate_core::trial::arm::TrialArm;
+use headgate_core::trial::feedback::GivenFeedback;
+use headgate_core::trial::feedback_count::Counted;
 use headgate_core::trial::ledger::{ArmName, Ledger, TrialIdentity};
 use headgate_core::trial::report::Detail;
 use headgate_core::trial::units::UnitTable;
@@ -151,6 +154,20 @@ impl TrialRegistry {
             Error::new(Code::NotFound, words)
         })?;
         trial.set_thresholds(&thresholds.arms, clock)
+    }
+
+    /// Counts feedback on an answer of the trial with that tag. `None` if the trial is not in memory any more.
+    pub fn add_feedback(
+        &self,
+        endpoint: &str,
+        tag: u32,
+        (name, spec): (&str, &FeedbackSpec),
+        given: GivenFeedback,
+    ) -> Option<Counted> {
+        let of_endpoint = self.trials().get(endpoint).cloned()?;
+        let mut known = of_endpoint.iter().rev();
+        let trial = known.find(|trial| trial.state().ledger.identity.tag() == tag)?;
+        Some(trial.add_feedback(name, spec, given))
     }
 
     /// Every trial with the number of its newest change: `[{"endpoint", "begun_ms", "ended_ms", "changes"}]`.

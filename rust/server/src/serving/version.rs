@@ -11,6 +11,7 @@ use headgate_engine::Model;
 use http::{HeaderName, HeaderValue};
 
 use crate::capture::registry::VersionCapture;
+use crate::feedback::endpoint::VersionReceipts;
 use crate::headers::PreparedFields;
 use crate::metrics::VersionMetrics;
 use crate::serving::recent_success::RecentSuccess;
@@ -44,6 +45,8 @@ pub struct VersionState {
     pub breaker: Option<Arc<Breaker>>,
     /// The counters of the trial that it is part of, while one is on.
     pub trial: Option<Arc<TrialArm>>,
+    /// What it needs to issue receipts, if the endpoint takes feedback.
+    pub receipts: Option<VersionReceipts>,
     /// The response headers that name the version and the revision.
     pub headers: PreparedFields,
 }
@@ -64,6 +67,8 @@ pub struct VersionParts {
     pub shadow: Option<Arc<LiveShadow>>,
     /// The counters of the trial that it is part of.
     pub trial: Option<Arc<TrialArm>>,
+    /// What it needs to issue receipts, if the endpoint takes feedback.
+    pub receipts: Option<VersionReceipts>,
 }
 
 impl VersionState {
@@ -72,7 +77,7 @@ impl VersionState {
     /// # Errors
     /// `internal` if a name cannot be a header value, which the grammar of names rules out.
     pub fn new(spec: &EndpointSpec, version: &VersionSpec, parts: VersionParts) -> Result<VersionState> {
-        let VersionParts { model, metrics, sketch, breaker, capture, shadow, trial } = parts;
+        let VersionParts { model, metrics, sketch, breaker, capture, shadow, trial, receipts } = parts;
         let header = |text: &str| {
             HeaderValue::from_str(text)
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
@@ -92,6 +97,7 @@ impl VersionState {
             breaker,
             shadow,
             trial,
+            receipts,
             headers: PreparedFields::new([
                 (X_VERSION.clone(), header(&version.name)?),
                 (X_REVISION.clone(), header(&spec.revision.to_string())?),

@@ -147,7 +147,7 @@ pub fn written(short: &Value) -> Value {
     let artifact = |version: &Value| Some((name(version), version.get("artifact")?.clone()));
     let mut limits = part(&short["limits"], &["rate", "breaker", "priority"]);
     limits.insert("timeout".to_owned(), short["timeout_ms"].clone());
-    let mut spec = part(short, &["columns", "labels", "capture"]);
+    let mut spec = part(short, &["columns", "labels", "capture", "feedback"]);
     let versions: Map<_, _> = listed
         .iter()
         .map(|version| (name(version), part(version, &["digest", "constant", "run", "compatible"]).into()))

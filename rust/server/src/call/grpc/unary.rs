@@ -128,6 +128,9 @@ fn answered(
     headers.insert(CONTENT_TYPE, CONTENT.clone());
     headers.extend(record.version().payload.headers.pairs());
     record.add_fallback_header(&mut headers);
+    if result.is_ok() {
+        record.add_receipt(io, &mut headers);
+    }
     context.add_to(&mut headers, Some(|| record.timing.times()));
     let body = match result {
         Ok(_) => HyperBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
