@@ -27,7 +27,7 @@ import uvloop
 from headgate import admin, control, nvidia_libraries, observe
 from headgate.control import Control
 from headgate.errors import HeadgateError, StorageFailed
-from headgate.gateway import descriptors, signals
+from headgate.gateway import descriptors, signals, units
 from headgate.gateway.connections import Connections, Limits
 from headgate.gateway.first_loads import FirstLoads
 from headgate.gateway.listeners import Listener
@@ -258,7 +258,9 @@ class Process:
             store,
             control.Native(self._native, source.module, library),
             artifacts,
-            control.Settings(root=settings.root, roots=tuple(folders), **settings.kept),
+            control.Settings(
+                root=settings.root, roots=tuple(folders), cores=units.cores().available, **settings.kept
+            ),
         )
 
     async def _first_token(self, tokens: admin.Tokens) -> None:

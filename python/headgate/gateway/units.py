@@ -104,7 +104,12 @@ class Cores:
     @property
     def usable(self) -> int:
         """Whole cores to make threads for: the smaller of the two, at least one."""
-        return max(1, self.affinity if self.quota is None else min(self.affinity, int(self.quota)))
+        return max(1, int(self.available))
+
+    @property
+    def available(self) -> float:
+        """The smaller of the two; a quota may be a part of a core."""
+        return float(self.affinity if self.quota is None else min(self.affinity, self.quota))
 
 
 def cores(root: Path = Path("/sys/fs/cgroup"), own_groups: Path = Path("/proc/self/cgroup")) -> Cores:

@@ -5,6 +5,7 @@ Not here: what a rollout decides (``unit/rollout``), real models (``e2e/test_rol
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -257,5 +258,33 @@ def test_a_rollout_that_cannot_work_is_refused_before_it_begins(tmp_path: Path) 
                 await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
             assert "fewer than 1000 requests a day" in planned["plan"]["text"]
+
+    run(work)
+
+
+class Steady:
+    """Figures of an endpoint that answers a request a second."""
+
+    async def of(self, _endpoint: str) -> Mapping[str, Mapping[str, Any]]:
+        one = {"seconds": 300, "requests": 300, "codes": {}, "request_us": {"p50": None, "p95": None}}
+        return {"v1": one}
+
+
+def test_the_busy_share_is_of_the_processors_that_the_process_may_use(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path, cores=0.5) as gate:
+            seconds = iter(range(0, 1_000, 5))
+            observer = gate.control._rollouts._observer
+            observer._cpu_seconds = lambda: float(next(seconds))
+            observer._figures = Steady()
+            await on_trial(gate)
+            gate.native.running["digits"] = trial(gate, 100)
+            gate.native.answer = answer("pass")
+            await look(gate, 20.0)
+            await look(gate, 20.0)
+            found = gate.control._rollouts._looks["digits"].observation.load
+            assert found is not None
+            # 5 s of processor time in 20 s is a quarter of a core; a shadow has 0.12 of it, and there is half a core.
+            assert (found.threads, round(found.busy, 2)) == (0.5, 0.26)
 
     run(work)

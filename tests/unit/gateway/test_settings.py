@@ -173,6 +173,14 @@ def test_the_old_hierarchy_and_no_hierarchy_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "usable"), [(Cores(8, None), 8), (Cores(8, 2.9), 2), (Cores(2, 4.0), 2), (Cores(4, 0.5), 1)]
 )
+def test_a_quota_may_be_a_part_of_a_core(given: Cores, usable: int) -> None:
+    assert given.available == min(given.affinity, given.quota or given.affinity)
+    assert max(1, int(given.available)) == usable
+
+
+@pytest.mark.parametrize(
+    ("given", "usable"), [(Cores(8, None), 8), (Cores(8, 2.9), 2), (Cores(2, 4.0), 2), (Cores(4, 0.5), 1)]
+)
 def test_threads_are_made_for_whole_cores(given: Cores, usable: int) -> None:
     assert given.usable == usable
 

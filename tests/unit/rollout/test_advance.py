@@ -349,6 +349,23 @@ def test_a_neighbour_that_slows_down_at_similar_load_pauses(
         assert "other/v1" in driver.state.pause.words
 
 
+@pytest.mark.parametrize(
+    ("floor", "p95_ns", "pauses"),
+    [(None, 4.9e6, False), (None, 5e6, True), (1e6, 2e6, True), (8e6, 7.9e6, False)],
+)
+def test_a_fast_neighbour_on_a_busy_machine_pauses_nothing(
+    floor: float | None, p95_ns: float, pauses: bool
+) -> None:
+    gates = (
+        [PlanGate(gate="latency.p95", effect="report", measure="run", ignore_below=floor)] if floor else []
+    )
+    driver = Driver().start(PLAN.model_copy(update={"gates": (*PLAN.gates, *gates)}))
+    while driver.state.step < 1:
+        driver.look(pool=neighbour(3e5))
+    driver.look(pool=neighbour(p95_ns))
+    assert driver.state.phase == ("paused" if pauses else "progressing")
+
+
 def test_interference_compares_with_the_time_before_the_step() -> None:
     driver = Driver().start()
     while driver.state.step < 1:

@@ -92,7 +92,8 @@ class Settings:
     an emergency call waits ``durable_seconds`` for its row to be on disk; a caller that is refused again and again waits for up to
     ``refused_pause_seconds``; the newest ``revisions`` of an endpoint are kept, and all of the last
     ``revision_seconds``; the audit is kept for ``audit_seconds``; ``threads`` do short work, ``model_threads`` what may
-    take minutes; ``urgent_threads`` emergency calls may wait for the files of what they load, beside any other.
+    take minutes; ``cores`` is what the process may use of the processors (None: those of its affinity); ``urgent_threads`` emergency
+    calls may wait for the files of what they load, beside any other.
     """
 
     root: Path | None = None
@@ -106,6 +107,7 @@ class Settings:
     revisions: int = 1_000
     revision_seconds: int = 90 * 86_400
     audit_seconds: int = 400 * 86_400
+    cores: float | None = None
     threads: int = 4
     urgent_threads: int = 32
     parse_threads: int = 2

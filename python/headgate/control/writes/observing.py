@@ -86,7 +86,8 @@ class Observer:
         self._context = context
         self._figures = figures
         self._cpu_seconds = cpu_seconds
-        self._cores = len(os.sched_getaffinity(0))
+        given = context.settings.cores
+        self._cores = float(len(os.sched_getaffinity(0))) if given is None else given
         self._memory: dict[str, _Memory] = {}
 
     def forget(self, endpoints: set[str]) -> None:

@@ -138,7 +138,7 @@ def _pauses(state: RolloutState, progress: Progress, observation: Observation, n
         return pause(state, progress, "srm", f"Sample ratio mismatch: {said}.", now_ms)
     if observation.few_keys is not None:
         return pause(state, progress, "few_keys", observation.few_keys, now_ms)
-    slower = observation.interference(state.pool)
+    slower = observation.interference(state.pool, state.plan.ignore_latency_below_ns)
     return (
         None if slower is None else pause(state, progress, "interference", f"Interference: {slower}.", now_ms)
     )

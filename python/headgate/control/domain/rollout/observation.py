@@ -22,6 +22,7 @@ MOST_LATENCY = 1.5
 LEAST_LATENCIES = 100
 SIMILAR_LOAD = (0.75, 1.25)
 BREAKER_UNITS = 3
+_LEAST_THREADS = 0.01
 
 
 class Breaker(Value):
@@ -34,21 +35,22 @@ class Breaker(Value):
 
 class PoolLoad(Value):
     """The pool of threads that runs the challenger: its busy share, the endpoint's requests a second, and the mean run times of
-    champion and challenger in seconds.
+    champion and challenger in seconds. ``threads`` is how many of them run at the same time: the processors that the process may use, by
+    affinity and quota.
     """
 
     busy: float
     per_second: float
     champion_run_s: float
     challenger_run_s: float
-    threads: int
+    threads: float
 
     def busy_after(self, more: float) -> float:
         """The predicted busy share once a share ``more`` of the requests moves from the champion to the challenger:
         ``rho + lambda * dw * (run_c - run_h) / threads``.
         """
         heavier = self.challenger_run_s - self.champion_run_s
-        return self.busy + self.per_second * more * heavier / max(self.threads, 1)
+        return self.busy + self.per_second * more * heavier / max(self.threads, _LEAST_THREADS)
 
 
 class Copies(Value):
@@ -139,8 +141,10 @@ class Observation(Value):
             return f"{share:.0%} of the champion's requests fail"
         return None
 
-    def interference(self, before: tuple[PoolLatency, ...]) -> str | None:
-        """Which version became slower since the step began although its load is similar; None: no one."""
+    def interference(self, before: tuple[PoolLatency, ...], ignore_below_ns: float) -> str | None:
+        """Which version became slower since the step began although its load is similar; None: no one. A p95 below ``ignore_below_ns`` is
+        not slow, whatever it was before.
+        """
         earlier = {(one.endpoint, one.version): one for one in before}
         for now in self.pool:
             then = earlier.get((now.endpoint, now.version))
@@ -148,7 +152,8 @@ class Observation(Value):
                 continue
             load = now.per_second / then.per_second
             ratio = now.p95_ns / then.p95_ns
-            if SIMILAR_LOAD[0] <= load <= SIMILAR_LOAD[1] and ratio > MOST_LATENCY:
+            slower = ratio > MOST_LATENCY and now.p95_ns >= ignore_below_ns
+            if slower and SIMILAR_LOAD[0] <= load <= SIMILAR_LOAD[1]:
                 return (
                     f"the p95 of {now.endpoint}/{now.version} is {ratio:.2g}x of what it was before this step, "
                     f"at {load:.0%} of the load"

@@ -24,6 +24,8 @@ DEFAULT_PAIRS = 500
 pairs, or as many requests as it puts.
 """
 DEFAULT_REQUESTS = 200
+DEFAULT_IGNORE_BELOW_NS = 5_000_000.0
+"""A latency below this is no harm in the built-in plan: machines that are busy double one of microseconds."""
 MEASURES: tuple[Measure, ...] = ("run", "reply")
 
 JUDGED_IN: dict[str, frozenset[StepKind]] = {
@@ -88,8 +90,16 @@ class PlanGate(Value):
 
 HARM_GATES = (
     PlanGate(gate="error_rate", effect="rollback", above=1.5),
-    PlanGate(gate="latency.p95", effect="rollback", measure="run", above=1.2, ignore_below=5_000_000.0),
-    PlanGate(gate="latency.p95", effect="rollback", measure="reply", above=1.2, ignore_below=5_000_000.0),
+    PlanGate(
+        gate="latency.p95", effect="rollback", measure="run", above=1.2, ignore_below=DEFAULT_IGNORE_BELOW_NS
+    ),
+    PlanGate(
+        gate="latency.p95",
+        effect="rollback",
+        measure="reply",
+        above=1.2,
+        ignore_below=DEFAULT_IGNORE_BELOW_NS,
+    ),
     PlanGate(gate="availability", effect="rollback", above=1.5),
 )
 """What rolls back unless a plan says otherwise."""
@@ -125,6 +135,12 @@ class ResolvedPlan(Value):
     def with_effect(self, effect: Effect) -> tuple[PlanGate, ...]:
         """The gates with that effect."""
         return tuple(gate for gate in self.gates if gate.effect == effect)
+
+    @property
+    def ignore_latency_below_ns(self) -> float:
+        """What is no slowness in this plan: the least ``ignore_below`` of its latency gates, that of the built-in plan without one."""
+        floors = [gate.ignore_below for gate in self.gates if gate.family == "latency"]
+        return min((floor for floor in floors if floor is not None), default=DEFAULT_IGNORE_BELOW_NS)
 
     @property
     def first_weight(self) -> int | None:
