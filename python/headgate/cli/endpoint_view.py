@@ -18,6 +18,7 @@ def endpoints_view(endpoints: list[dict[str, Any]]) -> Lines:
     for one in endpoints:
         flags = ["frozen"] if one["frozen"] else []
         flags += [f"{one['blocked']} blocked"] if one["blocked"] else []
+        flags += [one["rollout"]] if one.get("rollout") else []
         made.row(
             one["name"],
             one["revision"],
@@ -37,6 +38,7 @@ def endpoint_view(one: dict[str, Any]) -> Lines:
             f"frozen since {one['frozen']['since']} by {one['frozen']['who']}: {one['frozen']['reason']}"
         )
     lines += [f"alarm: {alarm}" for alarm in one["alarms"]]
+    lines += [one["rollout"]] if one.get("rollout") else []
     versions = one["versions"]
     lines += ["", *traffic_view(one["traffic"]), "", *recent_view(versions), *trial_view(one.get("trial"))]
     lines += _versions(versions)

@@ -73,9 +73,11 @@ def _cells(event: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _what(data: dict[str, Any]) -> str:
-    """The plain values of an event, and its shadows: ``kind=traffic champion=v1 shadows=v2:off``."""
-    shadows = data.get("shadows", {})
+    """The plain values of an event, its shadows and its rollout: ``kind=traffic champion=v1 shadows=v2:off rollout=r1:paused``."""
+    shadows, rollout = data.get("shadows", {}), data.get("rollout")
     plain = {**data, "shadows": ",".join(f"{name}:{share}" for name, share in shadows.items())}
+    if rollout:
+        plain["rollout"] = f"{rollout['id']}:{rollout['phase']}"
     return " ".join(
         f"{name}={value}" for name, value in plain.items() if isinstance(value, str | int) and value != ""
     )

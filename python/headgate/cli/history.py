@@ -59,9 +59,19 @@ def _revisions(revisions: list[dict[str, Any]]) -> Lines:
             one["when"],
             one["who"],
             one["reason"],
-            one["message"],
+            _message(one),
         )
     return made.lines()
+
+
+def _message(one: dict[str, Any]) -> str | None:
+    """Why it failed, or what it did to a rollout, without what its reason says already."""
+    rollout: str | None = one.get("rollout")
+    if one["message"] or rollout is None:
+        message: str | None = one["message"]
+        return message
+    reason = one["reason"]
+    return rollout.removesuffix(reason).rstrip(" .:") if reason and rollout.endswith(reason) else rollout
 
 
 def _revision(one: dict[str, Any]) -> Lines:
@@ -71,5 +81,6 @@ def _revision(one: dict[str, Any]) -> Lines:
     ]
     lines += [f"reason: {one['reason']}"] if one["reason"] else []
     lines += [f"message: {one['message']}"] if one["message"] else []
+    lines += [one["rollout"]] if one.get("rollout") else []
     lines += [f"{pair}: {slots / 100:g}% of keys" for pair, slots in one["moves"].items()]
     return [*lines, "", *one["diff"].splitlines()] if one["diff"] else lines

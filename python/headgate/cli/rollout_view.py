@@ -211,13 +211,17 @@ def _approvals(one: View) -> Iterator[str]:
 
 def rollouts_view(rollouts: list[View]) -> Lines:
     """One line for each, newest first."""
-    made = Table("ROLLOUT", "CHALLENGER", "PLAN", "PHASE", "STARTED", "BY", "REVISION", "SAID")
+    made = Table(
+        "ROLLOUT", "CHALLENGER", "ATTEMPT", "PLAN", "PHASE", "STEP", "STARTED", "BY", "REVISION", "SAID"
+    )
     for one in rollouts:
         made.row(
             one["id"],
             one["challenger"],
+            one["attempts"],
             one["plan"],
             phase_words(one["phase"]),
+            one["step"],
             one["started"],
             one["started_by"],
             one["revision"],

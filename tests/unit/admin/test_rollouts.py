@@ -354,3 +354,72 @@ def test_a_document_of_an_endpoint_is_no_plan(tmp_path: Path, kind: str) -> None
             assert answer.json()["faults"][0]["path"] == "kind"
 
     run(body)
+
+
+def test_an_endpoint_its_history_and_its_events_tell_its_rollout_in_a_line(tmp_path: Path) -> None:
+    async def lines(p: Port) -> tuple[str | None, str | None]:
+        (listed,) = (await p.viewer.get("/v1/endpoints")).json()["endpoints"]
+        return (await p.viewer.get(E)).json()["rollout"], listed["rollout"]
+
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await endpoint(p)
+            assert await lines(p) == (None, None)
+            await p.operator.post(R, json={"version": "v2", "plan": "careful"}, headers=ANY)
+            assert await lines(p) == ("rollout r1 of v2: before its first step",) * 2
+            await act(p, "promote")
+            assert await lines(p) == ("rollout r1 of v2: step 1 of 3 (weight 5%)",) * 2
+            await p.operator.patch(f"{E}/traffic", json={"weights": {"v2": "1%"}}, headers=ANY)
+            told, _ = await lines(p)
+            assert told is not None
+            assert told.startswith("rollout r1 of v2: paused in step 1 of 3 (weight 5%). ")
+            await act(p, "resume")
+            await act(p, "promote")
+            await p.operator.post(f"{R}:abort", json={"reason": "enough"})
+            ended = "rollout r1 of v2: aborted. Aborted by the operator: enough."
+            assert await lines(p) == (ended, None)
+            p.gate.clock.forward(60)
+            await p.operator.put(
+                E, content=document("{champion: v1, sticky: header.x-a}"), headers={**YAML, **ANY}
+            )
+            history = (await p.viewer.get(f"{E}/revisions")).json()["revisions"]
+            moved = [(one["kind"], one["rollout"] is not None) for one in history]
+            assert moved == [
+                ("apply", False), ("rollout_abort", True), ("rollout_pause", True), ("rollout_resume", True), ("traffic", True),
+                ("rollout_step", True), ("rollout_start", True), ("apply", False),
+            ]  # fmt: skip
+            told = [
+                one.data.get("rollout")
+                for one in await p.gate.control.stored_events(0, limit=100, endpoint="digits")
+            ]
+            assert [one and one["phase"] for one in told] == [
+                None, "progressing", "progressing", "paused", "progressing", "paused", "aborted", None,
+            ]  # fmt: skip
+            await act(p, "retry", plan="careful")
+            assert (await lines(p))[0] == "rollout r2 of v2, attempt 2 of this digest: before its first step"
+            assert [one["attempts"] for one in (await p.viewer.get(f"{R}s")).json()["rollouts"]] == [2, 1]
+
+    run(body)
+
+
+def test_a_promotion_by_hand_says_what_was_undecided(tmp_path: Path) -> None:
+    plan = PLAN.replace("  - approve: {role: approver}\n", "  - {weight: 50%}\n")
+
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await p.operator.put(E, content=document(), headers=NEW)
+            await p.operator.put("/v1/plans/careful", content=plan, headers=NEW)
+            await p.operator.post(R, json={"version": "v2", "plan": "careful"}, headers=ANY)
+            assert (await act(p, "promote")).json()[
+                "message"
+            ] == "Step 1 of 3: weight 5%. Promoted by the operator."
+            assert (await act(p, "promote")).json()["message"] == (
+                "Step 2 of 3: weight 50%. Promoted by the operator; undecided then: error_rate."
+            )
+            (left,) = (await view(p))["finished"]
+            assert (left["by"], left["undecided"]) == ("the operator", ["error_rate"])
+            ended = (await act(p, "promote")).json()["message"]
+            assert "Undecided then: error_rate. Promoted by the operator." in ended
+            assert "safe" not in ended
+
+    run(body)

@@ -344,3 +344,36 @@ def test_a_rollback_that_can_go_nowhere_is_said() -> None:
     live = {"endpoint": "digits", "revision": 3, "champion": "v1", "weights": {}, "share": {"keys": {}, "requests": None},
             "since": "2027-03-01T03:12:04Z", "notes": [], "rollback_to": None}  # fmt: skip
     assert traffic_view(live)[-1] == "no rollback: no version that it may go to can be loaded"
+
+
+LINE = "rollout r1 of v2: promoted. No harm shown. Error ratio 0.30-8.4 (anytime 95 %)."
+
+
+def test_a_rollout_stands_in_one_line_where_it_moved_something() -> None:
+    summary = SUMMARY | {"rollout": "rollout r1 of v2: step 1 of 3 (weight 5%)"}
+    listed = call(FakeAdmin({"GET /v1/endpoints": ok({"endpoints": [summary]})}), "get").stdout
+    assert "rollout r1 of v2: step 1 of 3 (weight 5%)" in listed
+    one = call(
+        FakeAdmin({"GET /v1/endpoints/digits": ok(ENDPOINT | {"rollout": LINE})}), "get", "digits"
+    ).stdout
+    assert LINE in one.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("No harm shown. Error ratio 0.30-8.4 (anytime 95 %).", "rollout r1 of v2: promoted"),
+        ("seen enough", LINE),
+        ("", LINE),
+    ],
+)
+def test_history_says_of_a_rollout_what_its_reason_does_not(reason: str, message: str) -> None:
+    one = {
+        "revision": 41, "parent": 40, "kind": "rollout_promote", "status": "applied", "who": "ci", "when": "then",
+        "reason": reason, "document_digest": "sha256:00", "champion": "v2", "weights": {}, "message": None, "rollout": LINE,
+    }  # fmt: skip
+    base = "GET /v1/endpoints/digits/revisions"
+    fake = FakeAdmin({base: ok({"revisions": [one]}), f"{base}/41": ok(one | {"diff": "", "moves": {}})})
+    row = call(fake, "history", "digits").stdout.splitlines()[1]
+    assert row.endswith(f"  {message}")
+    assert LINE in call(fake, "history", "digits", "41").stdout.splitlines()

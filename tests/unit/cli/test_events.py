@@ -125,3 +125,9 @@ def test_a_token_that_was_revoked_ends_it_later_too() -> None:
     result = gateway.follow("--after", "0")
     assert result.exit_code == 6
     assert "revoked" in result.stderr
+
+
+def test_a_rollout_is_named_with_its_phase() -> None:
+    data = {"kind": "rollout_pause", "rollout": {"id": "r1", "phase": "paused", "said": "x", "gates": [{}]}}
+    result = call(Gateway(stream(event(2, data=data))), "events")
+    assert "kind=rollout_pause rollout=r1:paused" in result.stdout

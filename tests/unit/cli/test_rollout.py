@@ -202,12 +202,12 @@ def test_before_its_first_step() -> None:
 def test_the_list() -> None:
     one = {
         "id": "r3", "revision": 41, "challenger": "v2", "digest": DIGEST, "plan": "careful", "phase": "rolled_back",
-        "started": "then", "started_by": "ann", "said": "error_rate fails.", "attempts": 1, "step": None,
+        "started": "then", "started_by": "ann", "said": "error_rate fails.", "attempts": 2, "step": "weight 5%",
     }  # fmt: skip
     fake = FakeAdmin({f"GET {R}s": ok({"rollouts": [one]})})
     row = call(fake, "rollout", "list", "digits").stdout.splitlines()[1]
     assert [cell.strip() for cell in row.split("  ") if cell] == [
-        "r3", "v2", "careful", "rolled back", "then", "ann", "41", "error_rate fails.",
+        "r3", "v2", "2", "careful", "rolled back", "weight 5%", "then", "ann", "41", "error_rate fails.",
     ]  # fmt: skip
     assert call(fake, "rollout", "list", "digits", "-o", "name").stdout == "r3\n"
 

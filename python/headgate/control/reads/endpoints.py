@@ -14,8 +14,10 @@ from headgate.control.domain.declared import Declared
 from headgate.control.domain.merge import differences
 from headgate.control.domain.plan import document_diff, live_view, rollback_to, slots_moved
 from headgate.control.domain.revision import Revision, read_revision
+from headgate.control.domain.rollout.words import line
 from headgate.control.domain.shares import format_shares
-from headgate.control.domain.traffic import Block
+from headgate.control.domain.stamp import ms_of
+from headgate.control.domain.traffic import Block, LiveTraffic
 from headgate.control.reads import capture
 from headgate.control.reads.routing import capture_view, rule_views, shadow_views
 from headgate.control.reads.views import (
@@ -63,6 +65,7 @@ def summary(state: EndpointState, status: Status, refused: Sequence[str] = ()) -
         since=seconds(live.since),
         notes=differences(live, current.spec.declared),
         alarms=[*state.alarms(), *capture.alarms(status), *_refused(refused)],
+        rollout=None if live.rollout is None or not live.rollout.active else line(live.rollout),
     )
 
 
@@ -87,6 +90,7 @@ def _absent(state: EndpointState, alarms: list[str]) -> EndpointSummary:
         since="",
         notes=[],
         alarms=alarms,
+        rollout=None,
     )
 
 
@@ -107,6 +111,7 @@ def endpoint(
         declared=_declared(spec.declared),
         traffic=traffic(state, recent),
         trial=None,
+        rollout=None if live.rollout is None else line(live.rollout),
         versions=_versions(state, current, status, recent),
         blocks=[_block(block) for block in live.blocked],
         frozen=None
@@ -160,7 +165,19 @@ def revision_summary(record: RevisionRecord) -> RevisionSummary:
         document_digest=record.document,
         **live_view(live),
         message=record.message,
+        rollout=_rollout_moved(record, live),
     )
+
+
+def _rollout_moved(record: RevisionRecord, live: LiveTraffic) -> str | None:
+    """The rollout of a revision that moved it: by a call of its own, or another one that ended or paused it."""
+    rollout = live.rollout
+    if rollout is None:
+        return None
+    moments = [one.at_ms for one in (rollout.end,) if one is not None]
+    moments += [one.since_ms for one in (rollout.pause,) if one is not None]
+    moved = record.kind.startswith("rollout_") or ms_of(record.when) in moments
+    return line(rollout) if moved else None
 
 
 def revision(store: Store, name: str, n: int) -> RevisionView:

@@ -113,7 +113,9 @@ class RolloutView(TypedDict):
 
 
 class RolloutSummary(TypedDict):
-    """A rollout of the history, as its newest revision has it."""
+    """A rollout of the history, as its newest revision has it; ``step`` is the present step, or the one that it ended in. ``attempts`` are
+    those of the digest so far.
+    """
 
     id: str
     revision: int
@@ -121,6 +123,8 @@ class RolloutSummary(TypedDict):
     digest: str
     plan: str
     phase: str
+    step: str | None
+    attempts: int
     started: str
     started_by: str
     said: str
@@ -231,6 +235,8 @@ def history(records: Sequence[RevisionRecord]) -> list[RolloutSummary]:
             digest=rollout.challenger.digest,
             plan=rollout.plan.name,
             phase=rollout.phase,
+            step=None if rollout.present is None else rollout.present.label,
+            attempts=rollout.attempts,
             started=seconds(rollout.started.when),
             started_by=rollout.started.who,
             said="" if held is None else held.words,

@@ -196,6 +196,8 @@ class EndpointSummary(TypedDict):
     since: str
     notes: list[str]
     alarms: list[str]
+    rollout: str | None
+    """The rollout that is under way, in a line."""
 
 
 class CaptureFailure(TypedDict):
@@ -222,7 +224,9 @@ class CaptureStatus(TypedDict):
 
 
 class EndpointView(TypedDict):
-    """Everything about one endpoint; ``document`` is the text as it was applied, ``trial`` the totals of the trial that is on."""
+    """Everything about one endpoint; ``document`` is the text as it was applied, ``trial`` the totals of the trial that is on, ``rollout``
+    the rollout that is under way or the last one, in a line.
+    """
 
     name: str
     revision: int
@@ -233,6 +237,7 @@ class EndpointView(TypedDict):
     declared: DeclaredView
     traffic: TrafficView
     trial: TrialView | None
+    rollout: str | None
     versions: dict[str, VersionView]
     blocks: list[BlockView]
     frozen: FrozenView | None
@@ -274,7 +279,7 @@ class Explanation(TypedDict):
 
 
 class RevisionSummary(TypedDict):
-    """One line of the history."""
+    """One line of the history; ``rollout`` is its rollout in a line, of a revision that moved it."""
 
     revision: int
     parent: int | None
@@ -289,6 +294,7 @@ class RevisionSummary(TypedDict):
     shadows_off: list[str]
     capture_off: bool
     message: str | None
+    rollout: str | None
 
 
 class RevisionView(RevisionSummary):

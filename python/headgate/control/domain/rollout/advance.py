@@ -234,6 +234,7 @@ def enter(state: RolloutState, observation: Observation, now_ms: int, who: str =
         blocks_ms=(*state.blocks_ms, now_ms) if step.kind == "weight" else state.blocks_ms,
     )
     said = f"Step {entered.step + 1} of {len(state.plan.steps)}: {step.label}."
+    said += "" if not who else f" {_promoted_by(state, who)}"
     moved = (weight, shadow) != (state.weight, state.shadow)
     actions: tuple[Action, ...] = (SetTraffic(weight, shadow),) if moved else ()
     if step.kind == "replay":
@@ -245,6 +246,13 @@ def enter(state: RolloutState, observation: Observation, now_ms: int, who: str =
     else:
         actions += (Notify("step", said, who),)
     return Advance(entered, Progress(observed_ms=now_ms), actions)
+
+
+def _promoted_by(state: RolloutState, who: str) -> str:
+    """Who skipped the rest of the step before, and what was undecided then."""
+    left = state.evidence[-1] if state.evidence else None
+    undecided = () if left is None else left.undecided
+    return f"Promoted by {who}" + (f"; undecided then: {', '.join(undecided)}." if undecided else ".")
 
 
 def _waits(state: RolloutState, role: str, now_ms: int) -> Pause | None:

@@ -167,6 +167,25 @@ def told(state: RolloutState) -> dict[str, Any]:
     }
 
 
+def line(state: RolloutState) -> str:
+    """A rollout in one line: ``rollout r1 of v8: step 2 of 5 (weight 5%)``, ``rollout r1 of v8: promoted. No harm shown. ...``."""
+    step = state.present
+    where = "before its first step"
+    if step is not None:
+        where = f"step {state.step + 1} of {len(state.plan.steps)} ({step.label})"
+    again = "" if state.attempts == 1 else f", attempt {state.attempts} of this digest"
+    head = f"rollout {state.id} of {state.challenger.name}{again}: "
+    if state.end is not None:
+        return f"{head}{state.phase.replace('_', ' ')}. {state.end.words}"
+    if state.pause is not None:
+        return (
+            f"{head}paused in {where}. {state.pause.words}"
+            if step is not None
+            else f"{head}paused. {state.pause.words}"
+        )
+    return head + where
+
+
 def both_ways(why: str) -> str:
     """A champion that is unwell: nothing moves by itself."""
     return (
