@@ -18,14 +18,18 @@ from headgate.bench.tensors import DTYPES, Array, InferRequest, Tensor
 from headgate.errors import InvalidArgument, Unsupported
 from headgate.regular_files import open_regular
 
+_IN_ORDER_NS = 1_000_000_000
+"""Threads that answer at the same time write their rows one after the other; so far apart they are not."""
+
 _MISSING = 'captured requests are Arrow files, and reading them needs pyarrow; pip install "headgate[data]"'
 
 
 @dataclass(frozen=True)
 class _Captured:
-    """One captured request and when it came, in ns since 1970."""
+    """One captured request: when it came and when its response was out, in ns since 1970."""
 
     arrived_ns: int
+    answered_ns: int
     request: InferRequest
 
 
@@ -48,11 +52,11 @@ def read_captures(folder: Path, source: Source) -> Requests:
             break
     found = sorted(reader.found, key=lambda one: one.arrived_ns)
     if not found:
-        why = "; ".join(reader.notes) or "nothing was captured: the document needs capture, and traffic"
+        why = "; ".join(reader.said()) or "nothing was captured: the document needs capture, and traffic"
         raise InvalidArgument(f"{folder} has no request that can be sent again: {why}")
     begin = found[0].arrived_ns
     rows = tuple(Row(one.request, 1.0) for one in found)
-    return Requests(rows, tuple(reader.notes), tuple(one.arrived_ns - begin for one in found))
+    return Requests(rows, tuple(reader.said()), tuple(one.arrived_ns - begin for one in found))
 
 
 class _Reader:
@@ -64,14 +68,29 @@ class _Reader:
         self._values = 0
         self.found: list[_Captured] = []
         self.notes: list[str] = []
+        self._not_ok = 0
+        self._unsorted = 0
+        self._latest_ns = 0
 
     @property
     def full(self) -> bool:
         """Whether no more is read."""
         return len(self.found) >= MAX_REQUESTS or self._values >= MAX_VALUES
 
+    def said(self) -> Iterator[str]:
+        """What a person has to know of the files."""
+        yield from self.notes
+        if self._unsorted:
+            yield (
+                f"{self._unsorted} captured requests stand behind later ones and were sorted by their time: the clock was set, and the "
+                "gaps between them are not those of the clients"
+            )
+        if self._not_ok:
+            yield f"{self._not_ok} captured requests had failed and are left out"
+
     def take(self, path: Path) -> None:
         """The requests of one file. What is behind the last complete batch of an open file is not there yet."""
+        self._latest_ns = 0
         try:
             with open_regular(path) as file, self._pyarrow.ipc.open_stream(file) as stream:
                 schema = stream.schema
@@ -82,15 +101,21 @@ class _Reader:
                         batch = stream.read_next_batch()
                     except StopIteration:
                         return
+                    self._not_ok += sum(code != "ok" for code in batch.column("code").to_pylist())
                     for one in _rows(batch, schema):
                         if self.full:
                             self.notes.append(f"the first {len(self.found)} captured requests are used")
                             return
-                        self.found.append(one)
-                        self._values += sum(tensor.values.size for tensor in one.request.inputs)
+                        self._keep(one)
         except (self._pyarrow.ArrowInvalid, OSError) as error:
             if not path.name.endswith(".open"):
                 self.notes.append(f"{path.name} cannot be read further: {error}")
+
+    def _keep(self, one: _Captured) -> None:
+        self.found.append(one)
+        self._values += sum(tensor.values.size for tensor in one.request.inputs)
+        self._unsorted += self._latest_ns - one.answered_ns > _IN_ORDER_NS
+        self._latest_ns = max(self._latest_ns, one.answered_ns)
 
     def _is_wanted(self, path: Path, schema: Any) -> bool:
         redacted = [
@@ -119,7 +144,8 @@ def _rows(batch: Any, schema: Any) -> Iterator[_Captured]:
             if shape is not None and values.is_valid:
                 inputs.append(Tensor(name, datatypes[name], _array(values, datatypes[name]).reshape(shape)))
         if inputs:
-            yield _Captured(times[at] * 1000 - (totals[at] or 0), InferRequest(tuple(inputs)))
+            answered_ns = times[at] * 1000
+            yield _Captured(answered_ns - (totals[at] or 0), answered_ns, InferRequest(tuple(inputs)))
 
 
 def _datatype(field: Any) -> str:

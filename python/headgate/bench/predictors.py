@@ -88,6 +88,7 @@ class Batches:
     curve: Curve
     rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
     around: float = 0.0
+    requests: int = _SIMULATED_REQUESTS
     seen: dict[float, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     @property
@@ -119,7 +120,8 @@ class Batches:
     def answer(self, rate: float) -> Mapping[str, Any]:
         """What the simulation says at ``rate``; the same rate is simulated once."""
         if rate not in self.seen:
-            self.seen[rate] = self.simulate(batch_question(self.setting, self.curve, self.rows, rate))
+            question = batch_question(self.setting, self.curve, self.rows, rate)
+            self.seen[rate] = self.simulate({**question, "requests": self.requests})
         return self.seen[rate]
 
 

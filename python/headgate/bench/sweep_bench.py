@@ -74,6 +74,8 @@ class SpawnedWorkbench:
     _calibrated: tuple[int, Running] | None = None
     """The threads of that gateway."""
     _rows: tuple[tuple[int, float], ...] = ((1, 1.0),)
+    _tested_to: float = 0.0
+    """The highest rate of the generator's self-tests."""
     _source: str | None = None
     """Where the requests of a calibration come from, once one of a single row was made."""
 
@@ -123,10 +125,8 @@ class SpawnedWorkbench:
         earlier = self.found.setdefault(choice, [])
         scenario = self._searching(number, earlier)
         try:
-            with self._served(choice) as running:
-                result = find_at(
-                    Measurement.at(self._place(running, scenario), scenario, self.tools), self.slo
-                )
+            with self._measurement(choice, scenario) as measurement:
+                result = find_at(measurement, self.slo)
         except (TargetUnreachable, InvalidArgument, ModelNotReady) as error:
             if choice != self.document.present:
                 raise SettingRefusedError(error.message) from error
@@ -141,8 +141,7 @@ class SpawnedWorkbench:
     def fails_at(self, choice: Choice, rate: float) -> bool:
         """Whether one long test says that the rate is too much for the setting."""
         scenario = self._searching(0, [])
-        with self._served(choice) as running:
-            measurement = Measurement.at(self._place(running, scenario), scenario, self.tools)
+        with self._measurement(choice, scenario) as measurement:
             result = fails_at(measurement, self.slo, rate)
         self.tested = result
         self._check_ended(result)
@@ -182,6 +181,15 @@ class SpawnedWorkbench:
         options = (*self.asked.serve_options, "--root", root)
         with running_server(replace(self.asked, document=path, serve_options=options)) as running:
             yield running
+
+    @contextmanager
+    def _measurement(self, choice: Choice, scenario: Scenario) -> Iterator[Measurement]:
+        """A gateway of its own, and the self-tests of those before: the generator is the same."""
+        with self._served(choice) as running:
+            measurement = Measurement.at(self._place(running, scenario), scenario, self.tools)
+            measurement.client.tested_to = self._tested_to
+            yield measurement
+            self._tested_to = measurement.client.tested_to
 
     def _place(self, running: Running, scenario: Scenario) -> Place:
         self.place = place_at(running, self.asked, scenario, self.tools.generator)

@@ -6,7 +6,7 @@ Not here: the gateways (``sweep_bench``), which settings are tried and which one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,8 +187,17 @@ def _reasons(bench: SpawnedWorkbench, sweep: Sweep, first: list[str | None]) -> 
     if limited:
         many = f"{len(limited)} of {len(searches)} searches"
         limits.append(f"the client was the limit in {many}: {limited[0].client.reasons[-1]}")
+    unknown = [] if limited else list(_why_unknown(bench, sweep))
     notes = () if bench.place is None else bench.place.notes
-    return [*(one for one in first if one), *refused, *limits, *bench.notes, *notes]
+    return [*(one for one in first if one), *refused, *limits, *unknown, *bench.notes, *notes]
+
+
+def _why_unknown(bench: SpawnedWorkbench, sweep: Sweep) -> Iterator[str]:
+    """What the last search of a setting said, of those that are not known to hold any rate."""
+    for one in sweep.tried:
+        for result in bench.found.get(one.choice, [])[-1:]:
+            if not one.low and result.reasons:
+                yield f"{one.choice}: {result.reasons[0]}"
 
 
 def _verdict(bench: SpawnedWorkbench, sweep: Sweep, chosen: Choice) -> Outcome:

@@ -18,6 +18,8 @@ CALIBRATED_ROWS = (1, 2, 4, 8, 16)
 """Rows of a request in a calibration; a request is a run then."""
 
 _BISECTIONS = 9
+_SIMULATED_REQUESTS = 10_000
+"""All settings see the same arrivals, so that fewer tell them apart: there are hundreds of settings on many cores."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def simulated_rate(
     crowded = max(instances * max(choice.threads, 1) / wanted.cores, 1.0)
     curve = Curve(curve.base * crowded, curve.row * crowded)
     setting = BatchSetting(instances, choice.max_batch, choice.max_delay_us / 1e6)
-    model = Batches(simulate, setting, curve, wanted.rows, around)
+    model = Batches(simulate, setting, curve, wanted.rows, around, _SIMULATED_REQUESTS)
     of_instance = max(model.least_seconds, 1e-9)
     of_cores = of_instance / crowded * max(choice.threads, 1) + around
     high = min(instances / of_instance, wanted.cores / of_cores)

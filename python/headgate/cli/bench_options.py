@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headgate.cli import completion
-from headgate.cli.client import Timing, segment
+from headgate.cli.client import AdminClient, Timing, segment
 from headgate.cli.session import CliEnvironment
 from headgate.cli.target import GatewayOptions, read_addresses
-from headgate.errors import HeadgateError, InvalidArgument
+from headgate.errors import HeadgateError, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
     from headgate.bench.measuring import View
@@ -316,8 +316,13 @@ class _Control:
         timing = replace(Timing(), connect_seconds=_CONNECT_SECONDS)
         try:
             with self._environment.client(gateway, timing) as client:
-                found = client.get(f"/endpoints/{segment(endpoint)}").body
-            return _live(found)
+                live = _live(client.get(f"/endpoints/{segment(endpoint)}").body)
+                if not self._options.as_traffic:
+                    return live
+                # Before its first step with a weight, a rollout shows in no weights, and counts copies.
+                return replace(
+                    live, shared=", ".join(filter(None, [live.shared, _rollout(client, endpoint)]))
+                )
         except (HeadgateError, KeyError, TypeError, AttributeError):
             # Without access the measurement does without what it would have said; --as-traffic alone needs it.
             return None
@@ -325,6 +330,15 @@ class _Control:
     def _is_state_of(self, gateway: GatewayOptions, address: ServerAddress) -> bool:
         left = read_addresses(gateway.state_folder(self._environment.variables))
         return address.port in {_port(left.get(name, "")) for name in ("http", "grpc")}
+
+
+def _rollout(client: AdminClient, endpoint: str) -> str:
+    """The rollout that is under way, in words; an empty text if there is none, or the gateway knows none."""
+    try:
+        found = client.get(f"/endpoints/{segment(endpoint)}/rollout").body
+    except NotFound:
+        return ""
+    return "" if found["end"] is not None else f"the rollout of {found['challenger']} is {found['phase']}"
 
 
 def _port(address: str) -> int | None:

@@ -41,6 +41,9 @@ _BUDGET = "30m"
 )
 @click.option("--precision", metavar="SHARE", help="How narrow each bracket gets. [default: 5%]")
 @click.option("--budget", metavar="TIME", help=f"The longest time for all loads. [default: {_BUDGET}]")
+@click.option(
+    "--start", metavar="RATE", help="The first rate of each setting. [default: from a short closed loop]"
+)
 @click.option("--highest", metavar="RATE", help="No higher rate is tried.")
 @click.option("--apply", is_flag=True, help="Write the settings that hold more into the document.")
 @server_options
@@ -56,6 +59,7 @@ def sweep(
     rounds: int,
     precision: str | None,
     budget: str | None,
+    start: str | None,
     highest: str | None,
     apply: bool,
     out: Path | None,
@@ -72,7 +76,7 @@ def sweep(
       headgate bench sweep digits --spawn digits.yaml --slo p99=15ms
       headgate bench sweep digits --spawn digits.yaml --slo p99=15ms --data file:day.jsonl --budget 10m --apply
     """
-    given = {"precision": precision, "budget": budget, "highest": highest}
+    given = {"precision": precision, "budget": budget, "start": start, "highest": highest}
     search = {name: value for name, value in given.items() if value is not None}
     if budget is None and wanted["scenario"] is None:
         search["budget"] = _BUDGET
