@@ -137,6 +137,10 @@ bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs
 bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator against wrk, servers of a known delay, and its own promises; needs nginx and wrk
 	$(PY) -m benches.load
 
+.PHONY: bench-sweep
+bench-sweep: $(STAMPS)/native  ## which settings `headgate bench sweep` finds for three models, and how near its simulations are: about 45 minutes
+	$(PY) -m benches.sweep
+
 .PHONY: bench-overload
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do
 	$(PY) -m benches.overload

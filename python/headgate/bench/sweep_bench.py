@@ -104,7 +104,9 @@ class SpawnedWorkbench:
         scenario, place = found
         measurement = Measurement.at(place, scenario, self.tools)
         length = self.budget.calibration
-        loading = measurement.loading(f"{rows} rows", loads.closed_json(1, length), None, length)
+        loading = measurement.loading(
+            f"calibration with {rows} row{'s' * (rows != 1)}", loads.closed_json(1, length), None, length
+        )
         measured = measurement.measurer().measure(loading, Question(from_ns=length // _WARM_SHARE))
         answer = measured.answer
         name = f"{threads} threads, {rows} rows"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from headgate.bench import data_capture
@@ -16,44 +14,13 @@ from headgate.bench.data import Requests, Source, load
 from headgate.bench.data_capture import read_captures
 from headgate.bench.tensors import TensorSpec
 from headgate.errors import HeadgateError, InvalidArgument, Unsupported
+from support.captures import SECOND_US, row, write
 
 X = TensorSpec("X", "FP32", (-1, 2))
-BEGIN_US = 1_800_000_000_000_000
-SECOND_US = 1_000_000
 
 
 def source(*, shares: dict[int, int] | None = None) -> Source:
     return Source("digits", None, (X,), shares, 1)
-
-
-def row(at_us: int, value: float = 1.0, *, took_ns: int = 1_000_000, code: str = "ok") -> dict[str, Any]:
-    """A request of one row, whose response was out ``at_us`` after the begin."""
-    return {
-        "time": BEGIN_US + at_us,
-        "code": code,
-        "total_ns": took_ns,
-        "input_shape.X": [1, 2],
-        "input.X": [value, value],
-    }
-
-
-def write(
-    path: Path, batches: Sequence[Sequence[dict[str, Any]]], *, datatype: str = "FP32", redacted: bool = False
-) -> None:
-    """A file as the gateway writes it, with the columns that are read."""
-    metadata = {"headgate.datatype": datatype, **({"headgate.redacted": "*"} if redacted else {})}
-    schema = pa.schema(
-        [
-            pa.field("time", pa.timestamp("us", "UTC")),
-            pa.field("code", pa.utf8()),
-            pa.field("total_ns", pa.uint64()),
-            pa.field("input_shape.X", pa.list_(pa.int64())),
-            pa.field("input.X", pa.list_(pa.float32()), metadata=metadata),
-        ]
-    )
-    with path.open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        for batch in batches:
-            stream.write_batch(pa.RecordBatch.from_pylist(list(batch), schema))
 
 
 def values(found: Requests) -> list[float]:
