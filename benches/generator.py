@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from headgate._native import LoadRun
 from headgate.bench import hdr
+
+if TYPE_CHECKING:
+    from headgate._native import LoadRun
 
 SECOND = 1_000_000_000
 MOST_RECORDS = 12_000_000
@@ -95,7 +97,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Generator:
-    """Sends one request to one server, over HTTP/1.1."""
+    """Sends one request to one server."""
 
     address: str
     request: Request
@@ -104,9 +106,15 @@ class Generator:
     wait: str = "auto"
     timing_share: float = 0.0
     seed: int = 42
+    protocol: str = "http"
+    connections: int | None = None
+    """At most; None for as many as the load needs."""
 
     def start(self, load: dict[str, Any]) -> Sending:
         """Begins a load."""
+        # Here, because some benches' parts are of use without the data plane.
+        from headgate._native import LoadRun
+
         plan = {
             "seed": self.seed,
             "threads": 1,
@@ -116,7 +124,14 @@ class Generator:
             "max_in_flight": 8_000,
             "max_records": MOST_RECORDS,
             "load": load,
-            "targets": [{"address": self.address, "authority": self.address, "protocol": "http"}],
+            "targets": [
+                {
+                    "address": self.address,
+                    "authority": self.address,
+                    "protocol": self.protocol,
+                    "connections": self.connections,
+                }
+            ],
             "requests": [
                 {
                     "target": 0,

@@ -105,7 +105,7 @@ class PhaseTimes(ResultPart):
 
 class Phases(ResultPart):
     """Where the time went, from the timing headers of sampled answers. ``outside`` is service time less the server's total: the wire,
-    and the client's reading.
+    the client's reading, and the time before the server reads a request.
     """
 
     sampled: int = 0

@@ -184,7 +184,8 @@ def _counted(load: Load) -> list[object]:
 def _phase_table(result: Result) -> str:
     rows = [(load, reading.phase_means(load.answer)) for load in reading.loads(result)]
     return table(
-        "Means; client is the wait until a request was sent, outside is the wire and the client's reading (inferred).",
+        "Means; client is the wait until a request was sent, outside is the wire, the client's reading and requests that the server "
+        "has not read yet (inferred).",
         ["rate", *reading.PHASES],
         (
             [shown_rate(load.rate), *(reading.time(means[name]) for name in reading.PHASES)]

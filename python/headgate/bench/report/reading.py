@@ -187,7 +187,8 @@ def blame(result: Result) -> str | None:
     most = max(means, key=lambda name: means[name])
     meaning = {
         "client": "requests wait in the client until they are sent",
-        "outside": "the wire and the client's reading",
+        "outside": "the wire, the client's reading, or requests that the server has not read yet because a model runs inline "
+        "(more IO threads, or placement: pool)",
         "decode": "reading requests",
         "queue": "requests wait for an instance: more instances, batches or replicas help",
         "run": "the model itself: a faster model, more threads a run or a device help",
