@@ -134,12 +134,15 @@ bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs
 	$(PY) -m benches.shadows
 
 .PHONY: bench-load
-bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator against wrk, servers of a known delay, and its own promises; needs nginx and wrk
+bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator against wrk, h2load, servers of a known delay, and its own promises; needs nginx and wrk
 	$(PY) -m benches.load
 
 .PHONY: bench-sweep
 bench-sweep: $(STAMPS)/native  ## which settings `headgate bench sweep` finds for three models, and how near its simulations are: about 45 minutes
 	$(PY) -m benches.sweep
+.PHONY: bench-plans
+bench-plans: $(STAMPS)/native  ## what `headgate bench plan` says of three models, against other rates that are then measured
+	$(PY) -m benches.plans
 
 .PHONY: bench-overload
 bench-overload: $(STAMPS)/native  ## an open loop at 0.5 to 10 times what a model can do

@@ -50,6 +50,8 @@ class Server:
     name: str
     process: subprocess.Popen[str]
     address: str
+    grpc: str = ""
+    """Where it answers over gRPC, if it does and the bench asks."""
 
     @property
     def url(self) -> str:
@@ -132,8 +134,8 @@ class Launcher:
         document = self.folder / f"{label}.yaml"
         values = {"label": int(answer["label"][0]), "probabilities": json.dumps(answer["probabilities"])}
         document.write_text(DOCUMENT % (values | {"constant": constant}))
-        process, address = self.serve(document, label, "--root", str(DIGITS), "--sketches", sketches)
-        return ready(Server(name, process, address))
+        process, addresses = self.serve_all(document, label, "--root", str(DIGITS), "--sketches", sketches)
+        return ready(Server(name, process, addresses["http"], addresses["grpc"]))
 
     def serve(self, document: Path, label: str, *options: str) -> tuple[subprocess.Popen[str], str]:
         """Headgate with one IO thread and its data port's address; ends the bench when it does not start."""

@@ -1,9 +1,13 @@
 //! Answers each request a fixed time after it has read it: what a load generator should measure is known.
 //!
 //! One thread for each connection sleeps until an absolute time, without slack. `delay-server MICROSECONDS`; prints its address.
+//!
+//! `delay-server MICROSECONDS FROM TO` is one queue: requests are served one after the other in so long each, and none between these
+//! milliseconds after the first.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 /// Longer than any request.
 const ROOM: usize = 1 << 16;
@@ -50,7 +54,28 @@ fn whole(request: &[u8]) -> Option<usize> {
     Some(head + 4 + length.unwrap_or(0))
 }
 
-fn answer(mut stream: TcpStream, delay: u64) {
+/// When requests end that are served one after the other.
+struct Queue {
+    begun: Option<u64>,
+    free: u64,
+    /// Nanoseconds after the first request in which none is served.
+    stall: (u64, u64),
+}
+
+impl Queue {
+    /// The end of a request that came now.
+    fn end(&mut self, now: u64, service: u64) -> u64 {
+        let begun = *self.begun.get_or_insert(now);
+        let mut begins = now.max(self.free);
+        if (begun + self.stall.0..begun + self.stall.1).contains(&begins) {
+            begins = begun + self.stall.1;
+        }
+        self.free = begins + service;
+        self.free
+    }
+}
+
+fn answer(mut stream: TcpStream, delay: u64, queue: Option<&Mutex<Queue>>) {
     stream.set_nodelay(true).expect("a socket");
     // SAFETY: no pointers.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
@@ -60,7 +85,10 @@ fn answer(mut stream: TcpStream, delay: u64) {
         request.extend_from_slice(&room[..read]);
         if whole(&request).is_some_and(|whole| request.len() >= whole) {
             request.clear();
-            sleep_until(read_at + delay);
+            sleep_until(match queue {
+                Some(queue) => queue.lock().expect("no panic").end(read_at, delay),
+                None => read_at + delay,
+            });
             if stream.write_all(ANSWER).is_err() {
                 return;
             }
@@ -69,10 +97,19 @@ fn answer(mut stream: TcpStream, delay: u64) {
 }
 
 fn main() {
-    let delay = std::env::args().nth(1).and_then(|text| text.parse::<u64>().ok()).expect("microseconds");
+    let numbers: Vec<u64> = std::env::args().skip(1).map(|text| text.parse().expect("a number")).collect();
+    let (delay, queue) = match numbers[..] {
+        [delay] => (delay, None),
+        [delay, from, to] => {
+            let stall = (from * 1_000_000, to * 1_000_000);
+            (delay, Some(Arc::new(Mutex::new(Queue { begun: None, free: 0, stall }))))
+        }
+        _ => panic!("delay-server MICROSECONDS [FROM TO]"),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     println!("{}", listener.local_addr().expect("an address"));
     for stream in listener.incoming().flatten() {
-        std::thread::spawn(move || answer(stream, delay * 1_000));
+        let queue = queue.clone();
+        std::thread::spawn(move || answer(stream, delay * 1_000, queue.as_deref()));
     }
 }
