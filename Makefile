@@ -140,6 +140,7 @@ bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator
 .PHONY: bench-sweep
 bench-sweep: $(STAMPS)/native  ## which settings `headgate bench sweep` finds for three models, and how near its simulations are: about 45 minutes
 	$(PY) -m benches.sweep
+
 .PHONY: bench-plans
 bench-plans: $(STAMPS)/native  ## what `headgate bench plan` says of three models, against other rates that are then measured
 	$(PY) -m benches.plans

@@ -22,6 +22,7 @@ R = f"{E}/rollout"
 YAML = {"content-type": "application/yaml"}
 NEW = {**YAML, "if-none-match": "*"}
 ANY = {"if-match": "*"}
+ANY_YAML = {**YAML, **ANY}
 PLAN = """\
 apiVersion: headgate/v1
 kind: RolloutPlan
@@ -421,5 +422,24 @@ def test_a_promotion_by_hand_says_what_was_undecided(tmp_path: Path) -> None:
             ended = (await act(p, "promote")).json()["message"]
             assert "Undecided then: error_rate. Promoted by the operator." in ended
             assert "safe" not in ended
+
+    run(body)
+
+
+def test_a_start_without_anything_to_replay_is_a_422_with_the_step_and_the_way_out(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with port(tmp_path) as p:
+            await endpoint(p)
+            replays = PLAN.replace("steps:\n", "steps:\n  - {replay: 100}\n")
+            assert (
+                await p.operator.put("/v1/plans/careful", content=replays, headers=ANY_YAML)
+            ).status_code == 200
+            refused = await p.operator.post(R, json={"version": "v2", "plan": "careful"}, headers=ANY)
+            assert problem(refused) == (422, "policy_invalid")
+            (fault,) = refused.json()["faults"]
+            assert fault["path"] == "steps[0]"
+            assert (
+                "write capture: in the endpoint's document, or take a plan without replay" in fault["message"]
+            )
 
     run(body)
