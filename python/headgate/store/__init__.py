@@ -19,6 +19,7 @@ from headgate.store.models import (
     EventRecord,
     IdempotencyRecord,
     OperationRecord,
+    OutboxRecord,
     PinRecord,
     PlanRecord,
     RevisionKind,
@@ -27,6 +28,7 @@ from headgate.store.models import (
     TokenRecord,
     TrialRecord,
 )
+from headgate.store.outbox import DropReason, Envelope, Queue, QueueState, StoreOutbox
 from headgate.store.retention import RetentionLimits
 from headgate.store.revisions import StartRecord
 from headgate.store.store import Commit, Proposal, Store, open_beside, open_store
@@ -42,19 +44,25 @@ __all__ = [
     "Clock",
     "Commit",
     "Damage",
+    "DropReason",
     "EndpointRecord",
+    "Envelope",
     "EventRecord",
     "IdempotencyRecord",
     "OperationRecord",
+    "OutboxRecord",
     "PinRecord",
     "PlanRecord",
     "Proposal",
+    "Queue",
+    "QueueState",
     "RetentionLimits",
     "RevisionKind",
     "RevisionRecord",
     "RevisionStatus",
     "StartRecord",
     "Store",
+    "StoreOutbox",
     "TokenRecord",
     "TrialKey",
     "TrialRecord",

@@ -255,3 +255,21 @@ class PlanRecord(Base):
     who: Mapped[str]
     written: Mapped[When]
     text: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+
+
+class OutboxRecord(Base):
+    """A message that a webhook is to have: the event's number and name, and the bytes as they are signed and sent. ``webhook`` and
+    ``secret`` are as the document writes them, so no secret lies here. ``due`` is when it is tried again; None: now.
+    """
+
+    __tablename__ = "outbox"
+    endpoint: Mapped[Key]
+    webhook: Mapped[Key]
+    generation: Mapped[NumberKey]
+    name: Mapped[str]
+    secret: Mapped[str | None]
+    timeout_ms: Mapped[int]
+    written: Mapped[When] = mapped_column(index=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary, repr=False)
+    attempts: Mapped[int] = mapped_column(default=0)
+    due: Mapped[When | None] = mapped_column(default=None)

@@ -15,7 +15,7 @@ from sqlalchemy import Column, Connection, Engine, MetaData, String, Table, func
 
 from headgate.store.models import Base, Generation
 
-NEWEST = "0005"
+NEWEST = "0006"
 """The id of the newest migration."""
 
 _MIGRATION_BUSY_MS = 600_000

@@ -31,6 +31,7 @@ from headgate.store.models import (
     RevisionStatus,
     TrialRecord,
 )
+from headgate.store.outbox import StoreOutbox
 from headgate.store.pins import StorePins, add_pins, check_pins
 from headgate.store.plans import StorePlans
 from headgate.store.references import digests_in, referenced_digests
@@ -146,6 +147,7 @@ class Store:
         self.pins = StorePins(transactions)
         self.tokens = StoreTokens(transactions)
         self.plans = StorePlans(transactions)
+        self.outbox = StoreOutbox(transactions)
 
     def close(self) -> None:
         """Closes the database and frees the folder; idempotent."""

@@ -10,11 +10,11 @@ has committed; a write that is rolled back gives its number back.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from sqlalchemy import DateTime, Engine, Function, Update, func, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
@@ -26,15 +26,23 @@ from headgate.store.models import AuditRecord, Base, EventRecord, Generation
 Numbered = TypeVar("Numbered", EventRecord, AuditRecord)
 
 
+AfterEvent: TypeAlias = "Callable[[Write, EventRecord], None]"
+
+
 class Write:
     """One write transaction: its session, its generation, its time."""
 
-    def __init__(self, session: Session, generation: int, now: str) -> None:
+    def __init__(
+        self, session: Session, generation: int, now: str, after_event: AfterEvent | None = None
+    ) -> None:
         """Use :meth:`Transactions.write`."""
         self.session = session
         self.generation = generation
         self.now = now
         self._numbered: set[type[Base]] = set()
+        self._after_event = after_event
+        self.after_commit: list[Callable[[], None]] = []
+        """Called once the transaction has committed, and never if it has not."""
 
     def add(self, record: Base) -> None:
         """Inserts a row with the values of ``record``, which stays as it is."""
@@ -51,6 +59,8 @@ class Write:
         self._numbered.add(type(record))
         numbered = replace(record, generation=number)
         self.add(numbered)
+        if self._after_event is not None and isinstance(numbered, EventRecord):
+            self._after_event(self, numbered)
         return numbered
 
 
@@ -74,6 +84,8 @@ class Transactions:
                     session.execute(select(_database_time())).scalar_one()
                 )
         self._clock = clock or utc_now
+        self.after_event: AfterEvent | None = None
+        """Writes what belongs to an event into its transaction (``outbox``)."""
 
     def now(self) -> datetime:
         """The store's time."""
@@ -85,7 +97,10 @@ class Transactions:
         what = "the state could not be written"
         with self._writer, storage_errors(what), self._write_sessions.begin() as session:
             generation = self._take(session)
-            yield Write(session, generation, stamp(self.now()))
+            write = Write(session, generation, stamp(self.now()), self.after_event)
+            yield write
+        for committed in write.after_commit:
+            committed()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
