@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
         "regular_files",
     },
     {"store", "documents"},
-    {"registry", "drift", "bench"},
+    {"registry", "drift", "bench", "notify"},
     {"control"},
     {"admin", "observe"},
     {"gateway"},
