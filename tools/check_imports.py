@@ -1,6 +1,6 @@
 """Checks that imports run one way: between the modules of the package, and between the crates.
 
-Python:  cli -> gateway -> admin, observe -> control -> registry, drift -> store, documents -> errors
+Python:  cli -> gateway -> admin, observe -> control -> registry, drift, notify -> store, documents -> errors
          cli -> bench -> documents
          inside control: service -> reads -> writes -> domain
 Rust:    the table of CONTRIBUTING.md, written below as CRATES

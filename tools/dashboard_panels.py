@@ -342,6 +342,28 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Runs that wait for a thread", ((f"headgate_pool_waiting{{{HERE}}}", "{{instance}}"),)),
             Panel(
+                "Webhooks: messages that wait",
+                ((f"headgate_webhook_waiting{{{OF}}}", "{{endpoint}} {{receiver}}"),),
+            ),
+            Panel(
+                "Webhooks: delivered, failed, dropped",
+                (
+                    (
+                        per_second("headgate_webhook_delivered_total", "endpoint, receiver"),
+                        "delivered {{endpoint}} {{receiver}}",
+                    ),
+                    (
+                        per_second("headgate_webhook_failed_total", "endpoint, receiver"),
+                        "failed {{endpoint}} {{receiver}}",
+                    ),
+                    (
+                        per_second("headgate_webhook_dropped_total", "endpoint, receiver, reason"),
+                        "dropped {{endpoint}} {{receiver}} {{reason}}",
+                    ),
+                ),
+                "ops",
+            ),
+            Panel(
                 "Failures of loops",
                 (
                     (

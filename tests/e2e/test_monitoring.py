@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from headgate.control.domain.rollout.state import PauseReason, Phase
+from headgate.control.writes.notifications import WebhookFigures
 from headgate.observe import declared
 from headgate.observe.facts import Facts
 from support.gateway import GatewayProcess
@@ -55,6 +56,10 @@ OTHERS = {
 """Metrics that Prometheus itself or the client library makes."""
 REFUSED = {"endpoint": "digits", "version": "2", "count": 1}
 """As ``GET /v1/models`` tells of a model that was refused."""
+RECEIVER = ("digits", "hooks.example")
+MESSAGES = WebhookFigures(
+    {RECEIVER: 1}, {RECEIVER: 1}, {RECEIVER: 1}, {RECEIVER: 1.0}, {(*RECEIVER, "unsubscribed"): 1}
+)
 ADDED = {"instance", "job"}
 """Labels that a scrape adds."""
 SELECTOR = re.compile(r"(?<![\w.:])([a-z_]\w*)(\{[^}]*\})?")
@@ -97,7 +102,7 @@ async def rollouts(folder: Path) -> list[Metric]:
     for one in (under_way, paused, ended):
         facts = Facts(
             [], [REFUSED], True, 0, {}, rollouts=one.views, rollout_ends=one.ends, rollout_pauses=one.pauses,
-            drift={("digits", "1", "fail"): 1},
+            drift={("digits", "1", "fail"): 1}, webhooks=MESSAGES,
         )  # fmt: skip
         found += declared.families(facts)
     return found

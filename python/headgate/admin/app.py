@@ -29,6 +29,7 @@ from headgate.admin.admin_request import (
 )
 from headgate.admin.callers import Callers
 from headgate.admin.guard import Guard, Problems, on_http_exception, refuse
+from headgate.admin.notify import notify_calls
 from headgate.admin.openapi import describe
 from headgate.admin.paths import Paths
 from headgate.admin.table import ApiCall, Handlers, calls
@@ -72,7 +73,7 @@ _PARAMETERS = {
 
 def create_app(control: Control, tokens: Tokens, *, hosts: Sequence[str] = ()) -> Starlette:
     """The app. ``hosts`` are the names beside loopback that callers may use."""
-    table = calls(Handlers.of(control, tokens))
+    table = [*calls(Handlers.of(control, tokens)), *notify_calls(control)]
     described_calls = list(table)
     description = functools.cache(lambda: describe(described_calls))
 

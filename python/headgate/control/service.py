@@ -122,7 +122,7 @@ class Control(TrafficCalls):
         self._integrity.start(self.background)
         self._trials.start(self.background)
         self._rollouts.begin(self.background)
-        self.drift_watch.start(self.background)
+        self.watch(self.background)
         self.background.run("repair_artifacts", self._artifact_repair.turn, REPAIR_SECONDS)
         self.background.run("write_unsaved", self._behind.turn)
         self.background.run("write_audit", self.audit_log.turn)

@@ -259,7 +259,11 @@ class Process:
             control.Native(self._native, source.module, library),
             artifacts,
             control.Settings(
-                root=settings.root, roots=tuple(folders), cores=units.cores().available, **settings.kept
+                root=settings.root,
+                roots=tuple(folders),
+                cores=units.cores().available,
+                private_webhooks=settings.private_webhooks,
+                **settings.kept,
             ),
         )
 

@@ -60,6 +60,7 @@ class ValidatedSettings:
     drain_idle: int | None = None
     max_body: int | None = None
     allow_repository_control: bool | None = None
+    private_webhooks: bool | None = None
     gzip_above: int | None = None
     access_log: Path | None = None
     access_log_share: float | None = None
@@ -102,6 +103,7 @@ class Settings:
     drain_idle_ms: int
     max_body_bytes: int
     allow_repository_control: bool
+    private_webhooks: bool
     gzip_above_bytes: int
     access_log: Path | None
     access_log_share: float
@@ -255,6 +257,7 @@ def resolve(
         drain_idle_ms=2_000 if given.drain_idle is None else given.drain_idle,
         max_body_bytes=max_body,
         allow_repository_control=bool(given.allow_repository_control),
+        private_webhooks=bool(given.private_webhooks),
         gzip_above_bytes=16 << 10 if given.gzip_above is None else given.gzip_above,
         access_log=None if given.access_log is None else given.access_log.absolute(),
         access_log_share=1.0 if given.access_log_share is None else given.access_log_share,

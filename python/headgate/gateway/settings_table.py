@@ -187,6 +187,14 @@ SETTINGS: tuple[Setting, ...] = (
         flag=True,
     ),
     Setting(
+        "private-webhooks",
+        "on|off",
+        units.parse_switch,
+        "Let webhooks of documents (notify) be at addresses that are not public, and take messages over http.",
+        "off",
+        flag=True,
+    ),
+    Setting(
         "gzip-above",
         "SIZE",
         parse_size,

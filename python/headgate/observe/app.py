@@ -27,7 +27,7 @@ from starlette.routing import Route
 from headgate.background import Background
 from headgate.errors import HeadgateError
 from headgate.observe import declared, triton
-from headgate.observe.facts import ConnectionCounts, Facts
+from headgate.observe.facts import ConnectionCounts, Facts, WebhookFacts
 from headgate.observe.scrapes import Form, Scrapes
 
 _log = logging.getLogger("headgate.observe")
@@ -48,6 +48,13 @@ class DriftVerdicts(Protocol):
 
     def verdicts(self) -> Mapping[tuple[str, str, str], int]:
         """Features by endpoint, version and verdict; from memory."""
+
+
+class Webhooks(Protocol):
+    """The part of the control plane that tells receivers."""
+
+    def figures(self) -> WebhookFacts:
+        """What became of messages; from memory."""
 
 
 class ObservedControl(Protocol):
@@ -74,6 +81,10 @@ class ObservedControl(Protocol):
     @property
     def drift_watch(self) -> DriftVerdicts:
         """What the newest looks at drift found."""
+
+    @property
+    def notifications(self) -> Webhooks:
+        """Who is told of what happens."""
 
     @property
     def background(self) -> Background:
@@ -193,4 +204,5 @@ class _Port:
             rollouts.ends,
             rollouts.pauses,
             sources.control.drift_watch.verdicts(),
+            sources.control.notifications.figures(),
         )

@@ -16,6 +16,7 @@ import headgate
 from headgate.background import LoopStatus
 from headgate.observe.facts import Declared, Facts, Samples
 from headgate.observe.rollout_metrics import ROLLOUTS
+from headgate.observe.webhook_metrics import WEBHOOKS
 
 
 def _per_endpoint(value: Callable[[Mapping[str, Any]], float]) -> Callable[[Facts], Samples]:
@@ -147,6 +148,7 @@ DECLARED: tuple[Declared, ...] = (
         ],
     ),
     *ROLLOUTS,
+    *WEBHOOKS,
     Declared(
         "headgate_loop_last_success_timestamp_seconds",
         "gauge",

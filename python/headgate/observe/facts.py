@@ -25,6 +25,30 @@ class ConnectionCounts(Protocol):
         """How many are open."""
 
 
+class WebhookFacts(Protocol):
+    """Messages to webhooks: counts since the start, and what waits, by endpoint and receiver; drops by reason as well."""
+
+    @property
+    def delivered(self) -> Mapping[tuple[str, str], int]:
+        """Messages that receivers took."""
+
+    @property
+    def failed(self) -> Mapping[tuple[str, str], int]:
+        """Attempts that failed."""
+
+    @property
+    def waiting(self) -> Mapping[tuple[str, str], int]:
+        """Messages that wait."""
+
+    @property
+    def oldest(self) -> Mapping[tuple[str, str], float]:
+        """The age of the oldest of them in seconds."""
+
+    @property
+    def dropped(self) -> Mapping[tuple[str, str, str], int]:
+        """Messages that were dropped without having been delivered."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the control plane says of itself at one scrape."""
@@ -56,6 +80,8 @@ class Facts:
     """How often rollouts were paused since the start, by endpoint and reason."""
     drift: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """Features by endpoint, version and verdict, of the endpoints with a baseline."""
+    webhooks: WebhookFacts | None = None
+    """What became of messages to webhooks."""
 
 
 Samples = Iterable[tuple[Mapping[str, str], float]]

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from headgate import observe
 from headgate.background import Background
 from headgate.control.reads.rollout_figures import RolloutFigures
+from headgate.control.writes.notifications import WebhookFigures
 from headgate.errors import StorageFailed
 from headgate.observe import triton
 from headgate.observe.declared import DECLARED
@@ -47,6 +48,12 @@ class Native:
         return json.dumps(_merged()).encode()
 
 
+class Webhooks:
+    def figures(self) -> WebhookFigures:
+        pair = ("digits", "example.com")
+        return WebhookFigures({pair: 3}, {pair: 2}, {pair: 1}, {pair: 4.5}, {(*pair, "full"): 7})
+
+
 class Verdicts:
     def verdicts(self) -> dict[tuple[str, str, str], int]:
         return {("digits", "v1", "fail"): 2, ("digits", "v1", "pass"): 62}
@@ -60,6 +67,10 @@ class Control:
         if self.broken:
             raise StorageFailed("disk gone")
         return [ENDPOINT]
+
+    @property
+    def notifications(self) -> Webhooks:
+        return Webhooks()
 
     @property
     def drift_watch(self) -> Verdicts:
@@ -128,6 +139,8 @@ def test_metrics_joins_data_plane_control_plane_and_process() -> None:
     assert found["headgate_ready"] == 1
     ended = "headgate_rollouts_ended_total endpoint=digits phase=rolled_back reason=error_rate"
     assert found[ended] == 1
+    assert found["headgate_webhook_oldest_age_seconds endpoint=digits receiver=example.com"] == 4.5
+    assert found["headgate_webhook_dropped_total endpoint=digits reason=full receiver=example.com"] == 7
     assert found["headgate_drift_features endpoint=digits verdict=fail version=v1"] == 2
     assert found["process_resident_memory_bytes"] > 0
 

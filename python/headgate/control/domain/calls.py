@@ -93,7 +93,8 @@ class Settings:
     ``refused_pause_seconds``; the newest ``revisions`` of an endpoint are kept, and all of the last
     ``revision_seconds``; the audit is kept for ``audit_seconds``; ``threads`` do short work, ``model_threads`` what may
     take minutes; ``cores`` is what the process may use of the processors (None: those of its affinity); ``urgent_threads`` emergency
-    calls may wait for the files of what they load, beside any other.
+    calls may wait for the files of what they load, beside any other; ``private_webhooks`` lets messages go to
+    addresses that are not public, and over http.
     """
 
     root: Path | None = None
@@ -112,3 +113,4 @@ class Settings:
     urgent_threads: int = 32
     parse_threads: int = 2
     model_threads: int = 2
+    private_webhooks: bool = False

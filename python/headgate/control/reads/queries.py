@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
 
+from headgate.background import Background
 from headgate.control.domain.revision import Revision
 from headgate.control.reads import endpoints, explanation, trials
 from headgate.control.reads.explanation import HypotheticalRequest
@@ -33,6 +34,7 @@ from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import Status, status_of, statuses_of
 from headgate.control.writes.drift_watch import DriftWatch
 from headgate.control.writes.endpoint import Endpoints, EndpointState
+from headgate.control.writes.notifications import Notifications
 from headgate.control.writes.records import missing, stored
 from headgate.control.writes.refused_callers import RefusedCallers
 from headgate.errors import InvalidArgument, ModelNotFound, ModelNotReady, NotFound
@@ -60,9 +62,15 @@ class Queries:
         self.registry = registry
         self.refused_callers = RefusedCallers(context)
         self.drift_watch = DriftWatch(context, endpoints)
+        self.notifications = Notifications(context, endpoints)
         self._context = context
         self._endpoints = endpoints
         self._recent = recent
+
+    def watch(self, background: Background) -> None:
+        """Begins the loops that look and tell: they change nothing that is served."""
+        self.drift_watch.start(background)
+        self.notifications.start(background)
 
     async def list(self) -> list[EndpointSummary]:
         """All endpoints by name, those included that are not served because they were refused."""
@@ -75,7 +83,9 @@ class Queries:
                 await asyncio.sleep(0)
             if state.current or state.broken:
                 why = self._endpoints.refused(state.name)
-                summaries.append(endpoints.summary(state, statuses.get(state.name, {}), why))
+                summary = endpoints.summary(state, statuses.get(state.name, {}), why)
+                summary["alarms"] += self.notifications.alarms(state.name)
+                summaries.append(summary)
         return sorted([*summaries, *self._never_served()], key=lambda one: one["name"])
 
     def _never_served(self) -> Summaries:
@@ -103,6 +113,7 @@ class Queries:
         why = self._endpoints.refused(endpoint)
         view = endpoints.endpoint(state, await self._status(endpoint), recent, why)
         view["trial"] = await self._running_trial(endpoint)
+        view["alarms"] += self.notifications.alarms(endpoint)
         return view
 
     async def traffic(self, endpoint: str) -> TrafficView:

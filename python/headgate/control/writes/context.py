@@ -69,6 +69,14 @@ class Context:
         """Runs a write of what took effect before (``write_behind``)."""
         return await self._threads.run(Work.BEHIND, work)
 
+    async def telling(self, work: Callable[[], T]) -> T:
+        """Runs what messages to webhooks need of the store and of files."""
+        return await self._threads.run(Work.TELL, work)
+
+    async def looking_up(self, work: Callable[[], T]) -> T:
+        """Runs the look-up of a host's name, which is not waited for at a stop."""
+        return await self._threads.run(Work.LOOK_UP, work)
+
     async def parsing(self, work: Callable[[], T]) -> T:
         """Runs the reading of a document."""
         return await self._threads.run(Work.PARSE, work)

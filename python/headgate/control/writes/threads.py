@@ -30,6 +30,10 @@ class Work(Enum):
     """Looks at the tokens of callers, those of emergency calls among them."""
     BEHIND = "behind"
     """What is written after it took effect. One thread: it keeps the order."""
+    TELL = "tell"
+    """Messages to webhooks: rows, and files of secrets. One thread: a disk that hangs keeps no other one."""
+    LOOK_UP = "look_up"
+    """Names of hosts. A name server that does not answer keeps nothing else."""
     PARSE = "parse"
     """Documents: a large one takes seconds of CPU."""
     MODEL = "model"
@@ -47,6 +51,8 @@ class Threads:
             Work.URGENT: settings.urgent_threads,
             Work.AUTHENTICATE: settings.urgent_threads,
             Work.BEHIND: 1,
+            Work.TELL: 1,
+            Work.LOOK_UP: settings.threads,
             Work.PARSE: settings.parse_threads,
             Work.MODEL: settings.model_threads,
         }
@@ -68,7 +74,7 @@ class Threads:
         if self._closed or work in self._refused:
             raise Draining("the gateway stops")
         future = self._pools[work].submit(do)
-        under_way = self._long if work is Work.MODEL else self._under_way
+        under_way = self._long if work in (Work.MODEL, Work.LOOK_UP) else self._under_way
         under_way.add(future)
         future.add_done_callback(under_way.discard)
         return await asyncio.wrap_future(future)
