@@ -7,7 +7,7 @@ accepted by every parser, appear in the schema, and after ``python tools/referen
 
 from __future__ import annotations
 
-FIELDS: frozenset[str] = frozenset({"notify"})
+FIELDS: frozenset[str] = frozenset()
 """Fields of kinds ``Endpoint`` and ``Defaults``."""
 
 KINDS: frozenset[str] = frozenset()

@@ -21,7 +21,7 @@ from pydantic import (
 
 from headgate.documents import values
 from headgate.documents.faults import quoted
-from headgate.documents.fields import EndpointName, Share, Timeout
+from headgate.documents.fields import EndpointName, Share
 from headgate.documents.hours import Hours, parse_hours
 from headgate.documents.part import Part
 
@@ -38,7 +38,8 @@ MAX_UNDECIDED_MS = 90 * 86_400_000
 MAX_RATIO = 1_000
 
 _RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?)x\Z")
-_ENV = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}\Z")
+_REFERENCE = re.compile(r"\$\{(?:env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\s{}]+)\}\Z")
+MAX_NOTIFY_MS = 60_000
 _WEBHOOK = re.compile(r"https://[^\s/?#@]+(?:[/?][^\s#]*)?\Z")
 
 Limit = dict[str, float]
@@ -111,8 +112,8 @@ def _hours(value: Any) -> Hours:
 
 
 def _secret(value: Any) -> str:
-    if not isinstance(value, str) or not _ENV.match(value):
-        raise ValueError('must be taken from the environment: write "${env:NAME}"')
+    if not isinstance(value, str) or not _REFERENCE.match(value):
+        raise ValueError('must be taken from elsewhere: write "${env:NAME}" or "${file:/path}"')
     return value
 
 
@@ -123,7 +124,7 @@ def _webhook(value: Any) -> str:
         return _secret(value)
     if not _WEBHOOK.match(value):
         raise ValueError(
-            f'{quoted(value)} is no address of a webhook: write "https://..." or "${{env:NAME}}"'
+            f'{quoted(value)} is no address of a webhook: write "https://...", "${{env:NAME}}" or "${{file:/path}}"'
         )
     return value
 
@@ -145,6 +146,12 @@ IgnoreBelow = Annotated[
 StepTime = Annotated[
     int,
     BeforeValidator(_duration(1, MAX_STEP_MS)),
+    PlainSerializer(values.format_duration, when_used="json"),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+NotifyTime = Annotated[
+    int,
+    BeforeValidator(_duration(100, MAX_NOTIFY_MS)),
     PlainSerializer(values.format_duration, when_used="json"),
     WithJsonSchema(_DURATION_SCHEMA),
 ]
@@ -174,7 +181,7 @@ Webhook = Annotated[
 Secret = Annotated[
     str,
     BeforeValidator(_secret),
-    WithJsonSchema({"type": "string", "pattern": _ENV.pattern.replace(r"\Z", "$")}),
+    WithJsonSchema({"type": "string", "pattern": _REFERENCE.pattern.replace(r"\Z", "$")}),
 ]
 Requests = Annotated[int, Field(ge=1, le=MAX_REQUESTS)]
 
@@ -310,15 +317,21 @@ class RolloutPlan(Part):
         return written
 
 
-NotifyEvent = Literal["step", "promote", "rollback", "pause", "abort", "drift", "load_failed"]
+NotifyEvent = Literal["step", "promote", "rollback", "pause", "abort", "drift", "load_failed", "alarm"]
 
 
 class Notify(Part):
     """A webhook, and what it is told."""
 
-    webhook: Webhook = Field(description="Where messages are posted: https, or ${env:NAME}.")
-    secret: Secret | None = Field(None, description="The key that signs them: ${env:NAME}.")
-    events: Annotated[tuple[NotifyEvent, ...], Field(min_length=1, max_length=16)] = Field(
-        description="Which events it is told."
+    webhook: Webhook = Field(
+        description="Where messages are posted: an https address, ${env:NAME} or ${file:/path}."
     )
-    timeout: Timeout = Field(5_000, description="How long one delivery may take.")
+    secret: Secret | None = Field(
+        None,
+        description="The key that signs them, as Standard Webhooks has it: ${env:NAME} or ${file:/path}. Not signed unless written.",
+    )
+    events: Annotated[tuple[NotifyEvent, ...], Field(min_length=1, max_length=16)] = Field(
+        description="Which events it is told: step, promote, rollback, pause and abort of rollouts and traffic, drift (features begin to "
+        "fail), load_failed (a change that failed), alarm."
+    )
+    timeout: NotifyTime = Field(5_000, description="How long one delivery may take, 60s at most.")

@@ -165,7 +165,6 @@ columns: {X: a, Y: [], Z: [1, 1.5]}
 
 LATER = [
     ("source: {mlflow: x}", "source"),
-    ("notify: []", "notify"),
     ("drift: {window: 24h}", "drift.window"),
     ("drift: {tolerate: auto}", "drift.tolerate"),
     ("drift: {false_alarms_per_month: 1}", "drift.false_alarms_per_month"),

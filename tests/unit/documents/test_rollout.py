@@ -100,13 +100,6 @@ def changed(**fields: str) -> str:
 # === the switch ===
 
 
-def test_who_is_notified_is_refused_as_not_supported() -> None:
-    refused = {"notify": "is not supported yet; remove it"}
-    assert faults(f"{ENDPOINT}notify: []") == faults(DEFAULTS) == refused
-    assert "notify" not in json_schema()["properties"]
-    assert kinds() == ["Endpoint", "RolloutPlan", "Defaults"]
-
-
 def test_gates_that_nothing_judges_are_refused_as_not_supported() -> None:
     for fields in ({"pause_if": "{feedback.clicks: 0.1}"}, {"report": "[feedback.clicks]"}):
         (said,) = faults(changed(**fields)).values()
@@ -337,12 +330,22 @@ def test_defaults_fill_what_an_endpoint_does_not_say() -> None:
         ('{webhook: "https://e.com", events: []}', "is empty"),
         ('{webhook: "https://e.com", events: [explosion]}', "must be"),
         ('{webhook: "https://e.com", secret: "plain", events: [pause]}', "${env:NAME}"),
+        ('{webhook: "https://e.com", secret: "${file:secret}", events: [pause]}', "${file:/path}"),
+        ('{webhook: "https://e.com", timeout: 2m, events: [pause]}', "100ms to 1m"),
     ],
 )
 def test_a_webhook_is_https_or_a_secret(hook: str, says: str) -> None:
     found = faults(f"{ENDPOINT}notify: [{hook}]\n")
     assert len(found) == 1 or "explosion" in hook, found
     assert any(says in message for message in found.values())
+
+
+def test_a_webhook_and_its_secret_may_be_in_files() -> None:
+    text = (
+        ENDPOINT + 'notify: [{webhook: "${file:/run/hook}", secret: "${file:/run/key}", events: [alarm]}]\n'
+    )
+    (hook,) = parse_one(text.encode(), source="x", root=Path("/")).endpoint.notify
+    assert (hook.webhook, hook.secret, hook.timeout) == ("${file:/run/hook}", "${file:/run/key}", 5_000)
 
 
 # === the schema ===
