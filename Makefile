@@ -42,6 +42,10 @@ help:  ## list these commands
 serve: $(STAMPS)/native $(STAMPS)/digits  ## install, build, prepare the example and serve it; Ctrl-C drains and stops
 	@exec $(PY) $(EXAMPLE)/serve.py --state $(STATE) --http $(HTTP) --grpc $(GRPC) --observe $(OBSERVE) --admin $(ADMIN)
 
+.PHONY: demo
+demo: $(STAMPS)/native $(STAMPS)/digits  ## two rollouts of the example in a minute: a good version takes over, a broken one is gone
+	@$(PY) $(EXAMPLE)/demo.py
+
 .PHONY: test
 test: test-rust test-models test-python  ## run every test: cargo's, then pytest's
 
