@@ -15,6 +15,7 @@ from headgate.control import Call
 from headgate.control.writes import clean_stop
 from headgate.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, PolicyInvalid
 from unit.control_harness import Gate, document, gateway, run, until
+from unit.fake_native import FakeNative
 
 PLAN = """\
 apiVersion: headgate/v1
@@ -212,6 +213,36 @@ def test_a_clean_restart_repeats_the_step(tmp_path: Path) -> None:
                 (after["phase"], after["weight"]) == ("progressing", before["weight"]) == ("progressing", 500)
             )
             assert len(gate.live()[1]) == 1
+
+    run(work)
+
+
+@pytest.mark.parametrize(("times", "frozen"), [(1, False), (1, True), (2, True)])
+def test_a_start_whose_states_are_refused_leaves_no_gap(tmp_path: Path, times: int, frozen: bool) -> None:
+    class Refusing(FakeNative):
+        left = times
+
+        def apply(self, endpoint: bytes) -> int:
+            if self.left > 0:
+                self.left -= 1
+                raise PolicyInvalid("digits: a limit that an earlier build did not know")
+            return super().apply(endpoint)
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            if frozen:
+                # It is proposed, and its end does not reach the disk.
+                gate.store.append_ended = lambda row, _: gate.store.propose(row) or []  # type: ignore[method-assign,assignment,func-returns-value]
+                await gate.control.freeze("digits", call=ANN)
+                await until(lambda: gate.store.revision("digits", 5) is not None)
+        async with gateway(tmp_path, Refusing()) as gate:
+            await until(lambda: not gate.control._endpoints["digits"].unsaved)
+            await gate.apply(document(), take_traffic=True)
+            await gate.control.freeze("digits", call=ANN)
+            numbers = [row["revision"] for row in await gate.control.revisions("digits")]
+            assert numbers == list(range(len(numbers), 0, -1))
+            assert gate.store.check() == []
 
     run(work)
 

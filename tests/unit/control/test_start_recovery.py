@@ -332,6 +332,31 @@ def test_one_broken_endpoint_keeps_no_other_from_starting(tmp_path: Path) -> Non
     run(body)
 
 
+def test_a_load_of_a_start_that_is_taken_over_is_told_as_such(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1}", "v1"))
+            await gate.apply(document("{champion: w1}", "w1", name="other"))
+        native = FakeNative()
+        native.held.add("v1")
+
+        async def ends_it() -> None:
+            await until(lambda: any(one["name"] == "digits" for _, one in native._pending))
+            native.cancel("digits")
+
+        ending = asyncio.create_task(ends_it())
+        async with gateway(tmp_path, native) as gate:
+            await ending
+            assert list(native.served) == ["other"]
+            why = "digits does not answer: its load was ended before its time"
+            assert (await gate.control.get("digits"))["alarms"] == [why]
+            assert native.excused["digits"] == "its load was ended before its time"
+            native.release()
+            assert (await gate.apply(document("{champion: v1}", "v1")))["status"] == "applied"
+
+    run(body)
+
+
 def test_what_was_not_durable_is_written_before_what_follows(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:

@@ -40,6 +40,7 @@ from headgate.store import (
 _log = logging.getLogger(__name__)
 _COMPLETED_NOW = "completed at start"
 _UNCONFIRMED = "the gateway stopped before this revision was confirmed"
+_TAKEN_OVER = "its load was ended before its time"
 _End = tuple[RevisionStatus, str]
 
 
@@ -110,15 +111,16 @@ class StartRecovery:
             ends = await self._serve_newest(state, record)
             for left in record.proposed:
                 await self._end(state, left, *ends.get(left.n, ("failed", _UNCONFIRMED)))
-            if pointer.name in self._rows:
-                state.unsaved.append(self._rows.pop(pointer.name))
-                self._wake()
         except HeadgateError as error:
             await self._broken(state, pointer, error.message)
         except Exception as error:
             # A row that cannot be understood is this endpoint's trouble, not that of the others.
             _log.exception("%s does not start", pointer.name)
             await self._broken(state, pointer, f"what is stored of it cannot be read ({error!r})")
+        if pointer.name in self._rows:
+            # It has its number, served or not, and the store takes no later one without it.
+            state.unsaved.append(self._rows.pop(pointer.name))
+            self._wake()
 
     async def _broken(self, state: EndpointState, pointer: EndpointRecord, why: str) -> None:
         state.broken = f"{pointer.name} does not start: {why}"
@@ -163,6 +165,9 @@ class StartRecovery:
             why = state.broken
         state.broken = state.current = None
         state.omitted = {}
+        # What was made of its rollout is not kept either, and gives its number back.
+        state.tail = record.pointer.tail
+        self._rows.pop(state.name, None)
         return why
 
     async def _end(
@@ -205,11 +210,11 @@ class StartRecovery:
             event = await swap.serve(context, state, EndpointUpdate(revision, omitted, argument))
             if event["event"] == "applied":
                 break
-            version, argument = event.get("version"), None
+            version, why, argument = event.get("version"), event.get("message", _TAKEN_OVER), None
             if version is None or version in omitted:
-                await self._mark_unanswered(state, event["message"], omitted)
+                await self._mark_unanswered(state, why, omitted)
                 break
-            omitted[version] = event["message"]
+            omitted[version] = why
         else:
             await self._mark_unanswered(state, no_answer(revision, omitted).message, omitted)
         for alarm in state.alarms():
