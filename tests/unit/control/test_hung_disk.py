@@ -152,6 +152,51 @@ def test_an_emergency_on_a_write_that_is_being_confirmed(tmp_path: Path, fails: 
     run(body)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_emergency_on_a_write_that_is_being_taken_back(tmp_path: Path, fails: bool) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path, **SOON) as gate:
+            await gate.apply(document("{champion: v1}"))
+            await gate.control.patch_traffic("digits", weights={}, champion="v2")
+            reached, go = threading.Event(), threading.Event()
+
+            def no_room(_given: Any) -> Any:
+                reached.set()
+                assert go.wait(60)
+                raise StorageFailed("no room")
+
+            gate.store.commit = no_room  # type: ignore[method-assign]
+            write = begin(gate.control.patch_traffic("digits", weights={}, champion="v3"))
+            await until(reached.is_set)
+            events = gate.native.events
+            gate.native.events = lambda: b"[]"  # type: ignore[method-assign]
+            go.set()
+            # What was served before is served again, and its event has not come.
+            await until(lambda: gate.native.applied[-1]["revision"] == 2)
+            if fails:
+                gate.native.evicted.add("v2")
+                gate.native.failing["v2"] = "broken"
+            urgent = begin(gate.control.rollback("digits") if fails else gate.control.freeze("digits"))
+            await until(lambda: gate.native.applied[-1]["revision"] == 4)
+            gate.native.events = events  # type: ignore[method-assign]
+            gate.control.pump()
+            told, outcome = await asyncio.gather(write, urgent, return_exceptions=True)
+            await all_written(gate)
+            if fails:
+                assert "no room" in str(told)
+                assert isinstance(outcome, HeadgateError)
+                ended, champion = [(4, "rollback", "failed"), (3, "traffic", "failed")], "v2"
+            else:
+                # It was decided on the write, so it keeps that in force.
+                assert "revision 3 is in force, but not on disk yet" in str(told)
+                ended, champion = [(4, "freeze", "applied"), (3, "traffic", "applied")], "v3"
+            assert (await statuses(gate))[:2] == ended
+            assert gate.live()[0] == champion
+            assert gate.store.check() == []
+
+    run(body)
+
+
 def test_a_call_said_again_tells_the_truth_until_it_is_written(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path, **SOON) as gate:

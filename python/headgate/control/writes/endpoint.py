@@ -96,6 +96,8 @@ class EndpointState:
     unsaved: deque[Row] = field(default_factory=deque)
     unconfirmed: int | None = None
     """The revision of an ordinary write that is served while its end is written."""
+    built_on: int | None = None
+    """The last such revision that one was made from that was served after it."""
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: dict[str, int] = field(default_factory=dict)
     answered: datetime | None = None
@@ -155,6 +157,8 @@ class EndpointState:
             and revision.parent != self.newest < revision.n
         ):
             self.overtaken.add(self.newest)
+        if revision.parent is not None and revision.parent == self.unconfirmed:
+            self.built_on = revision.parent
         self.newest = revision.n
 
     def alarms(self) -> list[str]:

@@ -203,8 +203,11 @@ class Writer:
                 context.publish(await context.write(partial(context.store.commit, commit)))
         except StorageFailed as error:
             swapped_back = await self._swap_back(transition)
+            async with state.step:
+                # An emergency call that was decided before that may be on its way, and made from it.
+                context.tickets.pump()
             self._confirmed(transition)
-            if swapped_back:
+            if swapped_back and state.built_on != transition.revision.n:
                 self._write_later(transition, commit_of(context, transition, "failed", error.message))
                 error.audited = True
                 raise
