@@ -165,6 +165,7 @@ WITHOUT = [
     ("POST", f"{R}:promote", {"full": "yes"}, (400, "invalid_argument"), "full"),
     ("POST", f"{R}:approve", {"digest": "v2"}, (400, "invalid_argument"), "digest"),
     ("GET", "/v1/plans/bold", None, (404, "not_found"), "there are default, careful"),
+    ("GET", "/v1/plans/default", None, (404, "not_found"), "--plan default --dry-run"),
     ("GET", "/v1/defaults", None, (404, "not_found"), "headgate apply"),
     ("DELETE", "/v1/plans/bold", None, (404, "not_found"), "there are default, careful"),
 ]  # fmt: skip

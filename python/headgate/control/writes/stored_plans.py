@@ -198,6 +198,11 @@ class StoredPlans:
             return NotFound(
                 "there are no defaults: apply a document of kind Defaults (headgate apply -f FILE)"
             )
+        if name == BUILT_IN:
+            return NotFound(
+                "default is the built-in plan, which is made for the traffic of each endpoint: a dry run shows it "
+                "(headgate rollout start ENDPOINT VERSION --plan default --dry-run)"
+            )
         return NotFound(f"no plan is named {quoted(name)}; there are {', '.join(self.names())}")
 
     def _check_names(self, document: OtherDocument) -> None:
