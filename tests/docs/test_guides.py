@@ -48,6 +48,35 @@ NOT_AS_WRITTEN = [
     NotAsWritten(
         "docs/guides/command-line.md", "headgate whoami", "the gateway of the example does not exist"
     ),
+    NotAsWritten(
+        "docs/guides/capacity.md",
+        "make serve",
+        "it builds the extension; what it then runs is this",
+        "python examples/digits/serve.py",
+    ),
+    NotAsWritten(
+        "docs/guides/capacity.md",
+        "headgate bench find digits --slo p99=5ms",
+        "it takes minutes, and a busy machine decides nothing",
+        'f() { headgate bench find "$@" || test $? = 3; }; f digits --slo p90=2s --start 50/s --highest 50/s --budget 15s',
+    ),
+    NotAsWritten(
+        "docs/guides/capacity.md",
+        "headgate bench run",
+        "a busy machine is late",
+        'f() { headgate bench run "$@" || test $? = 3; }; f',
+    ),
+    NotAsWritten(
+        "docs/guides/capacity.md",
+        "headgate bench compare",
+        "it takes minutes: see tests/e2e/test_bench_plan.py",
+    ),
+    NotAsWritten(
+        "docs/guides/capacity.md",
+        "headgate bench plan found",
+        "of a search that decided nothing there is no plan",
+        'f() { headgate bench plan "$@" || test $? = 3; }; f found',
+    ),
     NotAsWritten("docs/guides/deployment.md", "python3 -m venv", "it writes to the machine's folders"),
     NotAsWritten("docs/guides/deployment.md", "install", "it writes to the machine's folders"),
     NotAsWritten("docs/guides/deployment.md", "systemctl", "there is no systemd here"),

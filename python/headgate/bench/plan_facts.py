@@ -15,7 +15,7 @@ from headgate.bench.prediction import Measured, Predictor
 from headgate.bench.predictors import BatchSetting, Simulate
 from headgate.bench.queueing import RunTimes
 from headgate.bench.rates import parse_quantile
-from headgate.bench.results import Answer, Capacity, Phases, Result
+from headgate.bench.results import Answer, Capacity, Phases, QuantileEstimate, Result
 from headgate.errors import InvalidArgument
 
 _FEWEST_SERVERS, _MOST_SERVERS = 8, 64
@@ -61,6 +61,7 @@ class Facts:
     def measured(self, quantile: float) -> list[Measured]:
         """Rates that the server kept up with, with the quantile in seconds; repeated rates by their geometric mean."""
         logs: dict[float, list[float]] = {}
+        errors: dict[float, list[float]] = {}
         for rate, answer in self.answers:
             estimate = answer.response.quantile(quantile)
             if estimate is None or estimate.value_ns is None or estimate.censored or not _keeps_up(answer):
@@ -68,8 +69,10 @@ class Facts:
             # Rates within one percent are repetitions: a generator's offered rate is drawn.
             near = next((one for one in logs if abs(one - rate) <= 0.01 * rate), rate)
             logs.setdefault(near, []).append(math.log(max(estimate.value_ns, 1) / 1e9))
+            errors.setdefault(near, []).append(_log_error(estimate))
         return [
-            Measured(rate, math.exp(math.fsum(found) / len(found))) for rate, found in sorted(logs.items())
+            Measured(rate, math.exp(math.fsum(found) / len(found)), math.hypot(*errors[rate]) / len(found))
+            for rate, found in sorted(logs.items())
         ]
 
     def capacity_for(self, quantile: float, limit: float) -> tuple[float, float | None] | None:
@@ -124,6 +127,13 @@ def read(result: Result) -> Facts:
         rows=_rows(result.scenario),
         limited=result.client.limited,
     )
+
+
+def _log_error(estimate: QuantileEstimate) -> float:
+    """Half of the interval in logarithms."""
+    if not estimate.low_ns or not estimate.value_ns:
+        return 0.0
+    return math.inf if not estimate.high_ns else math.log(estimate.high_ns / estimate.low_ns) / 2
 
 
 def _keeps_up(answer: Answer) -> bool:

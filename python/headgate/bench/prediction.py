@@ -23,10 +23,13 @@ MOST_CORRECTION = 0.5
 
 @dataclass(frozen=True)
 class Measured:
-    """One rate with the quantile of responses that was measured there."""
+    """One rate with the quantile of responses that was measured there. ``log_error`` is half of its 95 % interval, in logarithms: 0 if it
+    is not known, infinite if the interval has no upper end.
+    """
 
     rate: float
     seconds: float
+    log_error: float = 0.0
 
 
 class Predictor(Protocol):
@@ -65,8 +68,17 @@ class HeldOut:
 
     @property
     def inside(self) -> bool:
-        """Whether the interval holds the measurement."""
-        return self.predicted.low <= self.measured.seconds <= self.predicted.high
+        """Whether the interval holds the measurement, which has an error of its own.
+
+        Both are independent: their squares add up. Without that, rates near saturation, which are measured least exactly, would refuse
+        models that are right.
+        """
+        if not 0 < self.predicted.low <= self.predicted.high < math.inf:
+            return self.predicted.low <= self.measured.seconds <= self.predicted.high
+        off = math.log(self.measured.seconds / self.predicted.seconds)
+        return abs(off) <= math.hypot(
+            math.log(self.predicted.high / self.predicted.seconds), self.measured.log_error
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from headgate.bench import prediction, queueing
-from headgate.bench.prediction import Measured
+from headgate.bench.prediction import Estimate, HeldOut, Measured
 from headgate.bench.predictors import OwnQueues, SharedQueue, queues
 from headgate.bench.queueing import RunTimes
 from headgate.errors import InvalidArgument
@@ -94,3 +94,12 @@ def test_too_few_rates_and_no_model_are_refused():
         prediction.fit(
             [Measured(rate, 0.01) for rate in (1e6, 2e6, 3e6, 4e6, 5e6)], [SharedQueue(TIMES, 1)], 0.99
         )
+
+
+@pytest.mark.parametrize(
+    ("log_error", "inside"), [(0.0, False), (0.02, False), (0.5, True), (math.inf, True)]
+)
+def test_a_measurement_with_an_error_of_its_own_refuses_less(log_error, inside):
+    check = HeldOut(Measured(100, 0.013, log_error), Estimate(0.010, 0.009, 0.0111))
+
+    assert check.inside is inside

@@ -154,6 +154,17 @@ def test_failed_requests_are_shown_and_count_as_slower_than_any(
     assert "\x1b[31m" not in done.stdout
 
 
+def test_a_server_that_never_answers_is_told_before_a_client_that_is_late(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path
+) -> None:
+    generator.server = VirtualServer(failing_share=1.0, client_limit=300.0)
+    done = bench("run", "digits", "--rate", "400/s", "--for", "5s", "--out", str(tmp_path / "out"))
+    assert done.exit_code == 3
+    assert done.stdout.startswith("Nothing was answered: none of ")
+    assert "digits answered nothing: none of " in (tmp_path / "out" / "report.html").read_text()
+    assert "the client was the limit" in done.stdout
+
+
 def test_a_closed_loop_and_grpc(bench: Any, generator: VirtualGenerator) -> None:
     done = bench("run", "digits", "--clients", "4", "--for", "3s", "--protocol", "grpc")
     assert done.exit_code == 0, done.output

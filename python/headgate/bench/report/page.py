@@ -109,7 +109,9 @@ def _facts(result: Result) -> str:
             )
         facts.append(("client late by (p99)", reading.time(load.answer.lateness.p99_ns)))
     if result.plan is not None and result.plan.get("replicas") is not None:
-        facts.append((f"replicas for {result.plan.get('target', 0):g}/s", str(result.plan["replicas"])))
+        facts.append(
+            (f"replicas for {shown_rate(result.plan.get('target', 0))}", str(result.plan["replicas"]))
+        )
     boxes = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
     return f'<dl class="facts">{boxes}</dl>' if boxes else ""
 
@@ -195,22 +197,47 @@ def _phase_table(result: Result) -> str:
     )
 
 
+_PLANNED = {
+    "replicas": "replicas",
+    "replicas_interval": "replicas by the interval",
+    "target": "target",
+    "headroom": "headroom",
+    "spare": "spare replicas",
+    "slo": "objective",
+    "basis": "planned by",
+    "rate_per_replica": "each gets, with the spare ones away",
+    "holds_per_replica": "each holds",
+    "full": "all but the spare ones hold",
+    "expected": "expected at the target",
+    "price_per_hour": "price of a replica in an hour",
+    "cost_per_thousand": "cost of 1 000 predictions",
+    "growth_per_month": "growth in a month",
+    "months_until_full": "months until full",
+}
+_RATES = ("target", "rate_per_replica", "holds_per_replica", "full")
+_BASES = {"model": "a model that held-out rates confirmed", "measured": "the measured capacity alone"}
+
+
 def _plan(result: Result) -> str:
     plan = result.plan
     if not plan:
         return ""
+    few, many = [*(plan.get("replicas_interval") or ()), None, None][:2]
     shown = {
-        name: value for name, value in plan.items() if name not in ("model", "reasons") and value is not None
+        name: plan[name]
+        for name in _PLANNED
+        if plan.get(name) is not None and (name != "replicas_interval" or few != many)
     }
     rows = table(
         "What is planned",
         ["", "value"],
-        ((name.replace("_", " "), _said(name, value)) for name, value in shown.items()),
+        ((_PLANNED[name], _said(name, value)) for name, value in shown.items()),
         words=(0, 1),
     )
     model = plan.get("model") or {}
     checks = table(
-        f"The model: {model.get('queue')}; rates that were held out when it was fitted",
+        f"The model{'' if model.get('holds', True) else ', which is refused'}: {model.get('queue')}; rates that were held out when it was "
+        "fitted",
         ["rate", "measured", "predicted", "interval", "inside"],
         (_check_row(check) for check in model.get("holdout", ())),
     )
@@ -225,9 +252,13 @@ def _said(name: str, value: Any) -> str:
         return f"{reading.time(value.get('value_ns'))} {ends}"
     if isinstance(value, list):
         return " to ".join(str(one) for one in value)
+    if name in _RATES:
+        return shown_rate(value)
     if name in ("headroom", "growth_per_month"):
         return f"{value * 100:.3g} %"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if name == "basis":
+        return _BASES.get(str(value), str(value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _check_row(check: dict[str, Any]) -> list[object]:

@@ -105,7 +105,15 @@ def answer_sentence(result: Result) -> str:
     unanswered = [unanswered_words(load.answer) for load in loads(result)]
     if unanswered and all(unanswered):
         return f"Of {who}, {unanswered[-1]}."
-    if result.client.limited:
+    if (
+        result.client.limited
+        and capacity is not None
+        and capacity.passed is not None
+        and capacity.failed is None
+    ):
+        within = objective_words(result)
+        return f"{who} holds at least {shown_rate(capacity.passed)} with {within}; above that, the client was the limit."
+    if result.client.limited and (capacity is None or capacity.passed is None):
         return f"The client was the limit, not the server: what {who} holds is not known, and at least what is shown here."
     if capacity is not None:
         within = f" with {objective_words(result)}" if objective_words(result) else ""

@@ -66,6 +66,7 @@ h2,section>.quiet{break-after:avoid}h2{margin-top:1.4rem;padding-top:.8rem}
 figure,table,.facts,li{break-inside:avoid}.wide{overflow:visible}
 th,td{padding:.2rem .35rem;font-size:8.5pt}
 svg{max-height:9cm;min-width:0}figure{overflow:visible}
+p.quiet,pre{break-inside:avoid}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 """
 
