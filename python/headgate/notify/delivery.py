@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -121,6 +121,8 @@ class Deliveries:
     async def begin(self) -> None:
         """Drops what is too old, and begins to deliver what is due; does not wait for receivers."""
         now = self._now()
+        # Should the store not answer, it is asked again after a while, and not without a pause.
+        self._next = now + timedelta(seconds=_HELD_SECONDS)
         before = stamp(now - timedelta(seconds=KEPT_SECONDS))
         while await self._io(lambda: self._outbox.drop_older(before)):
             _log.warning("messages to webhooks were dropped, because nobody took them for three days")
@@ -132,6 +134,12 @@ class Deliveries:
         self._next = None
         for one in sorted(queues, key=lambda state: state.due or ""):
             self._begin_queue(one, now)
+
+    def forget(self, kept: Collection[Queue]) -> None:
+        """Counts nothing more of queues that nobody names and that are empty."""
+        for counts in (self.delivered, self.failed):
+            for gone in counts.keys() - set(kept) - self.waiting.keys():
+                del counts[gone]
 
     def _begin_queue(self, state: QueueState, now: datetime) -> None:
         if state.queue in self._running:

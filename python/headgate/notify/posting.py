@@ -23,6 +23,7 @@ _ADDRESSES = 4
 """Addresses of a name that are tried."""
 _CLOSE_SECONDS = 1.0
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: |\r)")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _UNQUOTED = "/%:@!$&'()*+,;=-._~?"
 
 Addresses = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -123,8 +124,17 @@ async def _connected(target: _Target, policy: Policy) -> tuple[asyncio.StreamRea
 
 def _is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_global and not (mapped or found).is_multicast
+    inner = _embedded(found) if isinstance(found, ipaddress.IPv6Address) else None
+    reached = found if inner is None else inner
+    return reached.is_global and not reached.is_multicast
+
+
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The address that a gateway or the kernel makes of one that only carries it: mapped, 6to4, NAT64, Teredo."""
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    teredo = address.teredo
+    return address.ipv4_mapped or address.sixtofour or (None if teredo is None else teredo[1])
 
 
 def _head(target: _Target, fields: Mapping[str, str], body: bytes) -> bytes:

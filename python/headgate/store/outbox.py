@@ -25,6 +25,8 @@ MOST_OF_A_QUEUE = 1_000
 """Messages that wait for one webhook of one endpoint at most; the oldest goes when another one comes."""
 MOST = 20_000
 """Messages that wait at most, whoever they are for."""
+MOST_COUNTED = 10_000
+"""Queues whose drops are counted; webhooks that are no more go first."""
 _AT_ONCE = 500
 
 DropReason = Literal["full", "too_old", "unsubscribed"]
@@ -131,6 +133,8 @@ class StoreOutbox:
         def committed() -> None:
             with self._lock:
                 self._dropped[queue, reason] += count
+                while len(self._dropped) > MOST_COUNTED:
+                    del self._dropped[next(iter(self._dropped))]
 
         if count:
             write.after_commit.append(committed)

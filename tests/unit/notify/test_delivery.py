@@ -277,6 +277,39 @@ def test_a_failure_of_ours_is_the_loops_and_the_next_turn_goes_on(place: Place) 
     run(work)
 
 
+def test_a_store_that_does_not_answer_is_not_asked_without_a_pause(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        place.net.down.add(A.webhook)
+        place.tell("0", A)
+        await place.once()
+        place.clock.forward(60)
+
+        def broken() -> Any:
+            raise StorageFailed("the disk is gone")
+
+        monkeypatch.setattr(place.store.outbox, "queues", broken)
+        place.deliveries.wake()
+        with pytest.raises(StorageFailed):
+            await place.deliveries.turn()
+        assert place.deliveries._next is not None
+        assert place.deliveries._next > place.clock.now
+
+    run(work)
+
+
+def test_counts_of_what_nobody_names_go(place: Place) -> None:
+    async def work() -> None:
+        place.tell("0", A, B)
+        await place.once()
+        await place.once()
+        place.deliveries.forget([A])
+        assert place.deliveries.delivered == {A: 1}
+
+    run(work)
+
+
 def test_a_turn_that_is_cancelled_ends_the_calls_and_loses_nothing(place: Place) -> None:
     async def work() -> None:
         place.net.hanging[A.webhook] = asyncio.Event()

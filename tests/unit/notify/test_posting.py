@@ -88,7 +88,10 @@ def test_addresses_that_are_none(address: str, says: str) -> None:
 
 @pytest.mark.parametrize(
     "found",
-    ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "0.0.0.0", "224.0.0.1"],
+    [
+        "127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "::ffff:10.0.0.1", "0.0.0.0", "224.0.0.1",
+        "64:ff9b::a00:1", "2002:a00:1::1", "fd00::1",
+    ],
 )  # fmt: skip
 def test_nothing_is_sent_to_an_address_that_is_not_public(found: str) -> None:
     async def look_up(_host: str, _port: int) -> Sequence[str]:

@@ -92,6 +92,7 @@ class Notifications:
     async def turn(self) -> None:
         """Delivers what is due, and tells of messages that were lost."""
         await self.deliveries.turn()
+        self.deliveries.forget(self._named())
         await self._tell_of_drops()
 
     async def _tell_of_drops(self) -> None:
@@ -138,7 +139,7 @@ class Notifications:
 
     def figures(self) -> WebhookFigures:
         """The figures of every webhook that a document in force names, or that has messages; from memory."""
-        zero = dict.fromkeys(self._named(), 0)
+        zero = {(queue.endpoint, shown(queue.webhook)): 0 for queue in self._named()}
         now = self._context.store.now()
         waiting, oldest = dict(zero), dict.fromkeys(zero, 0.0)
         for queue, state in self.deliveries.waiting.items():
@@ -153,9 +154,9 @@ class Notifications:
         delivered = _summed(zero, self.deliveries.delivered)
         return WebhookFigures(delivered, _summed(zero, self.deliveries.failed), waiting, oldest, dropped)
 
-    def _named(self) -> list[Pair]:
+    def _named(self) -> list[Queue]:
         return [
-            (state.name, shown(one.webhook))
+            Queue(state.name, one.webhook)
             for state in self._endpoints.values()
             for one in self._receivers(state) or ()
         ]
