@@ -178,7 +178,7 @@ def test_bash_completes_what_the_gateway_knows(gateway: GatewayProcess, tmp_path
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert completed("headgate", "roll") == ["rollback"]
+    assert completed("headgate", "roll") == ["rollback", "rollout"]
     assert completed("headgate", "rollback", "") == ["double", "twice"]
     assert completed("headgate", "block", "double", "") == ["1"]
     assert completed("headgate", "get", "--docu") == ["--document"]
