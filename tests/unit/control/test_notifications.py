@@ -224,6 +224,24 @@ def test_a_loss_is_told_once_while_the_receiver_fails(tmp_path: Path) -> None:
     run(work)
 
 
+def test_the_defaults_name_webhooks_for_documents_that_name_none(tmp_path: Path) -> None:
+    defaults = f"apiVersion: headgate/v1\nkind: Defaults\n{HOOK}"
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            net = Net()
+            told_by(gate, net)
+            await gate.control.put_plan(defaults.encode())
+            await gate.apply(document("{champion: v1, weights: {v2: 10%}}"))
+            await gate.apply(document("{champion: v1, weights: {v2: 10%}}", name="silent") + "notify: []\n")
+            for name in ("digits", "silent"):
+                await gate.control.rollback(name, call=Call("ann"))
+            await once(gate)
+            assert [one["data"]["endpoint"] for one in net.bodies] == ["digits"]
+
+    run(work)
+
+
 def test_only_what_a_document_asks_for_is_told(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:
