@@ -73,7 +73,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 (
                     (
                         f"sum(rate(headgate_requests_total{{{OF}, {FAILED}}}[$__rate_interval])) / "
-                        f"sum(rate(headgate_requests_total{{{OF}}}[$__rate_interval]))",
+                        f"sum(rate(headgate_requests_total{{{OF}}}[$__rate_interval])) or vector(0)",
                         "",
                     ),
                 ),
