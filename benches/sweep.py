@@ -90,7 +90,7 @@ def lines_of(case: Case, found: dict[str, Any]) -> Iterator[str]:
         run = ", ".join(f"{name} {value}" for name, value in one["run"].items()) or "nothing written"
         apart = distance(one["simulated"], one["pass"], one["fail"])
         off += [] if apart is None else [abs(apart)]
-        chosen = " (chosen)" if one["run"] == sweep["chosen"] else ""
+        chosen = " (present)" if one["present"] else " (chosen)" if one["run"] == sweep["chosen"] else ""
         yield (
             f"| {run}{chosen} | {one['simulated']:,.0f} | {shown(one['pass'])} | {shown(one['fail'])} "
             f"| {'-' if apart is None else f'{apart:+.0%}'} |"

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from headgate.bench import native_functions, spawn
 from headgate.bench.document_settings import read_settings
+from headgate.bench.report.svg import escape
 from headgate.bench.results import read_result
 from headgate.bench.run_settings import Choice
 from headgate.bench.target import TargetUnreachable, parse_url
@@ -145,6 +146,10 @@ def test_it_measures_the_best_and_the_present_one_and_prints_a_patch(
     assert [one["verdict"] for one in other["rounds"]] == ["pass", "pass"]
     assert kept.capacity is not None
     assert kept.capacity.passed == other["pass"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Settings that were measured" in page
+    assert "nothing written" in page
+    assert escape(kept.sweep["patch"].splitlines()[-1]) in page
 
 
 def test_all_requests_of_a_calibration_ask_for_phases_and_rounds_share_seeds(

@@ -40,6 +40,7 @@ def page(result: Result) -> str:
 
 def _sections(result: Result) -> Iterable[str]:
     yield _head(result)
+    yield _section("Settings that were measured", _sweep(result), (result.sweep or {}).get("reason", ""))
     yield _section(
         "Rate and response time",
         charts.rate_latency(result),
@@ -171,6 +172,40 @@ def _loads_table(result: Result) -> str:
         ([*_named(load), *_counted(load)] for load in found),
     )
     return times + counts
+
+
+def _sweep(result: Result) -> str:
+    """The settings of a sweep by what they hold, and the patch of the document; nothing of other results."""
+    found = result.sweep
+    if not found:
+        return ""
+    rows = table(
+        "Rates per second: simulated, held in every round, and known to be too much.",
+        ["settings", "simulated", "holds", "too much", ""],
+        (
+            [
+                _run(one["run"]),
+                *(
+                    "-" if one[name] is None else shown_rate(one[name])
+                    for name in ("simulated", "pass", "fail")
+                ),
+                _standing(one, found),
+            ]
+            for one in found["measured"]
+        ),
+        words=(0, 4),
+    )
+    return rows + (f"<pre>{escape_xml(found['patch'])}</pre>" if found["patch"] else "")
+
+
+def _standing(one: dict[str, Any], found: dict[str, Any]) -> str:
+    """What a setting is in a sweep."""
+    chosen = "chosen" if one["run"] == found["chosen"] and found["changed"] else ""
+    return "not served" if one["refused"] else "present" if one["present"] else chosen
+
+
+def _run(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "nothing written"
 
 
 def _named(load: Load) -> list[object]:
