@@ -82,12 +82,12 @@ mod tests {
         for protocol in ["http", "grpc", "grpc_stream"] {
             for (request_bytes, reply_bytes) in [(0, 0), (1000, 200), (300_000, 300_000)] {
                 let question = json!({
-                    "seconds": 0.2, "rate": 200, "request_bytes": request_bytes, "reply_bytes": reply_bytes, "threads": 2,
+                    "seconds": 0.2, "rate": 100, "request_bytes": request_bytes, "reply_bytes": reply_bytes, "threads": 2,
                     "wait": "sleep", "protocol": protocol,
                 });
                 let answer = selftest(&question.to_string()).unwrap();
                 let counts = &answer["counts"];
-                assert!(counts["good"].as_u64().unwrap() > 10, "{answer}");
+                assert!(counts["good"].as_u64().unwrap() > 5, "{answer}");
                 assert_eq!(counts["good"], counts["due"], "{protocol}: {answer}");
                 assert!(answer["lateness"]["p99_ns"].is_u64());
             }

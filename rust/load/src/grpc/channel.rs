@@ -162,3 +162,21 @@ impl Channel {
         Ok(Some((call, message)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_of_a_stream_says_what_becomes_of_calls_without_an_answer() {
+        for (code, text, what, outcome) in [
+            (14, "draining", "the stream ended with status 14: draining", Outcome::Shed),
+            (8, "", "the stream ended with status 8", Outcome::Shed),
+            (13, "a defect", "the stream ended with status 13: a defect", Outcome::Failed),
+            (0, "", "the stream ended with status 0", Outcome::Failed),
+        ] {
+            let ended = Ended::with_status(code, text);
+            assert_eq!((&*ended.what, ended.outcome), (what, outcome));
+        }
+    }
+}
