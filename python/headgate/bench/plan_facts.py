@@ -218,7 +218,7 @@ def _sampled_mean(told: Sequence[Phases], name: str) -> float:
     return math.fsum(mean * count for mean, count in parts) / max(sum(count for _, count in parts), 1)
 
 
-_NO_HISTOGRAM = "no rate that the server kept up with has a histogram of its service times"
+_NO_HISTOGRAM = "no rate at which neither the server fell behind nor the client was late has a histogram of its service times"
 
 
 def _lowest(facts: Facts) -> Answer:
