@@ -58,7 +58,7 @@ NOT_AS_WRITTEN = [
         "docs/guides/capacity.md",
         "headgate bench find digits --slo p99=5ms",
         "it takes minutes, and a busy machine decides nothing",
-        'f() { headgate bench find "$@" || test $? = 3; }; f digits --slo p90=2s --start 50/s --highest 50/s --budget 15s',
+        'f() { headgate bench find "$@" || test $? = 3; }; f digits --slo p90=2s --start 500/s --highest 500/s --budget 30s',
     ),
     NotAsWritten(
         "docs/guides/capacity.md",

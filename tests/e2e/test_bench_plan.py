@@ -94,7 +94,7 @@ def test_results_of_one_endpoint_are_compared_and_of_two_versions_are_not(
 
 
 def test_a_search_ends_with_a_number_of_replicas(gateway: GatewayProcess, tmp_path: Path) -> None:
-    words = ["--slo", "p90=2s", "--start", "20/s", "--highest", "20/s", "--budget", "30s", "--no-live"]
+    words = ["--slo", "p90=2s", "--start", "500/s", "--highest", "500/s", "--budget", "30s", "--no-live"]
     out = tmp_path / "found"
     code, _, said = bench(
         ["find", "scale", *words, "--url", f"http://{gateway.http}", "--out", str(out)], tmp_path
@@ -102,15 +102,15 @@ def test_a_search_ends_with_a_number_of_replicas(gateway: GatewayProcess, tmp_pa
     assert code in (0, 3), said
     passed = read_result(out).capacity
     code, told, said = bench(
-        ["plan", str(out), "--target", "95/s", "--headroom", "0%", "--out", str(out)], tmp_path
+        ["plan", str(out), "--target", "2400/s", "--headroom", "0%", "--out", str(out)], tmp_path
     )
     if passed is None or passed.passed is None:
         assert code == 3
         return
     assert code == 0, said
-    # One rate is no ground for a model: 20/s is what a replica may be asked for.
-    assert told.startswith("6 replicas for 95/s with 0 % headroom and 1 spare, p90 within 2 s"), told
-    assert "planned by the measured capacity of 20/s alone" in told
+    # One rate is no ground for a model: 500/s is what a replica may be asked for.
+    assert told.startswith("6 replicas for 2400/s with 0 % headroom and 1 spare, p90 within 2 s"), told
+    assert "planned by the measured capacity of 500/s alone" in told
     code, told, said = bench(["report", str(out)], tmp_path)
     assert code == 0, said
-    assert "95/s need 6 replicas, 1 of them spare." in (out / "report.html").read_text()
+    assert "2400/s need 6 replicas, 1 of them spare." in (out / "report.html").read_text()
