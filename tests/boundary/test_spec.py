@@ -69,6 +69,9 @@ traffic:
     - {to: s4, share: 1%, compare: {Y: {top: 2}}}
   fallback: {to: [other], after: 250ms}
 capture: {share: 1%, keep: 2d, max_size: 1GiB, redact: [X]}
+feedback:
+  sale: {kind: label, good: high, within: 1d}
+  rating: {kind: value, range: [1, 5], good: low, within: 2d}
 drift: {baseline: "file:baseline.npz"}
 limits:
   timeout: 20s

@@ -12,7 +12,7 @@ FIELDS: frozenset[str] = frozenset()
 
 KINDS: frozenset[str] = frozenset()
 
-GATES: frozenset[str] = frozenset({"feedback"})
+GATES: frozenset[str] = frozenset()
 """Families of gates."""
 
 STOPPING_GATES: frozenset[str] = frozenset({"output_drift"})

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from headgate.documents.feedback import Feedbacks
 from headgate.documents.fields import (
     MAX_TENSORS,
     MAX_VERSIONS,
@@ -246,6 +247,10 @@ class Endpoint(Part):
         None,
         description="The plan that rollouts of this endpoint use; the built-in one unless written. It starts none.",
     )
+    feedback: Feedbacks = Field(
+        default_factory=dict,
+        description="What callers may tell of an answer later, by name; with it answers carry a receipt.",
+    )
     notify: tuple[Notify, ...] = Field((), max_length=MAX_NOTIFY, description="Who is told of what happens.")
     limits: Limits = Field(default_factory=Limits, description="What a request may take.")
     answers: Answers = Field(default_factory=Answers, description="How answers are written.")
@@ -269,8 +274,9 @@ class Endpoint(Part):
         for name, version in held["versions"].items():
             version.pop("model", None)
             held["versions"][name] = {"digest": digests[name], **version}
-        if not held["notify"]:
-            del held["notify"]
+        for name in ("notify", "feedback"):
+            if not held[name]:
+                del held[name]
         drift = {**held.pop("drift", {}), "baseline": baseline}
         if baseline is None:
             del drift["baseline"]

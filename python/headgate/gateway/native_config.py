@@ -11,6 +11,8 @@ from headgate.gateway.settings import SMALL_PART, Settings
 
 #: The folder of captured requests in the state folder.
 CAPTURES = "captures"
+#: The folder of the keys of receipts, and of those that were used.
+FEEDBACK = "feedback"
 
 
 def native_config(
@@ -45,5 +47,6 @@ def native_config(
         "sketches": settings.sketches,
         "capture_folder": str(settings.state / CAPTURES),
         "capture_bytes": settings.capture_bytes,
+        "feedback_folder": str(settings.state / FEEDBACK),
         "version": headgate.__version__,
     }

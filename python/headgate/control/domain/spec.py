@@ -97,6 +97,8 @@ class Spec(_Part):
     limits: LimitsSpec
     rollout: str | None = None
     """The plan that rollouts use; None: the built-in one."""
+    feedback: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """What callers may tell of an answer later, by name."""
     notify: list[dict[str, Any]] = Field(default_factory=list)
 
     @property

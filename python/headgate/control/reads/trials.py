@@ -117,6 +117,24 @@ class FirstErrorView(TypedDict):
     after_split: int | None
 
 
+class FeedbackArmView(TypedDict):
+    """What was given on a version's answers: how many values count, their mean, and how many do not, because their unit had given it."""
+
+    n: int
+    mean: float | None
+    repeated: int
+
+
+class FeedbackView(TypedDict):
+    """A feedback of a trial, by version. ``dropped`` are values of hours that fell out."""
+
+    name: str
+    range: list[float]
+    good: Literal["high", "low"]
+    arms: dict[str, FeedbackArmView]
+    dropped: int
+
+
 class TrialView(TypedDict):
     """A trial: one attempt, one champion, one sticky key. What fell out of a list is counted in ``dropped``; totals keep all of it."""
 
@@ -132,6 +150,7 @@ class TrialView(TypedDict):
     gaps: list[GapView]
     dropped: dict[str, int]
     unit_bytes: int
+    feedback: list[FeedbackView]
     splits: list[SplitView]
     minutes: list[MinuteView]
     first_errors: list[FirstErrorView]
@@ -162,6 +181,20 @@ def running(told: bytes) -> TrialView | None:
     return None if newest is None or newest["ended_ms"] is not None else _trial(newest)
 
 
+def _feedback(told: Mapping[str, Any]) -> FeedbackView:
+    def arm(sums: Mapping[str, Any]) -> FeedbackArmView:
+        mean = sums["sum"] / sums["n"] if sums["n"] else None
+        return FeedbackArmView(n=sums["n"], mean=mean, repeated=sums["repeated"])
+
+    return FeedbackView(
+        name=told["name"],
+        range=told["range"],
+        good=told["good"],
+        arms={version: arm(sums) for version, sums in told["arms"].items()},
+        dropped=told["dropped"],
+    )
+
+
 def _trial(told: Mapping[str, Any]) -> TrialView:
     window, ended = told["window"], told["ended_ms"]
     return TrialView(
@@ -185,6 +218,7 @@ def _trial(told: Mapping[str, Any]) -> TrialView:
             "gaps": told["gaps_dropped"],
         },
         unit_bytes=told["unit_bytes"],
+        feedback=[_feedback(one) for one in told.get("feedback", [])],
         splits=[_split(split) for split in told.get("splits", [])],
         minutes=[
             MinuteView(

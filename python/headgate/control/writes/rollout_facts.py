@@ -100,6 +100,7 @@ def facts_of(current: Revision, plan: ResolvedPlan, figures: Figures, plane: Dat
         requests_a_day=requests_a_day(figures) or None,
         sticky=current.spec.traffic.sticky is not None,
         captures=current.spec.capture is not None,
+        feedback=frozenset(current.spec.feedback),
     )
 
 
@@ -108,7 +109,7 @@ def check_supported(current: Revision, plan: ResolvedPlan, challenger: str) -> N
     measures: set[str | None] = set()
     for gate in plan.gates:
         stops = gate.effect != "report"
-        if stops and gate.family in ("feedback", "output_drift"):
+        if stops and gate.family == "output_drift":
             raise InvalidArgument(
                 f"plan {plan.name}: {gate.key} is not supported yet as a gate that stops a rollout: list it under report, or remove it"
             )

@@ -156,7 +156,7 @@ fn feedback_report(name: &str, decision: &Decision, comparison: &Comparison, que
     let arm = |arm: usize| {
         let Moments { n, .. } = comparison.totals[arm];
         json!({
-            "units": n, "n": n, "bad": null, "mean": comparison.totals[arm].mean(),
+            "units": n, "n": n, "bad": 0, "mean": comparison.totals[arm].mean(),
             "repeated": comparison.repeated[arm], "answers": comparison.answers[arm],
         })
     };

@@ -38,6 +38,9 @@ JUDGED_IN: dict[str, frozenset[StepKind]] = {
 }
 """The kinds of steps in which a family of gates has to pass. A failure counts in every step."""
 
+JUDGED_BY_TRIAL = ("error_rate", "availability", "latency", "feedback")
+"""The families of gates that the evidence of a trial decides."""
+
 
 class Value(BaseModel):
     """A frozen value that JSON gives back as it was."""
@@ -225,7 +228,7 @@ def judged_by_trial(plan: ResolvedPlan) -> list[dict[str, Any]]:
     """The ``gates`` of the question to ``_native.judge``: those that the evidence of a trial decides and that stop something."""
     found: list[dict[str, Any]] = []
     for gate in plan.gates:
-        if gate.effect == "report" or gate.family not in ("error_rate", "availability", "latency"):
+        if gate.effect == "report" or gate.family not in JUDGED_BY_TRIAL:
             continue
         asked: dict[str, Any] = {"gate": gate.gate, "above": gate.above, "strict": gate.strict}
         if gate.family == "latency":

@@ -46,7 +46,11 @@ class Trialled(Value):
 
 
 class ArmNumbers(Value):
-    """What a gate counted of one version: distinct units, requests, and those that count against it."""
+    """What a gate counted of one version: distinct units, requests, and those that count against it; of feedback, values and their
+    ``mean``. Further fields are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     units: int = 0
     n: int = 0
@@ -108,6 +112,12 @@ class GateStatus(Value):
     def key(self) -> str:
         """As :attr:`PlanGate.key`."""
         return self.gate if self.measure is None else f"{self.gate} {self.measure}"
+
+    @property
+    def difference(self) -> float | None:
+        """Of feedback: the challenger's mean less the champion's."""
+        found = (self.model_extra or {}).get("difference")
+        return None if found is None else float(found)
 
     @property
     def harmful(self) -> bool:

@@ -23,8 +23,14 @@ _NAMES = {
 
 
 def _name(status: GateStatus) -> str:
+    if _is_feedback(status):
+        return f"difference of {status.gate}"
     name = _NAMES.get(status.gate, f"ratio of {status.gate}")
     return name if status.measure is None else f"{name} ({status.measure})"
+
+
+def _is_feedback(status: GateStatus) -> bool:
+    return status.gate.startswith("feedback.")
 
 
 def _sentence(text: str) -> str:
@@ -38,6 +44,8 @@ def interval(status: GateStatus) -> str | None:
     low, high = status.interval
     if not low and high is None:
         return None
+    if _is_feedback(status):
+        return f"{_name(status)} {low or 0.0:.3g} to {high or 0.0:.3g} ({_CONFIDENCE})"
     if low is None or high is None:
         range_ = f"up to {figure(high)}" if high is not None else f"{figure(low or 0.0)} or more"
     else:
@@ -59,6 +67,8 @@ def caught(status: GateStatus) -> str | None:
         likely = [one for one in status.caught if one.probability >= _LIKELY]
         told = min(likely, key=lambda one: one.ratio, default=max(status.caught, key=lambda one: one.ratio))
         ratio, share = told.ratio, told.probability
+    elif status.detectable is not None and _is_feedback(status):
+        return f"a difference of {status.detectable:.3g} would have been caught in {_LIKELY * 100:.0f} % of such rollouts"
     elif status.detectable is not None:
         ratio, share = status.detectable, _LIKELY
     else:
@@ -72,9 +82,10 @@ def promotion(gates: Sequence[GateStatus], undecided: Iterable[str], who: str = 
     failing = [status.key for status in gates if status.verdict == "fail"]
     said = ["No harm shown."] if not failing else [f"{', '.join(failing)} failed."]
     for status in gates:
-        if status.gate != "error_rate" or not status.challenger.n:
-            continue
         range_, seen = interval(status), caught(status)
+        is_told = range_ is not None if _is_feedback(status) else status.gate == "error_rate"
+        if not is_told or not status.challenger.n:
+            continue
         told = f"{_sentence(range_)}." if range_ else _without_interval(status)
         said += [told, *([f"{_sentence(seen)}."] if seen else [])]
     if not any(status.challenger.n for status in gates):
@@ -96,14 +107,19 @@ def _failure(status: GateStatus, above: float | None) -> str:
     said = f"{status.key} fails: "
     if status.share is not None:
         return said + f"{_share(status)}, limit {percent(above or 0.0)}; {_differing(status)}."
-    if status.ratio is not None:
-        said += f"{_name(status)} {figure(status.ratio)}"
+    shown = f"{status.difference:.3g}" if status.difference is not None else None
+    shown = shown if status.ratio is None else figure(status.ratio)
+    if shown is not None:
+        said += f"{_name(status)} {shown}"
         said += "" if above is None else f", limit {above:g}"
         range_ = interval(status)
         said += "" if range_ is None else f", {range_.removeprefix(_name(status)).strip()}"
         said += "; "
     champion, challenger = status.champion, status.challenger
-    said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
+    if _is_feedback(status):
+        said += f"champion {number(champion.n)} values, challenger {number(challenger.n)}"
+    else:
+        said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
     if status.e_value is not None and status.threshold is not None:
         said += f"; evidence {figure(status.e_value)}, needed {figure(status.threshold)}"
     if status.chance is not None:
@@ -141,6 +157,8 @@ def undecided(status: GateStatus | None, gate: PlanGate) -> str:
         return f"{gate.key} fails"
     if status.share is not None:
         return f"{gate.key} is undecided ({_share(status)}, limit {percent(gate.above or 0.0)}; {_differing(status)})"
+    if _is_feedback(status):
+        return f"{gate.key} is undecided ({status.reason or f'{number(status.challenger.n)} values'})"
     known = f"{number(status.challenger.n)} requests"
     if status.chance is not None:
         slow = f" ({number(status.timeouts)} were too slow)" if status.timeouts else ""
