@@ -129,13 +129,31 @@ def _judged(gate: View | None) -> list[object]:
         evidence = f"{figure(gate['e_value'])} of {figure(gate['threshold'])}"
     return [
         gate["verdict"],
-        None if gate["ratio"] is None else figure(gate["ratio"]),
-        interval_words(gate["interval"]),
+        _estimate(gate),
+        _difference_words(gate["interval"]) if _is_feedback(gate) else interval_words(gate["interval"]),
         evidence,
         _counts(gate["champion"]),
         _counts(gate["challenger"]),
         _caught(gate),
     ]
+
+
+def _is_feedback(gate: View) -> bool:
+    return bool(gate["gate"].startswith("feedback."))
+
+
+def _estimate(gate: View) -> str | None:
+    """The ratio; of feedback the difference of the means."""
+    if gate["ratio"] is not None:
+        return figure(gate["ratio"])
+    difference = gate.get("difference")
+    return None if difference is None else f"{difference:+.3g}"
+
+
+def _difference_words(interval: list[float | None] | None) -> str | None:
+    """``-0.08 to 0.02``; None without one."""
+    low, high = interval or (None, None)
+    return None if low is None or high is None else f"{low:.3g} to {high:.3g}"
 
 
 def interval_words(interval: list[float | None] | None) -> str | None:
@@ -149,7 +167,9 @@ def interval_words(interval: list[float | None] | None) -> str | None:
 
 
 def _counts(arm: View) -> str:
-    """``4 of 812``."""
+    """``4 of 812``; of feedback ``mean 0.3 of 812``."""
+    if "mean" in arm:
+        return f"mean {'-' if arm['mean'] is None else format(arm['mean'], '.3g')} of {number(arm['n'])}"
     return f"{number(arm['bad'])} of {number(arm['n'])}"
 
 
@@ -160,6 +180,8 @@ def _caught(gate: View) -> str | None:
         likely = [one for one in caught if one["probability"] >= _LIKELY]
         told = min(likely, key=lambda one: one["ratio"], default=max(caught, key=lambda one: one["ratio"]))
         return f"{told['ratio']:.3g}x in {told['probability'] * 100:.0f} %"
+    if _is_feedback(gate) and gate["detectable"] is not None:
+        return f"{gate['detectable']:.3g} in {_LIKELY * 100:.0f} %"
     return None if gate["detectable"] is None else f"{gate['detectable']:.3g}x in {_LIKELY * 100:.0f} %"
 
 

@@ -59,10 +59,10 @@ def _per_arm(field: str) -> Callable[[Facts], Samples]:
 
 
 def _bound(place: int) -> Callable[[_View], Any]:
-    """A bound of a gate's interval; one that is open above is infinite."""
+    """A bound of a gate's interval; one that is open above is infinite. None for feedback, whose interval is of a difference."""
 
     def of(gate: _View) -> Any:
-        if gate["interval"] is None:
+        if gate["interval"] is None or gate["gate"].startswith("feedback."):
             return None
         found = gate["interval"][place]
         return math.inf if found is None and place else found

@@ -100,11 +100,15 @@ def changed(**fields: str) -> str:
 # === the switch ===
 
 
-def test_gates_that_nothing_judges_are_refused_as_not_supported() -> None:
+def test_gates_on_feedback_are_read_with_a_number() -> None:
     for fields in ({"pause_if": "{feedback.clicks: 0.1}"}, {"report": "[feedback.clicks]"}):
-        assert faults(changed(**fields)) == {}
+        text = changed(**fields)
+        assert parse_each(text.encode(), source="x.yaml", root=Path("/"), kinds=Kinds.ALL).refused is None
     (said,) = faults(changed(pause_if="{feedback.clicks: 1.5x}")).values()
     assert said == "must be a number"
+
+
+def test_gates_that_nothing_judges_are_refused_as_not_supported() -> None:
     (said,) = faults(changed(pause_if="{output_drift.score: 0.1}", report="[]")).values()
     assert "list it under report" in said
 
