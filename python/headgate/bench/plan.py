@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from headgate.bench import plan_facts, prediction, replicas
@@ -131,7 +131,7 @@ def make_plan(
     if fit is not None and fit.holds:
         found = _by_model(facts, fit, request, objective)
         if found is not None:
-            return found
+            return replace(found, reasons=(*found.reasons, *_limits(facts, measured)))
         reasons.append(f"the model holds, but not {objective} at any rate that was measured")
     if measured is None:
         raise NothingToPlanFrom(
@@ -139,11 +139,18 @@ def make_plan(
             + "; ".join([*reasons, *facts.why_no_capacity(objective.quantile)]),
             missed=facts.fails_everywhere,
         )
+    return _by_measurement(measured, request, objective, fit, [*reasons, *_limits(facts, measured)])
+
+
+def _limits(facts: Facts, measured: tuple[float, float | None] | None) -> Iterator[str]:
+    """What of the measurement makes the plan worth less than it seems."""
+    if measured is None or facts.capacity is None:
+        return
+    rate = shown_rate(measured[0])
     if facts.limited:
-        reasons.append(
-            f"the client was the limit above {shown_rate(measured[0])}: a replica may hold more than is planned"
-        )
-    return _by_measurement(measured, request, objective, fit, reasons)
+        yield f"the client was the limit above {rate}: a replica may hold more than is planned"
+    if not facts.capacity.confirmed:
+        yield f"no longer run confirmed that a replica holds {rate}: search again before you rely on it"
 
 
 def _objective_of(facts: Facts) -> Objective:

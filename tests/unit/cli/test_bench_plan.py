@@ -103,6 +103,19 @@ def test_a_rate_that_passed_is_planned_with_if_the_client_was_the_limit_above_it
     assert "the client was the limit above 1300/s: a replica may hold more than is planned" in done.stdout
 
 
+@pytest.mark.parametrize("rates", [3, 8])
+def test_a_capacity_that_no_longer_run_confirmed_is_said_to_be(
+    rates: int, measured: results.Result, file: Any
+) -> None:
+    assert measured.capacity is not None
+    capacity = measured.capacity.model_copy(update={"confirmed": False, "confirmed_rate": None})
+    doubtful = measured.model_copy(update={"probes": measured.probes[:rates], "capacity": capacity})
+    for result, said in ((doubtful, True), (measured, False)):
+        done = bench("plan", file(result), "--target", "6000/s")
+        assert done.exit_code == 0, done.output
+        assert ("note: no longer run confirmed that a replica holds 1300/s" in done.stdout) is said
+
+
 @pytest.mark.parametrize(
     ("make", "code", "part"),
     [
