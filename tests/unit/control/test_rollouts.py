@@ -319,3 +319,27 @@ def test_the_busy_share_is_of_the_processors_that_the_process_may_use(tmp_path: 
             assert (found.threads, round(found.busy, 2)) == (0.5, 0.26)
 
     run(work)
+
+
+def test_a_person_who_comes_first_is_no_fault_of_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            gate.native.running["digits"] = trial(gate, 100)
+            gate.native.answer = answer("fail")
+            rollouts = gate.control._rollouts
+            carry_out = rollouts._carry_out
+
+            async def late(*decided: Any) -> None:
+                await gate.control.rollout_pause("digits", call=ANN)
+                monkeypatch.undo()
+                await carry_out(*decided)
+
+            monkeypatch.setattr(rollouts, "_carry_out", late)
+            view = await look(gate)
+            assert (view["phase"], view["pause"]["who"]) == ("paused", "ann")
+            assert (await look(gate))["phase"] == "rolled_back"
+
+    run(work)

@@ -66,11 +66,15 @@ class RolloutStart:
         return replace(decision, subject=name, needed=decision.needed | {name}, serves_more=True)
 
 
+class RolloutChanged(Conflict):
+    """The rollout is not the one that a move was decided on."""
+
+
 class RolloutMove:
     """The ``decide`` of what is asked of a rollout; ``advanced`` is what it decided last.
 
-    With ``expected`` it is a conflict if the rollout is not that any more: it was decided on what was seen then. A freeze holds all but
-    emergencies, unless ``frozen_too``.
+    With ``expected`` it raises :class:`RolloutChanged` if the rollout is not that any more: it was decided on what was seen then. A
+    freeze holds all but emergencies, unless ``frozen_too``.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class RolloutMove:
         before = present(state)
         rollout = rollout_of(before)
         if self._expected is not None and rollout != self._expected:
-            raise Conflict(f"rollout {rollout.id} of {state.name} changed meanwhile: it is looked at again")
+            raise RolloutChanged(
+                f"rollout {rollout.id} of {state.name} changed meanwhile: it is looked at again"
+            )
         advanced = self._move(rollout)
         kind = kind_of(advanced)
         if kind not in EMERGENCIES and not self._frozen_too:

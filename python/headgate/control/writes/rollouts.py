@@ -33,7 +33,14 @@ from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState, present
 from headgate.control.writes.observing import Figures, Observer
 from headgate.control.writes.rollout_counts import RolloutCounts
-from headgate.control.writes.rollout_decisions import Move, RolloutMove, RolloutStart, is_urgent, rollout_of
+from headgate.control.writes.rollout_decisions import (
+    Move,
+    RolloutChanged,
+    RolloutMove,
+    RolloutStart,
+    is_urgent,
+    rollout_of,
+)
 from headgate.control.writes.rollout_facts import check_supported, facts_of, plan_of
 from headgate.control.writes.step_replays import StepReplays
 from headgate.control.writes.stored_plans import StoredPlans
@@ -254,7 +261,11 @@ class Rollouts:
         move: Move = lambda _: advanced  # noqa: E731
         decide = RolloutMove(self._writing.decisions, move, self._stamp(call, said), expected=rollout)
         write = self._writing.urgent.write if is_urgent(advanced) else self._writing.ordinary.write
-        await asyncio.shield(asyncio.ensure_future(write(state, call, decide)))
+        try:
+            await asyncio.shield(asyncio.ensure_future(write(state, call, decide)))
+        except RolloutChanged:
+            # A person came first, which is no fault: the next look sees what they left.
+            return
         self._keep(state.name, advanced)
         await self._begin_replay(state, advanced)
 
