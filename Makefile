@@ -62,8 +62,9 @@ test-models:  ## model checking: every order of the threads that meet in a sketc
 
 .PHONY: test-python
 test-python: $(STAMPS)/native $(STAMPS)/digits  ## run pytest, WORKERS processes side by side; PYTEST_ARGS="-k traffic" narrows it
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not alone" $(PYTEST_ARGS)
-	$(PY) -m pytest -m alone $(PYTEST_ARGS) || test $$? = 5  # 5: PYTEST_ARGS left none of these
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not quiet and not alone" $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 -m quiet $(PYTEST_ARGS) || test $$? = 5  # 5: PYTEST_ARGS left none of these
+	$(PY) -m pytest -m alone $(PYTEST_ARGS) || test $$? = 5
 
 .PHONY: chaos
 chaos: $(STAMPS)/native  ## a gateway under random writes and faults for SECONDS, in the order of SEED (one is drawn and printed without it)

@@ -115,7 +115,7 @@ PROGRAMS = (
 NEEDED = {"nginx ": "nginx-light", "promtool ": "prometheus"}
 """Programs that a page needs, with their Debian packages."""
 GUIDES = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
-ALONE = {"docs/guides/canary.md"}
+QUIET = {"docs/guides/canary.md"}
 """Pages with a rollout: beside other tests the champion gets slower under way, and the rollout pauses for it, as it should."""
 
 
@@ -160,7 +160,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.alone] if name_of(page) in ALONE else [], id=name_of(page))
+        pytest.param(page, marks=[pytest.mark.quiet] if name_of(page) in QUIET else [], id=name_of(page))
         for page in GUIDES
     ],
 )

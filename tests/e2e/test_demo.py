@@ -12,8 +12,8 @@ from support.tools import need_digits, need_native
 
 SECONDS = 170
 
-# Beside other tests the champion gets slower under way, and the rollout pauses for it, as it should.
-pytestmark = pytest.mark.alone
+# Beside much else the champion gets slower under way, and the rollout pauses for it, as it should.
+pytestmark = pytest.mark.quiet
 
 
 def test_a_good_challenger_takes_over_and_a_broken_one_is_gone() -> None:

@@ -42,8 +42,8 @@ HELD = PLAN.replace("name: quick", "name: held").replace(
 )
 
 
-# Beside other tests the champion gets slower under way, and the rollout pauses for it, as it should.
-pytestmark = pytest.mark.alone
+# Beside much else the champion gets slower under way, and the rollout pauses for it, as it should.
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ steps:
 """
 
 # Runs are timed here, and beside other tests the champion gets slower under way.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture(autouse=True)

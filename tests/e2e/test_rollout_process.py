@@ -44,8 +44,8 @@ rollback_if: {error_rate: 1.5x}
 BODY = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 4], "data": [1.0] * 4}]}
 ON_A_SMALL_DISK = 'mount -t tmpfs -o size=200m,mode=0700 tmpfs "$0" && exec "$@"'
 
-# Beside other tests the champion gets slower under way, and the rollout pauses for it, as it should.
-pytestmark = pytest.mark.alone
+# Beside much else the champion gets slower under way, and the rollout pauses for it, as it should.
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture

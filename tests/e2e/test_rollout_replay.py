@@ -55,7 +55,7 @@ PAUSING = PLAN.replace("name: first", "name: pausing").replace(
 )
 
 # As all rollouts: beside other tests the champion gets slower under way.
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.quiet
 
 
 @pytest.fixture(autouse=True)

@@ -14,18 +14,12 @@ from headgate.control import Call
 from headgate.control.writes.notifications import Notifications
 from headgate.errors import Conflict, ModelLoadFailed
 from headgate.notify import PostError
-from support import rollout_documents
 from unit.control.test_rollouts import ANN, PLAN, answer, look, trial
 from unit.control_harness import Gate, document, gateway, run
 
 HOOK = 'notify: [{webhook: "https://hooks.example/secret", events: [rollback, pause, step, load_failed, alarm]}]\n'
 QUIET = 'notify: [{webhook: "https://hooks.example/secret", events: [drift]}]\n'
 PAIR = ("digits", "hooks.example")
-
-
-@pytest.fixture(autouse=True)
-def _supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    rollout_documents.read(monkeypatch)
 
 
 @dataclass
