@@ -20,8 +20,8 @@ from headgate.store import Store, open_store
 from unit.fake_native import FakeNative
 
 T = TypeVar("T")
-_PATIENCE_SECONDS = 0.1
-"""What a test leaves unsaved is given up soon."""
+_BROKEN_DISK_SECONDS = 0.1
+"""What a disk that does not write leaves unsaved is given up soon."""
 _WORKING_DISK_SECONDS = 60.0
 """A disk that writes is waited for as long as a busy machine needs."""
 START = datetime(2027, 3, 1, 3, 12, 4, tzinfo=UTC)
@@ -49,6 +49,8 @@ class Gate:
     control: Control
     clock: Clock
     state: Path
+    writes: bool = True
+    """Whether the disk takes writes."""
 
     async def apply(self, text: str, **call: Any) -> dict[str, Any]:
         name = text.split("name: ", 1)[1].split("\n", 1)[0].strip()
@@ -63,7 +65,7 @@ class Gate:
 
     def full_disk(self) -> Callable[[], None]:
         """Every write to the store fails until the result is called."""
-        self._impatient()
+        self._breaks()
         write = self.store.transactions.write
 
         def fail() -> Any:
@@ -72,15 +74,19 @@ class Gate:
         self.store.transactions.write = fail  # type: ignore[method-assign]
 
         def heal() -> None:
+            self.writes = True
             self.store.transactions.write = write  # type: ignore[method-assign]
 
         return heal
 
-    def _impatient(self) -> None:
-        """A call does not wait long for a disk that does not write, unless the test says how long."""
+    def _breaks(self) -> None:
+        """A call does not wait long for a disk that does not write, unless the test says how long; nor does the stop."""
+        self.writes = False
         settings = self.control.settings
         if settings.durable_seconds == _WORKING_DISK_SECONDS:
-            self.control.settings = self.control._context.settings = replace(settings, durable_seconds=0.1)
+            self.control.settings = self.control._context.settings = replace(
+                settings, durable_seconds=_BROKEN_DISK_SECONDS
+            )
 
     async def once_healed(self, call: Callable[[], Awaitable[T]]) -> T:
         """A call on a disk that is whole again. A write that began before that fails once, and the call may have joined it."""
@@ -95,10 +101,15 @@ class Gate:
 
     def hung_disk(self) -> Callable[[], None]:
         """Every write to the store waits, as behind an fsync that does not return, until the result is called."""
-        self._impatient()
+        self._breaks()
         writer = self.store.transactions._writer
         assert writer.acquire(timeout=60)
-        return writer.release
+
+        def heal() -> None:
+            self.writes = True
+            writer.release()
+
+        return heal
 
 
 @asynccontextmanager
@@ -110,13 +121,14 @@ async def gateway(
     store = open_store(state, clock=clock)
     usual = {"refused_pause_seconds": 0.01, "durable_seconds": _WORKING_DISK_SECONDS}
     control = Control(store, native, ArtifactStore(state), Settings(**{**usual, **settings}))
+    gate = Gate(store, native, control, clock, state)
     loop = asyncio.get_running_loop()
     loop.add_reader(native.event_fd(), control.pump)
     try:
         await control.start()
-        yield Gate(store, native, control, clock, state)
+        yield gate
     finally:
-        await control.close(_PATIENCE_SECONDS)
+        await control.close(_WORKING_DISK_SECONDS if gate.writes else _BROKEN_DISK_SECONDS)
         loop.remove_reader(native.event_fd())
         store.close()
         native.close()

@@ -350,7 +350,7 @@ def test_a_key_has_one_answer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_start_after_each_answer_completes_no_order_that_was_withdrawn(tmp_path: Path, kept: bool) -> None:
     async def body() -> None:
-        async with cold(tmp_path, **SOON) as gate:
+        async with cold(tmp_path, retry_seconds=0.01) as gate:
             rollback = await rolling_back(gate)
             await until(lambda: gate.store.revision("digits", 3) is not None)
             if not kept:
