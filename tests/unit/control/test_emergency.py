@@ -188,6 +188,49 @@ def test_a_freeze_beside_a_load_that_heals_is_not_undone_by_it(tmp_path: Path) -
     run(body)
 
 
+@pytest.mark.parametrize("between", ["rollback", "rollback, which steps aside for block"])
+def test_a_first_load_that_was_taken_over_outlives_a_call_that_does_not_load(
+    tmp_path: Path, between: str
+) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.apply(document("{champion: v1}"))
+            await gate.control.patch_traffic("digits", weights={}, champion="v2")
+        native = FakeNative()
+        native.failing["v2"] = "not now"
+        async with gateway(tmp_path, native) as gate:
+            native.failing.clear()
+            native.held.update({"v1", "v2"})
+            healing = asyncio.create_task(gate.apply(document("{champion: v2}")))
+            await until(lambda: native.applied[-1]["revision"] == 3)
+            freezing = asyncio.create_task(gate.control.freeze("digits"))
+            await until(lambda: native.applied[-1]["revision"] == 4)
+            rolling = asyncio.create_task(gate.control.rollback("digits"))
+            await until(lambda: native.applied[-1]["revision"] == 5)
+            blocking = None
+            if "block" in between:
+                blocking = asyncio.create_task(gate.control.block("digits", "v3"))
+                await until(lambda: native.applied[-1]["revision"] == 6 or blocking.done())
+                assert not blocking.done(), "it loads in place of the freeze"
+            # v1, where the rollback goes, does not load; v2, which is in force, does.
+            native.held.remove("v1")
+            native.failing["v1"] = "broken"
+            native.release("v2")
+            # After the block it is known that v1 does not load, and the rollback stays.
+            (outcome,) = await asyncio.gather(rolling, return_exceptions=True)
+            assert isinstance(outcome, ModelLoadFailed) == (blocking is None)
+            assert (await freezing)["status"] == "applied"
+            if blocking is not None:
+                assert (await blocking)["status"] == "applied"
+            with pytest.raises(Conflict, match="was overtaken"):
+                await healing
+            one = (await gate.control.list())[0]
+            assert (one["champion"], one["frozen"], one["state"]) == ("v2", True, "ready")
+            assert native.served["digits"]["champion"] == "v2"
+
+    run(body)
+
+
 def test_an_emergency_that_could_not_be_written_and_did_not_load_is_written_as_failed(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from headgate.control import Call, IdempotencyKey
-from headgate.errors import Conflict, Draining
+from headgate.errors import Conflict, Draining, StorageFailed
 from unit.control.test_models import model, text
 from unit.control_harness import Gate, document, gateway, holding, run, until
 from unit.fake_native import FakeNative
@@ -191,6 +191,35 @@ def test_the_swap_that_has_just_happened_stands(tmp_path: Path) -> None:
             assert (await rollback)["revision"] == 3
             done = await freeze
             assert (done["revision"], done["plan"]["base_revision"], gate.live()[0]) == (4, 3, "v1")
+
+    run(body)
+
+
+def test_a_call_whose_row_is_written_is_durable_although_a_newer_one_is_not(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with cold(tmp_path) as gate:
+            rollback = await rolling_back(gate)
+            append = gate.store.append_ended
+
+            def no_room(given: Any, commit: Any) -> Any:
+                if given.record.kind == "freeze":
+                    raise StorageFailed("no room")
+                return append(given, commit)
+
+            gate.store.append_ended = no_room  # type: ignore[method-assign]
+            events = gate.native.events
+            gate.native.events = lambda: b"[]"  # type: ignore[method-assign]
+            gate.native.release()
+            freeze = begin(gate.control.freeze("digits"))
+            await until(lambda: bool(gate.native.withdrawn))
+            # Both are in force before either is written.
+            gate.native.events = events  # type: ignore[method-assign]
+            gate.control.pump()
+            done, frozen = await rollback, await freeze
+            assert (done["revision"], done["durable"]) == (3, True)
+            assert (frozen["revision"], frozen["durable"]) == (None, False)
+            gate.store.append_ended = append  # type: ignore[method-assign]
+            await gate.flush_healed()
 
     run(body)
 

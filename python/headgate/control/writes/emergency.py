@@ -78,7 +78,9 @@ class Emergency:
         if refused is not None:
             refused.audited = True
             raise refused
-        if row in state.unsaved:
+        # What came after it may wait still, and is not its own.
+        durable = row not in state.unsaved
+        if not durable:
             self._answered_without(transition, row)
         return result_of(transition, "applied", durable=durable)
 
@@ -127,10 +129,13 @@ class Emergency:
             except _SteppedAside as aside:
                 # The call leaves its row of the audit when it ends.
                 row.commit = replace(commit_of(self._context, transition, "failed", str(aside)), audit=None)
-                state.taken_over = takes_over
+                state.taken_over = state.taken_over or takes_over
                 self._behind.wake()
                 raise
-        state.taken_over = False
+        if takes_over:
+            # It loaded in place of the first load, and that is its outcome. A call with a load of its own says nothing of it, unless
+            # that is served.
+            state.taken_over = False
         status: RevisionStatus = "applied" if refused is None else "failed"
         message = None if refused is None else refused.message
         row.commit = commit_of(self._context, transition, status, message)
