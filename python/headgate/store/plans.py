@@ -40,10 +40,7 @@ class StorePlans:
         with self._transactions.write() as write:
             present = self._number(write, record.kind, record.name)
             if record.n != (present or 0) + 1:
-                raise RevisionConflict(
-                    f"{record.kind} {record.name} is at revision {present}: read it again",
-                    detail={"revision": present},
-                )
+                raise _changed(record.kind, record.name, present)
             self._remove(write, record.kind, record.name)
             write.add(record)
             if applied is not None:
@@ -51,15 +48,18 @@ class StorePlans:
             _leave(write, audit, answer)
 
     def delete(
-        self, kind: str, name: str, audit: AuditRecord, answer: IdempotencyRecord | None = None
-    ) -> bool:
-        """Removes a document; whether it was there. Leaves what :meth:`put` leaves."""
+        self, kind: str, name: str, number: int, audit: AuditRecord, answer: IdempotencyRecord | None = None
+    ) -> None:
+        """Removes a document. Leaves what :meth:`put` leaves.
+
+        :class:`~headgate.errors.RevisionConflict` unless ``number`` is that of the one that is stored.
+        """
         with self._transactions.write() as write:
-            if self._number(write, kind, name) is None:
-                return False
+            present = self._number(write, kind, name)
+            if present != number:
+                raise _changed(kind, name, present)
             self._remove(write, kind, name)
             _leave(write, audit, answer)
-            return True
 
     def _number(self, write: Write, kind: str, name: str) -> int | None:
         same = (PlanRecord.kind == kind, PlanRecord.name == name)
@@ -68,6 +68,15 @@ class StorePlans:
     def _remove(self, write: Write, kind: str, name: str) -> None:
         same = (PlanRecord.kind == kind, PlanRecord.name == name)
         write.session.execute(delete(PlanRecord).where(*same).execution_options(synchronize_session=False))
+
+
+def _changed(kind: str, name: str, present: int | None) -> RevisionConflict:
+    """Somebody else wrote meanwhile."""
+    title = "the defaults" if kind == "Defaults" else f"plan {name}"
+    at = "not there any more" if present is None else f"at revision {present}"
+    return RevisionConflict(
+        f"{title} changed meanwhile and is {at}: read it again", detail={"revision": present}
+    )
 
 
 def _leave(write: Write, audit: AuditRecord, answer: IdempotencyRecord | None) -> None:

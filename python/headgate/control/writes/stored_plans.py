@@ -104,11 +104,9 @@ class StoredPlans:
         """The one document of ``data``; :class:`PolicyInvalid` lists every fault, and that it is not of the ``expected`` kind and name."""
         document = await self._context.parsing(lambda: _parsed(data))
         if expected is not None and (document.kind, document.name) != expected:
-            raise faults(
-                {
-                    "kind": f"the document is {_title(document.kind, document.name)}, the address says {_title(*expected)}"
-                }
-            )
+            where = "kind" if document.kind != expected[0] else "name"
+            said = f"the document is {_title(document.kind, document.name)}, the address says {_title(*expected)}"
+            raise faults({where: said})
         return document
 
     async def put(
@@ -159,7 +157,9 @@ class StoredPlans:
             detail = {"kind": kind, "name": name, "n": found[0].n}
             audit = audit_record(call, self._context.now(), "plan_delete", (None, None), ("applied", detail))
             answer = remembered(self._context, call, result)
-            await self._context.write(lambda: self._context.store.plans.delete(kind, name, audit, answer))
+            await self._context.write(
+                lambda: self._context.store.plans.delete(kind, name, found[0].n, audit, answer)
+            )
             self._known.pop((kind, name), None)
         return result
 
