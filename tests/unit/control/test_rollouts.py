@@ -6,14 +6,23 @@ Not here: what a rollout decides (``unit/rollout``), real models (``e2e/test_rol
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headgate.control import Call
+from headgate.control.domain.copies import Switches
 from headgate.control.writes import clean_stop
-from headgate.errors import Conflict, InvalidArgument, NotFound, PermissionDenied, PolicyInvalid
+from headgate.errors import (
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    PolicyInvalid,
+    StorageFailed,
+)
 from unit.control_harness import Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
 
@@ -341,5 +350,76 @@ def test_a_person_who_comes_first_is_no_fault_of_the_look(
             view = await look(gate)
             assert (view["phase"], view["pause"]["who"]) == ("paused", "ann")
             assert (await look(gate))["phase"] == "rolled_back"
+
+    run(work)
+
+
+def test_a_rollout_does_not_go_on_beside_a_third_version(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            await gate.control.patch_traffic("digits", weights={"v3": "5%"}, call=ANN)
+            with pytest.raises(Conflict, match=r"v3 5% is given away beside v2.*\(weights v3=0\)"):
+                await gate.control.rollout_resume("digits", call=ANN)
+            await gate.control.patch_traffic("digits", weights={"v3": "0%"}, call=ANN)
+            await gate.control.rollout_resume("digits", call=ANN)
+            view = await gate.control.rollout_view("digits")
+            assert view is not None
+            assert view["phase"] == "progressing"
+
+    run(work)
+
+
+def test_a_move_that_is_refused_again_and_again_is_among_what_is_missing(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate)
+            heal = gate.full_disk()
+            for _ in range(2):
+                with suppress(StorageFailed):
+                    await look(gate)
+            view = await gate.control.rollout_view("digits")
+            assert view is not None
+            assert [said for said in view["missing"] if said.startswith("its next move, which is refused: ")]
+            heal()
+            await gate.flush_healed()
+            # Writes that the full disk failed may be told of by later turns.
+            for _ in range(3):
+                with suppress(StorageFailed):
+                    view = await look(gate)
+            assert (view["step"]["what"], view["phase"]) == ("shadow 10%", "progressing")
+            assert not [said for said in view["missing"] if "refused" in said]
+
+    run(work)
+
+
+def test_an_abort_of_what_is_promoted_says_that_it_did_nothing(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate, PLAN.replace("  - approve: {role: approver}\n", ""))
+            await gate.control.rollout_promote("digits", full=True, call=ANN)
+            with pytest.raises(Conflict, match=r"r1 is promoted.*headgate rollback digits"):
+                await gate.control.rollout_abort("digits", call=ANN)
+            assert gate.live()[0] == "v2"
+            await gate.control.rollback("digits", call=ANN)
+            again = await gate.control.rollout_abort("digits", call=ANN)
+            assert (again["status"], again["message"]) == ("already", "rollout r1 is rolled back already")
+
+    run(work)
+
+
+@pytest.mark.parametrize("declared", ["{champion: v1}", "{champion: v1, shadow: [{to: v2, share: 1%}]}"])
+def test_copies_that_a_rollout_gives_are_not_switched_off_unheard(tmp_path: Path, declared: str) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode())
+            await gate.apply(document(declared))
+            await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            await gate.control.rollout_promote("digits", call=ANN)
+            off = Switches(shadows={"v2": False})
+            with pytest.raises(PolicyInvalid, match=r"rollout r1.*headgate rollout abort digits"):
+                await gate.control.patch_traffic("digits", switches=off, call=ANN)
+            (shadow,) = gate.native.given[-1]["spec"]["traffic"]["shadow"]
+            assert (shadow["to"], shadow["share"]) == ("v2", 1_000)
 
     run(work)

@@ -36,7 +36,7 @@ class Switches:
 def switch(change: Change, switches: Switches, declared: Declared, endpoint: str) -> Change:
     """A change of live traffic, and the switches beside it."""
     live = change.live
-    found = _unknown(switches, declared, endpoint)
+    found = _unknown(switches, declared, endpoint) | _of_the_rollout(switches, live, endpoint)
     if found:
         raise faults(found)
     off = {*live.shadows_off, *(name for name, is_on in switches.shadows.items() if not is_on)}
@@ -44,6 +44,21 @@ def switch(change: Change, switches: Switches, declared: Declared, endpoint: str
     capture_off = live.capture_off if switches.capture is None else not switches.capture
     after = replace(live, shadows_off=tuple(sorted(off)), capture_off=capture_off)
     return change if after == live else replace(change, live=after, message=describe(after), already=False)
+
+
+def _of_the_rollout(switches: Switches, live: LiveTraffic, endpoint: str) -> dict[str, str]:
+    """A fault of switching off copies that a rollout's step gives: they would go on."""
+    rollout = live.rollout
+    if rollout is None or not rollout.active or not rollout.shadow:
+        return {}
+    name = rollout.challenger.name
+    if switches.shadows.get(name, True):
+        return {}
+    said = (
+        f"the copies of {name} are those of rollout {rollout.id} now, and end with it "
+        f"(headgate rollout abort {endpoint})"
+    )
+    return {f"shadows.{name}": said}
 
 
 def _unknown(switches: Switches, declared: Declared, endpoint: str) -> dict[str, str]:

@@ -92,6 +92,8 @@ class Rollouts:
         self._looks: dict[str, Look] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._moving: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, tuple[RolloutState, str]] = {}
+        """Why the newest move was not carried out, and from which state it would have led."""
 
     # === what people ask ===
 
@@ -183,9 +185,11 @@ class Rollouts:
         """Emergency: everything as it was before the rollout."""
         state = self._endpoints.known(endpoint)
         stamp = self._stamp(call, call.reason)
-        decide = RolloutMove(
-            self._writing.decisions, lambda now: calls.abort(now, self._known(state.name, now), stamp), stamp
-        )
+
+        def move(now: RolloutState) -> Advance:
+            return calls.abort(now, self._known(endpoint, now), stamp, endpoint)
+
+        decide = RolloutMove(self._writing.decisions, move, stamp)
         return await self._writing.urgent.write(state, call, decide)
 
     async def _asked(
@@ -225,6 +229,7 @@ class Rollouts:
         failed = _over(self._moving)
         under_way = {state.name: state for state in self._endpoints.values() if _is_under_way(state)}
         self._observer.forget({*under_way})
+        self._refused = {name: one for name, one in self._refused.items() if name in under_way}
         if self.replays is not None:
             rollouts = {name: rollout_of(present(state)) for name, state in under_way.items()}
             await self.replays.end_others(rollouts)
@@ -266,6 +271,10 @@ class Rollouts:
         except RolloutChanged:
             # A person came first, which is no fault: the next look sees what they left.
             return
+        except HeadgateError as error:
+            self._refused[state.name] = (rollout, error.message)
+            raise
+        self._refused.pop(state.name, None)
         self._keep(state.name, advanced)
         await self._begin_replay(state, advanced)
 
@@ -297,7 +306,13 @@ class Rollouts:
         look = self.look_of(endpoint, rollout)
         if look is None or not rollout.active:
             return ()
-        return missing(rollout, look.progress, look.observation, look.at_ms)
+        found = missing(rollout, look.progress, look.observation, look.at_ms)
+        return (*found, *self._not_carried_out(endpoint, rollout))
+
+    def _not_carried_out(self, endpoint: str, rollout: RolloutState) -> tuple[Missing, ...]:
+        """What a move was refused for: it is tried again with every look, and without this nobody would see why nothing happens."""
+        before, why = self._refused.get(endpoint, (None, ""))
+        return (Missing(f"its next move, which is refused: {why}"),) if before == rollout else ()
 
     def _known(self, endpoint: str, rollout: RolloutState) -> Progress:
         known = self._progress.get(endpoint)

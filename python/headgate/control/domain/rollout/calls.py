@@ -176,8 +176,15 @@ def due(state: RolloutState) -> tuple[int, int]:
     return (given[-1] if given else 0), shadow
 
 
-def abort(state: RolloutState, progress: Progress, stamp: Stamp) -> Advance:
-    """Everything as it was before the rollout; nothing is blocked. One that has ended stays as it is."""
+def abort(state: RolloutState, progress: Progress, stamp: Stamp, endpoint: str = "ENDPOINT") -> Advance:
+    """Everything as it was before the rollout; nothing is blocked. One that has ended stays as it is; once it is promoted, that is refused,
+    because an abort takes no promotion back, and a person who asks for it must not believe so.
+    """
+    if state.phase == "promoted":
+        raise Conflict(
+            f"rollout {state.id} is promoted, and no abort takes that back: to leave {state.challenger.name}, "
+            f"roll back (headgate rollback {endpoint})"
+        )
     if not state.active:
         return Advance(state, progress)
     said = stamp.told("Aborted by")
@@ -218,4 +225,4 @@ def approve(state: RolloutState, progress: Progress, stamp: Stamp, role: str, di
 
 def _active(state: RolloutState, what: str) -> None:
     if not state.active:
-        raise Conflict(f"rollout {state.id} is {state.phase}: nothing to {what}")
+        raise Conflict(f"rollout {state.id} is {state.phase.replace('_', ' ')}: nothing to {what}")

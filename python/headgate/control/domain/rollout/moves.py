@@ -14,6 +14,7 @@ from headgate.control.domain.rollout import calls, interruptions
 from headgate.control.domain.rollout.actions import Advance, GiveBack, Promote, Rollback, SetTraffic
 from headgate.control.domain.rollout.plan import ResolvedPlan
 from headgate.control.domain.rollout.state import RolloutState, Trialled, tried_of
+from headgate.control.domain.shares import format_shares
 from headgate.control.domain.stamp import Stamp
 from headgate.control.domain.traffic import Change, KnownVersions, LiveTraffic
 from headgate.errors import Conflict, VersionNotFound
@@ -73,7 +74,11 @@ def carry_out(live: LiveTraffic, advanced: Advance, known: KnownVersions, stamp:
     state, move = advanced.state, advanced.move
     said = advanced.said or traffic.describe(live)
     if state == live.rollout and move is None:
+        if not state.active:
+            said = f"rollout {state.id} is {state.phase.replace('_', ' ')} already"
         return Change(live, said, already=True)
+    if state.phase == "progressing" and live.rollout is not None and live.rollout.phase == "paused":
+        _check_alone(live, state)
     if isinstance(move, SetTraffic):
         return Change(_given(live, state, move, known, stamp), said)
     if isinstance(move, Promote):
@@ -102,6 +107,20 @@ def _bound(known: KnownVersions, state: RolloutState) -> KnownVersions:
     return replace(known, digests=digests)
 
 
+def _check_alone(live: LiveTraffic, state: RolloutState) -> None:
+    """:class:`Conflict` while a third version has slots: whom an error is due to could not be told."""
+    name = state.challenger.name
+    others = {version: slots for version, slots in live.weights().items() if version != name}
+    if not others:
+        return
+    shown = ", ".join(f"{version} {share}" for version, share in format_shares(others).items())
+    zeros = " ".join(f"{version}=0" for version in sorted(others))
+    raise Conflict(
+        f"{shown} is given away beside {name}, and two challengers cannot be told apart: "
+        f"give it back first (weights {zeros}), or abort the rollout"
+    )
+
+
 def _given(
     live: LiveTraffic, state: RolloutState, move: SetTraffic, known: KnownVersions, stamp: Stamp
 ) -> LiveTraffic:
@@ -114,12 +133,9 @@ def _given(
     found = traffic.blocked_fault(live, name, name, known)
     if found and (move.weight or move.shadow):
         raise Conflict(found[name])
+    if move.weight:
+        _check_alone(live, state)
     others = {version: slots for version, slots in live.weights().items() if version != name}
-    if move.weight and others:
-        shown = ", ".join(sorted(others))
-        raise Conflict(
-            f"{shown} has traffic beside {name}: two challengers cannot be told apart; give it back first"
-        )
     moved = traffic.put_weights(live, {**others, name: move.weight}, known)
     if not live.table.given and moved.table.given:
         # The same as for a weight that a person gives: the champion is what the challenger is judged against.
