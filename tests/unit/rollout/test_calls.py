@@ -154,6 +154,31 @@ def test_an_approval_is_by_another_person_with_the_role_for_the_digest() -> None
     assert driver.state.approvals[0].who == "bob"
 
 
+def test_a_step_that_needs_an_approval_waits_for_it_again_after_an_override() -> None:
+    driver = Driver().start(plan_of(WEIGHT, APPROVE)).until(1)
+    driver.override({"v8": 200})
+    driver.resume()
+    assert (driver.state.phase, driver.weight) == ("paused", 100)
+    assert driver.state.pause is not None
+    assert (driver.state.pause.reason, driver.state.step) == ("approve", 1)
+    with pytest.raises(Conflict, match="needs the approval"):
+        driver.resume()
+    driver.approve("bob")
+    assert driver.state.phase == "progressing"
+
+
+def test_a_promotion_by_hand_says_which_approval_it_did_without() -> None:
+    driver = Driver().start(plan_of(WEIGHT, APPROVE)).until(1)
+    driver.override({}, champion="v8")
+    assert driver.state.end is not None
+    assert "Without the approval of step 2." in driver.state.end.words
+    driver = Driver().start(plan_of(WEIGHT, APPROVE)).until(1)
+    driver.approve("bob")
+    driver.override({}, champion="v8")
+    assert driver.state.end is not None
+    assert "Without the approval" not in driver.state.end.words
+
+
 def test_an_approval_may_come_before_its_step_and_counts_once() -> None:
     driver = Driver().start(plan_of(APPROVE, WEIGHT, APPROVE))
     driver.approve("bob")

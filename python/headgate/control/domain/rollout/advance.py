@@ -239,10 +239,10 @@ def enter(state: RolloutState, observation: Observation, now_ms: int, who: str =
     actions: tuple[Action, ...] = (SetTraffic(weight, shadow),) if moved else ()
     if step.kind == "replay":
         actions += (StartReplay(replay_key(entered), step.requests),)
-    waits = _waits(entered, step.role, now_ms)
-    if waits is not None:
-        entered = entered.paused(waits)
-        actions += (Paused(waits.reason, waits.words), Notify("pause", waits.words, who))
+    held = waits(entered, step.role, now_ms)
+    if held is not None:
+        entered = entered.paused(held)
+        actions += (Paused(held.reason, held.words), Notify("pause", held.words, who))
     else:
         actions += (Notify("step", said, who),)
     return Advance(entered, Progress(observed_ms=now_ms), actions)
@@ -255,7 +255,7 @@ def _promoted_by(state: RolloutState, who: str) -> str:
     return f"Promoted by {who}" + (f"; undecided then: {', '.join(undecided)}." if undecided else ".")
 
 
-def _waits(state: RolloutState, role: str, now_ms: int) -> Pause | None:
+def waits(state: RolloutState, role: str, now_ms: int) -> Pause | None:
     """The pause that a step is for."""
     step, name = state.present, state.challenger.name
     if step is not None and step.kind == "pause":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from headgate.control.domain.rollout import words
 from headgate.control.domain.rollout.actions import Advance, GiveBack, Notify, Paused, SetTraffic
-from headgate.control.domain.rollout.advance import finished, next_step, promoted
+from headgate.control.domain.rollout.advance import finished, next_step, promoted, waits
 from headgate.control.domain.rollout.observation import Observation
 from headgate.control.domain.rollout.plan import ResolvedPlan
 from headgate.control.domain.rollout.state import (
@@ -164,6 +164,11 @@ def resume(state: RolloutState, progress: Progress, stamp: Stamp) -> Advance:
     moved = (weight, shadow) != (state.weight, state.shadow)
     back = back.changed(weight=weight, shadow=shadow)
     said = stamp.told("Resumed by")
+    step = back.present
+    if step is not None and step.kind == "approve":
+        # It was paused for another reason meanwhile; the step waits for a person as it did.
+        again = waits(back, step.role, stamp.ms)
+        back, said = (back, said) if again is None else (back.paused(again), f"{said} {again.words}")
     actions = (Notify("resume", said, stamp.who),)
     return Advance(back, Progress(), (SetTraffic(weight, shadow), *actions) if moved else actions)
 

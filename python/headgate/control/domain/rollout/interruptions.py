@@ -37,13 +37,24 @@ def overridden(
         return state
     if champion == state.challenger.name:
         gates = ", ".join(gate.key for gate in state.plan.gates if gate.effect != "report") or "none"
-        told = f"Promoted by hand, and the gates were not looked at (undecided: {gates}). {said}"
+        told = f"Promoted by hand, and the gates were not looked at (undecided: {gates}). {_not_approved(state)}{said}"
         return state.ended("promoted", Ending(reason="override", at_ms=now_ms, words=told))
     if champion != state.champion.name:
         told = f"The champion is {champion} now, and {state.challenger.name} was compared with {state.champion.name}. {said}"
         return state.ended("aborted", Ending(reason="override", at_ms=now_ms, words=told))
     changed = state.changed(weight=weights.get(state.challenger.name, 0))
     return changed.paused(Pause(reason="override", since_ms=now_ms, words=said))
+
+
+def _not_approved(state: RolloutState) -> str:
+    """Which approvals a promotion by hand did without. It is a change of traffic like any other, but not one that the plan allows."""
+    steps = [
+        at for at, one in enumerate(state.plan.steps) if one.kind == "approve" and not state.approved(at)
+    ]
+    if not steps:
+        return ""
+    numbers = ", ".join(str(at + 1) for at in steps)
+    return f"Without the approval of step{'s' if len(steps) > 1 else ''} {numbers}. "
 
 
 def stopped(
