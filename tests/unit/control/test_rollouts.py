@@ -386,7 +386,10 @@ def test_a_move_that_is_refused_again_and_again_is_among_what_is_missing(tmp_pat
             # Writes that the full disk failed may be told of by later turns.
             for _ in range(3):
                 with suppress(StorageFailed):
-                    view = await look(gate)
+                    await look(gate)
+            view = await gate.control.rollout_view("digits")
+            assert view is not None
+            assert view["step"] is not None
             assert (view["step"]["what"], view["phase"]) == ("shadow 10%", "progressing")
             assert not [said for said in view["missing"] if "refused" in said]
 
