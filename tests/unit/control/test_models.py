@@ -146,3 +146,19 @@ def test_a_document_that_is_put_finds_its_files_below_the_roots(tmp_path: Path) 
             assert (await gate.control.apply(again))["revision"] == 2
 
     run(body)
+
+
+def test_a_restart_knows_the_folder_of_a_documents_files(tmp_path: Path) -> None:
+    async def body() -> None:
+        model(tmp_path / "models" / "v1", 1.0)
+        path = tmp_path / "scale.yaml"
+        path.write_text(text())
+        async with gateway(tmp_path) as gate:
+            await gate.control.apply_file(path)
+        model(tmp_path / "models" / "v2", 2.0)
+        async with gateway(tmp_path) as gate:
+            document = text(versions="v1 v2").encode()
+            result = await gate.control.put("scale", document)
+            assert (result["revision"], result["plan"]["load"]) == (2, ["v2"])
+
+    run(body)
