@@ -426,3 +426,21 @@ def test_copies_that_a_rollout_gives_are_not_switched_off_unheard(tmp_path: Path
             assert (shadow["to"], shadow["share"]) == ("v2", 1_000)
 
     run(work)
+
+
+def test_a_rollout_of_an_endpoint_that_was_removed_is_over_in_the_history(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            await gate.control.delete("digits", force=True, call=ANN)
+            for returns in (False, True):
+                if returns:
+                    await gate.apply(document())
+                    assert await gate.control.rollout_view("digits") is None
+                (summary,) = await gate.control.rollouts("digits")
+                assert (summary["phase"], summary["said"]) == ("aborted", "The endpoint was removed.")
+            await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            newest, first = await gate.control.rollouts("digits")
+            assert (newest["id"], newest["attempts"], first["id"]) == ("r2", 2, "r1")
+
+    run(work)

@@ -228,18 +228,20 @@ def history(records: Sequence[RevisionRecord]) -> list[RolloutSummary]:
         if rollout is None or rollout.id in found:
             continue
         held = rollout.end or rollout.pause
+        # A removal leaves the state as it was, and the rollout is over: a later namesake begins without one.
+        gone = record.kind == "remove" and rollout.active
         found[rollout.id] = RolloutSummary(
             id=rollout.id,
             revision=record.n,
             challenger=rollout.challenger.name,
             digest=rollout.challenger.digest,
             plan=rollout.plan.name,
-            phase=rollout.phase,
+            phase="aborted" if gone else rollout.phase,
             step=None if rollout.present is None else rollout.present.label,
             attempts=rollout.attempts,
             started=seconds(rollout.started.when),
             started_by=rollout.started.who,
-            said="" if held is None else held.words,
+            said="The endpoint was removed." if gone else "" if held is None else held.words,
         )
     return list(found.values())
 
