@@ -178,14 +178,14 @@ fn without_feedback_in_its_document_an_endpoint_issues_no_receipts() {
     let served = Served::new(None, &json!({"feedback": {}}));
     assert_eq!(served.infer().1, "");
     let (status, answer) = served.post(&sale("r", true));
-    assert_eq!((status, &answer["code"]), (501, &json!("unsupported")));
+    assert_eq!((status, &answer["code"]), (404, &json!("not_found")));
     assert!(answer["error"].as_str().unwrap().contains("takes no feedback"), "{answer}");
     assert_eq!(served.post_to("none", "{}").0, 404);
     // Switched on, and off again: receipts of before are taken when it is on.
     served.apply(&json!({"revision": 2}));
     let (_, receipt) = served.infer();
     served.apply(&json!({"revision": 3, "feedback": {}}));
-    assert_eq!((served.infer().1.as_str(), served.post(&sale(&receipt, true)).0), ("", 501));
+    assert_eq!((served.infer().1.as_str(), served.post(&sale(&receipt, true)).0), ("", 404));
     served.apply(&json!({"revision": 4}));
     assert_eq!(served.post(&sale(&receipt, true)).0, 200);
 }

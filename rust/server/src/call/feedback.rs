@@ -64,7 +64,7 @@ fn find(io: &Io, name: &str) -> Result<(Arc<LiveEndpoint>, Arc<EndpointFeedback>
     let endpoint = io.endpoint(name)?;
     if endpoint.feedback.is_empty() {
         let words = format!("endpoint {name:?} takes no feedback: its document has no feedback:");
-        return Err(Error::new(Code::Unsupported, words));
+        return Err(Error::new(Code::NotFound, words));
     }
     let receipts = endpoint.versions.iter().find_map(|version| version.payload.receipts.as_ref());
     let Some(receipts) = receipts.map(|receipts| receipts.endpoint.clone()) else {

@@ -72,6 +72,10 @@ impl SentRequest {
 }
 
 fn read_object(json: &[u8]) -> Result<SentFeedback, String> {
+    // A list would be read as the fields in their order.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err("not the JSON of a feedback: expected an object, found a list".to_owned());
+    }
     serde_json::from_slice(json).map_err(|error| format!("not the JSON of a feedback: {error}"))
 }
 
@@ -95,6 +99,14 @@ mod tests {
         }
         let without = SentRequest::read(br#"{"receipt": "r", "value": 2}"#);
         assert_eq!(without, Ok(SentRequest::One(feedback(2.into(), None))));
+    }
+
+    #[test]
+    fn a_list_is_no_feedback() {
+        for body in ["[]", r#" ["r", true, "sale"]"#] {
+            let words = SentRequest::read(body.as_bytes()).unwrap_err();
+            assert!(words.contains("expected an object, found a list"), "{words}");
+        }
     }
 
     #[test]
