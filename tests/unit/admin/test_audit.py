@@ -51,6 +51,7 @@ DENIED: list[tuple[str, str, str, dict[str, Any], tuple[int, str]]] = [
     ("operator", "POST", "/v1/endpoints/none:freeze", {"json": {}}, (404, "freeze")),
     ("operator", "PUT", E, {"content": "kind: [", "headers": {**YAML, **at(1)}}, (422, "apply")),
     ("operator", "PUT", E, {"content": document(SHARED), "headers": NEW}, (412, "apply")),
+    ("operator", "POST", f"{E}:block", {"json": {"version": "v1"}}, (409, "block")),
     ("admin", "POST", "/v1/tokens", {"json": {"name": "serve", "role": "viewer"}}, (400, "token_create")),
     ("admin", "DELETE", "/v1/tokens/none", {}, (404, "token_revoke")),
 ]  # fmt: skip
