@@ -138,6 +138,10 @@ bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone
 bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs, fails or is as heavy; needs wrk
 	$(PY) -m benches.shadows
 
+.PHONY: bench-rollouts
+bench-rollouts: $(STAMPS)/native  ## false rollbacks of a model against itself, and how fast a rollback takes effect under load: about six minutes
+	$(PY) -m benches.rollouts
+
 .PHONY: bench-load
 bench-load: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## the load generator against wrk, h2load, servers of a known delay, and its own promises; needs nginx and wrk
 	$(PY) -m benches.load

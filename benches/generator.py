@@ -24,6 +24,8 @@ class Request:
     path: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    weight: float = 1.0
+    """Its share, beside others, relative to their weights."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Sending:
 
 @dataclass(frozen=True)
 class Generator:
-    """Sends one request to one server."""
+    """Sends one request to one server, or a mix of several."""
 
     address: str
     request: Request
@@ -109,12 +111,17 @@ class Generator:
     protocol: str = "http"
     connections: int | None = None
     """At most; None for as many as the load needs."""
+    others: tuple[Request, ...] = ()
+    """What is sent beside ``request``, drawn by weight."""
 
     def start(self, load: dict[str, Any]) -> Sending:
         """Begins a load."""
         # Here, because some benches' parts are of use without the data plane.
         from headgate._native import LoadRun
 
+        sent = (self.request, *self.others)
+        bodies = list(dict.fromkeys(one.body for one in sent))
+        places = {body: place for place, body in enumerate(bodies)}
         plan = {
             "seed": self.seed,
             "threads": 1,
@@ -136,16 +143,17 @@ class Generator:
                 {
                     "target": 0,
                     "group": "all",
-                    "weight": 1.0,
-                    "path": self.request.path,
-                    "headers": self.request.headers,
-                    "body": 0,
+                    "weight": one.weight,
+                    "path": one.path,
+                    "headers": one.headers,
+                    "body": places[one.body],
                 }
+                for one in sent
             ],
             "timing_share": self.timing_share,
             "check_share": 0.0,
         }
-        loaded = LoadRun(json.dumps(plan), [self.request.body])
+        loaded = LoadRun(json.dumps(plan), bodies)
         loaded.start()
         return Sending(loaded)
 

@@ -86,6 +86,8 @@ class Launcher:
 
     core: int
     folder: Path
+    program: tuple[str, ...] = ("-m", "headgate")
+    """What Python runs as ``headgate``."""
 
     def run(self, command: list[str], log: str) -> subprocess.Popen[str]:
         """A process pinned to the core, its stderr in a file."""
@@ -146,7 +148,7 @@ class Launcher:
         self, document: Path, label: str, *options: str
     ) -> tuple[subprocess.Popen[str], dict[str, str]]:
         """As :meth:`serve`, with the addresses of all ports by their names."""
-        command = [sys.executable, "-m", "headgate", "serve", str(document), "--io-threads", "1", *options]
+        command = [sys.executable, *self.program, "serve", str(document), "--io-threads", "1", *options]
         command += ["--state", str(self.folder / label)]
         for port in ("http", "grpc", "observe", "admin"):
             command += [f"--{port}", "127.0.0.1:0"]
