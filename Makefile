@@ -139,7 +139,7 @@ bench-shadows: $(STAMPS)/native  ## what a champion feels of a shadow that hangs
 	$(PY) -m benches.shadows
 
 .PHONY: bench-rollouts
-bench-rollouts: $(STAMPS)/native  ## false rollbacks of a model against itself, and how fast a rollback takes effect under load: about six minutes
+bench-rollouts: $(STAMPS)/native  ## false rollbacks of a model against itself, and how fast a rollback takes effect under load: about five minutes
 	$(PY) -m benches.rollouts
 
 .PHONY: bench-load

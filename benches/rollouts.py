@@ -3,7 +3,7 @@
 Same model: endpoints side by side, each with rollouts one after the other of the same graph under other bytes, with the gates of the
 built-in plan, weights of seconds, and requests of many users of which a share fails in both versions. Every rollback is a false one.
 There is no step with copies: no gate that rolls back is judged there, and copies of runs that do not end take the cores of shadows.
-Rollbacks are ``rollback_times``'. About six minutes.
+Rollbacks are ``rollback_times``'. about five minutes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PATIENCE = "3ms"
 """The deadline of such a request: longer ones would keep the core from the others."""
 MOST_ROLLED_BACK = 0.025
 """Of the rollouts: 5 of 200."""
-MOST_RESUMES = 3
+MOST_RESUMES = 10
 """A rollout that pauses once more is aborted."""
 LOOK_SECONDS = 1.0
 """Between two views of a rollout: the gateway's core is the requests'."""
@@ -257,7 +257,7 @@ def measure(folder: Path, cores: Sequence[int], arguments: argparse.Namespace) -
 
 
 def main() -> None:
-    """The command line; about six minutes."""
+    """The command line; about five minutes."""
     parser = argparse.ArgumentParser(description="Measures rollouts of the same model, and rollbacks.")
     parser.add_argument("--rollouts", type=int, default=200, help="of the same model (default 200)")
     parser.add_argument("--rollbacks", type=int, default=500, help="under load (default 500)")
