@@ -35,11 +35,13 @@ _WAIT_SECONDS = 10.0
 _SETTLE = 0.03
 """Seconds between the answer to a rollback and the next rollout."""
 _LONGEST = 590.0
+_WEIGHT = 5_000
+"""Slots of the bad version."""
 _DOCUMENT = """
 apiVersion: headgate/v1
 kind: RolloutPlan
 name: half
-steps: [{weight: 50%, for: 1h}, promote]
+steps: [{weight: 50%, for: 1h}, pause, promote]
 ---
 apiVersion: headgate/v1
 kind: Endpoint
@@ -152,6 +154,19 @@ def prepare(folder: Path) -> None:
     (folder / "good.yaml").write_text(_DOCUMENT)
 
 
+def enter_weight(gateway: Gateway) -> None:
+    """Has the rollout enter its first step now. The gateway may do so itself meanwhile: the call is refused then, or leads to the pause
+    after the step, which keeps the weight.
+    """
+    if gateway.call("GET", _ROLLOUT)["weight"] == _WEIGHT:
+        return
+    try:
+        gateway.call("POST", f"{_ROLLOUT}:promote", {"reason": "bench"})
+    except SystemExit:
+        if gateway.call("GET", _ROLLOUT)["weight"] != _WEIGHT:
+            raise
+
+
 def roll_back(gateway: Gateway, probes: Probes, count: int, most_seconds: float) -> list[Rollback]:
     """Rollouts at 50 % that are rolled back, one after another; fewer than ``count`` if the time is over."""
     done: list[Rollback] = []
@@ -159,9 +174,7 @@ def roll_back(gateway: Gateway, probes: Probes, count: int, most_seconds: float)
     while len(done) < count and time.monotonic() < deadline:
         verb = ":retry" if done else ""
         gateway.call("POST", f"{_ROLLOUT}{verb}", {"version": BAD, "reason": "bench"})
-        weight = gateway.call("GET", _ROLLOUT)["weight"]
-        if weight != 5_000:
-            gateway.call("POST", f"{_ROLLOUT}:promote", {"reason": "bench"})
+        enter_weight(gateway)
         probes.wait_for_bad()
         called = time.monotonic_ns()
         answer = gateway.call("POST", "/v1/endpoints/good:rollback", {"reason": "bench"})
