@@ -30,6 +30,8 @@ class VirtualServer:
     failing_share: float = 0.0
     client_limit: float | None = None
     """The rate above which the client falls behind."""
+    drift: float = 1.0
+    """How many times as long a request takes at the end of a load as at its begin, on a machine that others use more and more."""
 
 
 @dataclass
@@ -88,6 +90,9 @@ class VirtualRun:
         self.due_ns, self.end_ns = _due(plan["load"], server, random)
         self.response_ns, self.run_ns = _responses(
             self.due_ns, server, random, closed="closed" in plan["load"]
+        )
+        self.response_ns = (self.response_ns * np.linspace(1, server.drift, len(self.due_ns))).astype(
+            np.int64
         )
         self.good = random.random(len(self.due_ns)) >= server.failing_share
         if server.gone_after_ns is not None:

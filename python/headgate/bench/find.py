@@ -5,18 +5,20 @@ Not here: which rate is next (``search``), one load (``measuring``). Next: ``sea
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from headgate.bench import loads
+from headgate.bench import far_within, loads
 from headgate.bench.measuring import Ended, Measured, Measurer, Question
 from headgate.bench.preparing import Asked, prepared_place
-from headgate.bench.rates import shown_rate
+from headgate.bench.rates import format_ns, shown_rate
 from headgate.bench.results import Answer, Capacity, Outcome, Probe, Result, Verdict, Window
 from headgate.bench.run import Measurement, Tools, caveats, undecided_words
 from headgate.bench.scenario import Scenario
 from headgate.bench.search import (
+    CONFIRM_AT,
     FIRST_SHARE,
     Bracket,
     End,
@@ -36,11 +38,22 @@ from headgate.errors import InvalidArgument
 _CALIBRATION_NS = 3_000_000_000
 _CALIBRATION_CLIENTS = 8
 _LONGEST_SHARE = 6
-"""One rate takes a sixth of the budget at most: what is undecided then lies at the border."""
+"""One rate takes a sixth of the budget at most, or what its requests need: what is undecided then lies at the border."""
 
 _SHORTEST_NS = 4_000_000_000
 _CONFIRM_NS = 20_000_000_000
 """A confirming run is longer than a probe: what builds up slowly shows. It takes a third of a short budget."""
+
+_LATE_NS = 10_000_000_000
+"""So long a client is late before its probe ends: the first seconds of a load may be."""
+
+_CLIENT_WAS_LIMIT = "the client was the limit"
+
+_WARM_UP_NS = 2_000_000_000
+"""The shortest; its requests do not count."""
+
+_SPARE = 3
+"""A rate has so much more time than its fewest requests need: some may be slow, and are seldom independent."""
 
 _LOWEST = 0.1
 _SETTLE_TRIES = 50
@@ -115,6 +128,8 @@ class _RateProber:
     over: Outcome | None = None
     """Why nothing more is measured, if that is no answer of the search."""
     reasons: list[str] = field(default_factory=list)
+    no_time: str | None = None
+    """Which rate was left out for want of time, and what budget would do."""
 
     # === one rate ===
 
@@ -140,12 +155,15 @@ class _RateProber:
         answer = measured.answer
         verdict: Verdict = answer.verdict
         why = measured.why
-        if verdict == "fail" and answer.client.limited:
-            # The client was late, not the server: that decides nothing.
-            self.measurement.client.note(answer, f"the probe at {shown_rate(step.rate)}")
-            verdict, why = "undecided", "the client was the limit"
         if verdict == "undecided" and measured.ended is Ended.FINISHED:
             why = undecided_words(answer)
+        over = measured.ended in (Ended.INTERRUPTED, Ended.UNREACHABLE)
+        limited = verdict != "pass" and answer.client.limited and not over
+        if limited:
+            # The client was late, not the server: that decides nothing.
+            what = "confirming run" if step.confirming else "probe"
+            self.measurement.client.note(answer, f"the {what} at {shown_rate(step.rate)}")
+            verdict, why = "undecided", _CLIENT_WAS_LIMIT
         if measured.ended is Ended.INTERRUPTED:
             self.over = "interrupted"
         elif measured.ended is Ended.UNREACHABLE:
@@ -164,17 +182,49 @@ class _RateProber:
         )
         worst = max(answer.objectives, key=lambda one: one.slower / max(1, one.requests), default=None)
         if worst is None:
-            return Tried(step.rate, verdict, confirming=step.confirming)
+            return Tried(step.rate, verdict, confirming=step.confirming, client_limited=limited)
         inflation = worst.inflation or 1.0
-        return Tried(step.rate, verdict, worst.slower, worst.requests, inflation, step.confirming)
+        return Tried(
+            step.rate,
+            verdict,
+            worst.slower,
+            worst.requests,
+            inflation,
+            step.confirming,
+            client_limited=limited,
+        )
 
-    def has_time(self) -> bool:
-        """Whether the budget has room for another rate, and for the confirming run after it."""
-        return self._left() >= min(_SHORTEST_NS, self.measurement.scenario.search.budget // 4)
+    def has_time(self, step: Step) -> bool:
+        """Whether the budget has room for the requests of a verdict at that rate, and for the confirming run after it."""
+        shortest = min(_SHORTEST_NS, self.measurement.scenario.search.budget // 4)
+        needed = self._needed_ns(step)
+        if self._left(step) >= max(shortest, needed):
+            return True
+        confirming = replace(step, rate=step.rate * CONFIRM_AT)
+        budget = (
+            self.measurer.waited_ns + _SPARE * needed + max(_CONFIRM_NS, _SPARE * self._needed_ns(confirming))
+        )
+        self.no_time = (
+            f"{shown_rate(step.rate)} was not tried: the {self.requests_needed(step.alpha)} requests that a verdict needs "
+            f"take {format_ns(_rounded_up(needed))} of it; --budget {format_ns(_rounded_up(budget))} would do"
+        )
+        return False
 
-    def _left(self) -> int:
-        """The budget's rest without what the confirming run needs."""
-        return self.measurement.scenario.search.budget - self.measurer.waited_ns - self._confirm_ns
+    def _left(self, step: Step) -> int:
+        """The budget's rest without what the confirming run needs, be it of that rate or of a lower one that passed."""
+        passed = None if self.search is None else bracket(self.search.tried).passed
+        lowest = step.rate if passed is None else min(step.rate, passed)
+        confirming = self._needed_ns(replace(step, rate=lowest * CONFIRM_AT))
+        reserve = max(self._confirm_ns, confirming)
+        return self.measurement.scenario.search.budget - self.measurer.waited_ns - reserve
+
+    def requests_needed(self, alpha: float) -> int:
+        """The fewest requests behind the warm-up that can pass: with none of them slow, and independent of each other."""
+        tested = self.slo.objectives(alpha)
+        return max(far_within.least_requests(one["quantile"], one["alpha"]) for one in tested)
+
+    def _needed_ns(self, step: Step) -> int:
+        return _WARM_UP_NS + math.ceil(1e9 * self.requests_needed(step.alpha) / step.rate)
 
     @property
     def _confirm_ns(self) -> int:
@@ -186,12 +236,15 @@ class _RateProber:
         budget = self.measurement.scenario.search.budget
         if step.confirming:
             return max(budget - self.measurer.waited_ns, self._confirm_ns)
-        return max(min(self._left(), max(budget // _LONGEST_SHARE, _SHORTEST_NS)), 1_000_000_000)
+        longest = max(budget // _LONGEST_SHARE, _SHORTEST_NS, _SPARE * self._needed_ns(step))
+        return max(min(self._left(step), longest), 1_000_000_000)
 
     def _decided(self, answer: Answer, step: Step) -> str | None:
         """Why a load needs no more."""
         if answer.verdict == "fail":
             return "the objective fails"
+        if answer.client.limited and answer.elapsed_ns >= _LATE_NS and _misses(answer):
+            return _CLIENT_WAS_LIMIT
         if answer.verdict != "pass" or answer.steadiness.overload:
             return None
         if step.confirming and answer.elapsed_ns < self._confirm_ns:
@@ -285,26 +338,35 @@ class _RateProber:
     def _verdict(self, search: Search, found: Bracket) -> tuple[Outcome, list[str]]:
         if self.over is not None:
             return self.over, ["interrupted; what was measured is kept"] if self.over == "interrupted" else []
-        if self.measurement.client.limited and found.failed is None:
-            # A rate that failed while the client was late decides nothing, and one that passed does.
-            held = (
-                [] if found.passed is None else [f"{shown_rate(found.passed)} holds the objective at least"]
-            )
-            return "client_limited", held
+        no_time = [] if self.no_time is None else [self.no_time]
         if found.passed is None:
-            if found.failed is None:
-                last = self.probes[-1].why if self.probes else None
-                return "undecided", [last or "the budget is too short for one rate; give --budget more"]
-            return "fail", [f"the objective fails at {shown_rate(found.failed)} already"]
-        if search.confirmed is False or search.confirmed is None:
-            rate = shown_rate(found.passed * 0.95)
-            how = "did not pass" if search.confirmed is False else "was not made"
-            return "undecided", [f"the confirming run at {rate} {how}: the answer is not to be relied on"]
-        reasons = []
-        if search.end in (End.UNDECIDED, End.STEPS, End.STOPPED) and found.failed is not None:
-            reasons.append(
-                f"the bracket is wider than asked for: {search.end.value}; --budget gives it more time"
-            )
-        elif search.end in (End.UNDECIDED, End.STEPS, End.STOPPED):
-            reasons.append(f"no rate failed: {search.end.value}; --budget gives it more time")
-        return "pass", reasons
+            if found.failed is not None:
+                return "fail", [f"the objective fails at {shown_rate(found.failed)} already", *no_time]
+            if self.measurement.client.limited:
+                return "client_limited", no_time
+            last = self.probes[-1].why if self.probes else None
+            too_short = last or "the budget is too short for one rate; give --budget more"
+            return "undecided", no_time or [too_short]
+        if not search.confirmed:
+            how = "was not made" if search.confirmed is None else "did not pass"
+            said = f"the confirming run at {shown_rate(found.passed * CONFIRM_AT)} {how}: the answer is not to be relied on"
+            confirming = next((one for one in search.tried if one.confirming), None)
+            limited = confirming is not None and confirming.client_limited
+            return "client_limited" if limited else "undecided", [said]
+        if search.end in (End.BRACKET, End.HIGHEST):
+            return "pass", []
+        why = End.UNDECIDED.value if search.end is None else search.end.value
+        more = "" if search.end is End.CLIENT else "; --budget gives it more time"
+        first = "no rate failed" if found.failed is None else "the bracket is wider than asked for"
+        return "pass", [f"{first}: {why}{more}", *no_time]
+
+
+def _misses(answer: Answer) -> bool:
+    """Whether more requests than allowed were slow so far: such a load is not about to pass."""
+    return any(one.slower > (1 - one.quantile) * one.requests for one in answer.objectives)
+
+
+def _rounded_up(ns: int) -> int:
+    """Rounded up, from two minutes on to minutes."""
+    unit = 10**9 if ns < 120 * 10**9 else 60 * 10**9
+    return math.ceil(ns / unit) * unit

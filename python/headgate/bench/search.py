@@ -1,10 +1,10 @@
 """Which rate is tried next, and what the verdicts so far say: a pure state machine without time and without a server.
 
 Up by half until a rate fails, or down by half until one passes; then the middle of both on a scale of ratios. A rate that stays undecided
-lies at the border: the search goes on beside it, at most twice. Each rate has one sequential test, at its part of the 5 % that all of them
-may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that
-contradict each other, a pass above a fail, are pooled (pool adjacent violators) and count as neither. Next: ``prober``, which measures a
-rate; ``run``, which drives both.
+lies at the border: the search goes on beside it, at most twice. A rate at which the client was the limit says nothing of the server: the
+search goes on at half of it, and ends once a rate passes close below. Each rate has one sequential test, at its part of the 5 % that all
+of them may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that contradict each other, a pass above a
+fail, are pooled (pool adjacent violators) and count as neither. Next: ``prober``, which measures a rate; ``run``, which drives both.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Tried:
     requests: int = 0
     inflation: float = 1.0
     confirming: bool = False
+    client_limited: bool = False
+    """Whether it is undecided because the client was the limit."""
 
     @property
     def share(self) -> float:
@@ -62,8 +64,8 @@ class Tried:
 class Prober(Protocol):
     """Measures one rate until there is a verdict or no time is left."""
 
-    def has_time(self) -> bool:
-        """Whether another rate can be measured, and the answer be confirmed after it."""
+    def has_time(self, step: Step) -> bool:
+        """Whether that rate can be decided, and the answer be confirmed after it."""
 
     def probe(self, step: Step) -> Tried | None:
         """What it found; None if the search has to end (no time, no server, interrupted)."""
@@ -94,6 +96,7 @@ class End(Enum):
     STEPS = "all steps are used"
     HIGHEST = "the highest rate passed"
     LOWEST = "the lowest rate failed"
+    CLIENT = "above, the client was the limit"
     STOPPED = "there was no more time"
 
 
@@ -148,24 +151,39 @@ class Search:
         self._confirm_next = bracket(self.tried).passed is not None
 
     def _rate(self) -> float:
-        found, open_rates = bracket(self.tried), self._undecided()
+        found, open_rates, limited = bracket(self.tried), self._undecided(), self._client_limit()
         passed, failed = found.passed, found.failed
-        if passed is None and failed is None and not open_rates:
-            return self._bounded(self.settings.start)
         if passed is None:
-            return self._bounded(
-                open_rates[0] / BESIDE if open_rates else (failed or self.settings.start) / 2
-            )
-        if failed is None:
+            return self._bounded(self._below(failed, open_rates, limited))
+        upper = _lowest(failed, limited)
+        if upper is None:
             return self._bounded(open_rates[-1] * BESIDE if open_rates else passed * GROWTH)
-        low, high = self._gap(passed, failed)
+        low, high = self._gap(passed, upper)
         return math.exp((math.log(low) + math.log(high)) / 2)
 
+    def _below(self, failed: float | None, open_rates: Sequence[float], limited: float | None) -> float:
+        """The next rate while none has passed. What the client lost at one rate it loses beside it, too: so by half."""
+        lower = [one / 2 for one in (failed, limited) if one is not None]
+        if open_rates and (failed is None or open_rates[0] < failed):
+            lower = [limited / 2] if limited is not None else []
+            lower.append(open_rates[0] / BESIDE)
+        return min(lower, default=self.settings.start)
+
+    def _client_limit(self) -> float | None:
+        """The lowest rate above every pass at which the client was the limit."""
+        passed = bracket(self.tried).passed or 0.0
+        return min((one.rate for one in self.tried if one.client_limited and one.rate > passed), default=None)
+
     def _undecided(self) -> list[float]:
-        """The rates that stayed undecided and are not decided by the bracket, from the lowest."""
+        """The rates that stayed undecided and are not decided by the bracket, from the lowest; without those above the client's limit."""
         found = bracket(self.tried)
-        low, high = found.passed or 0.0, found.failed or math.inf
-        return sorted(one.rate for one in self.tried if one.verdict == "undecided" and low < one.rate < high)
+        low = found.passed or 0.0
+        high = _lowest(found.failed, self._client_limit()) or math.inf
+        return sorted(
+            one.rate
+            for one in self.tried
+            if one.verdict == "undecided" and not one.client_limited and low < one.rate < high
+        )
 
     def _gap(self, passed: float, failed: float) -> tuple[float, float]:
         """Where the next rate lies: between the ends of the bracket, or in the wider part beside what is undecided."""
@@ -185,20 +203,36 @@ class Search:
             self._confirm_next = bracket(self.tried).passed is not None
 
     def _why_end(self, last: Tried) -> End | None:
-        found, settings = bracket(self.tried), self.settings
+        found, settings, limited = bracket(self.tried), self.settings, self._client_limit()
+        if (
+            found.passed is not None
+            and limited is not None
+            and (found.failed is None or limited < found.failed)
+            and limited / found.passed <= GROWTH
+        ):
+            # No finer: what the client can send is not what is asked for.
+            return End.CLIENT
         if found.passed is not None and found.failed is not None:
             if found.failed / found.passed <= 1 + settings.precision:
                 return End.BRACKET
             low, high = self._gap(found.passed, found.failed)
             if high / low <= 1 + settings.precision:
                 return End.UNDECIDED
+        elif last.client_limited:
+            # A lower rate may be one that the client holds.
+            return None if last.rate > settings.lowest and len(self.tried) < settings.steps else End.CLIENT
         elif settings.highest is not None and last.verdict != "fail" and last.rate >= settings.highest:
             return End.HIGHEST if last.verdict == "pass" else End.UNDECIDED
         elif last.verdict != "pass" and last.rate <= settings.lowest:
             return End.LOWEST if last.verdict == "fail" else End.UNDECIDED
-        if sum(one.verdict == "undecided" for one in self.tried) >= MOST_UNDECIDED:
+        if sum(one.verdict == "undecided" and not one.client_limited for one in self.tried) >= MOST_UNDECIDED:
             return End.UNDECIDED
         return End.STEPS if len(self.tried) >= settings.steps else None
+
+
+def _lowest(*rates: float | None) -> float | None:
+    """The lowest of those that there are."""
+    return min((rate for rate in rates if rate is not None), default=None)
 
 
 def bracket(tried: Sequence[Tried]) -> Bracket:
@@ -235,7 +269,7 @@ def _pools(tried: Sequence[Tried]) -> list[list[Tried]]:
 def drive(search: Search, prober: Prober) -> None:
     """Runs a search to its end."""
     while (step := search.next()) is not None:
-        if not step.confirming and not prober.has_time():
+        if not step.confirming and not prober.has_time(step):
             search.confirm()
             continue
         found = prober.probe(step)

@@ -74,7 +74,7 @@ def capacity_sentence(result: Result) -> str:
         return (
             f"{name} holds at least {shown_rate(found.passed)} within {objective}; no higher rate was tried."
         )
-    if result.verdict == "client_limited":
+    if found.failed is None and result.client.limited and result.verdict in ("pass", "client_limited"):
         rate = shown_rate(found.passed)
         return f"{name} holds at least {rate} within {objective}; above that, the client was the limit."
     border = "" if found.failed is None else f", and fails at {shown_rate(found.failed)}"

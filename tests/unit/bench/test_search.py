@@ -33,7 +33,7 @@ class QueueProber:
     most: int = 300_000
     rates: list[float] = field(default_factory=list)
 
-    def has_time(self) -> bool:
+    def has_time(self, _step: Step) -> bool:
         return True
 
     def probe(self, step: Step) -> Tried:
@@ -82,7 +82,7 @@ class Exact:
     truth: float
     undecided_within: float = 0.0
 
-    def has_time(self) -> bool:
+    def has_time(self, _step: Step) -> bool:
         return True
 
     def probe(self, step: Step) -> Tried:
@@ -125,6 +125,50 @@ def test_rates_that_stay_undecided_are_passed_by_on_both_sides(truth: float, rat
     assert search.end in (End.UNDECIDED, End.BRACKET)
 
 
+@dataclass
+class LateClient(Exact):
+    """The same with a client that falls behind above a rate."""
+
+    limit: float = math.inf
+
+    def probe(self, step: Step) -> Tried:
+        if step.rate > self.limit:
+            return Tried(
+                step.rate, "undecided", 9_000, 10_000, confirming=step.confirming, client_limited=True
+            )
+        return super().probe(step)
+
+
+@given(limit=st.floats(5, 5_000), start=st.floats(0.05, 100), above=st.floats(1.6, 100))
+def test_what_the_client_holds_is_found_below_its_limit(limit: float, start: float, above: float) -> None:
+    search = Search(SearchSettings(start=limit * start))
+    drive(search, LateClient(limit * above, limit=limit))
+    found = bracket(search.tried)
+    assert search.end is End.CLIENT
+    assert found.failed is None
+    assert found.passed is not None
+    assert limit / 1.5 <= found.passed <= limit
+    assert search.confirmed is True
+
+
+def test_a_server_that_fails_below_the_limit_of_the_client_has_its_bracket() -> None:
+    search = Search(SearchSettings(start=4_000.0))
+    drive(search, LateClient(300.0, limit=1_000.0))
+    found = bracket(search.tried)
+    assert search.end is End.BRACKET
+    assert found.passed is not None
+    assert found.failed is not None
+    assert found.passed <= 300 < found.failed <= found.passed * 1.05
+
+
+def test_a_client_that_holds_no_rate_ends_the_search_at_the_lowest() -> None:
+    search = Search(SearchSettings(start=16.0, lowest=4.0))
+    drive(search, LateClient(100.0, limit=1.0))
+    assert [one.rate for one in search.tried] == [16.0, 8.0, 4.0]
+    assert search.end is End.CLIENT
+    assert bracket(search.tried) == Bracket(None, None)
+
+
 def test_the_highest_rate_passes_and_no_limit_is_invented() -> None:
     search = Search(SearchSettings(start=100.0, highest=300.0))
     drive(search, Exact(10_000.0))
@@ -159,7 +203,7 @@ def test_no_more_time_confirms_what_there_is() -> None:
     class Short(Exact):
         left: int = 3
 
-        def has_time(self) -> bool:
+        def has_time(self, _step: Step) -> bool:
             self.left -= 1
             return self.left >= 0
 

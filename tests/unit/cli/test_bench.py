@@ -256,7 +256,9 @@ def test_find_answers_in_a_sentence(bench: Any, generator: VirtualGenerator, tmp
 def test_a_rate_that_fails_at_once_is_below_the_lowest(bench: Any, generator: VirtualGenerator) -> None:
     done = bench("find", "digits", "--slo", "p99=150us", "--start", "5/s", "--budget", "60m")
     assert done.exit_code == 1
-    assert "digits holds less than 0." in done.stdout
+    assert "digits holds less than 1.25/s" in done.stdout
+    # Lower rates have too few requests in what is left of an hour.
+    assert "note: 0.625/s was not tried: the 1000 requests that a verdict needs take " in done.stdout
 
 
 def test_the_highest_rate_passes_and_no_limit_is_invented(bench: Any) -> None:
@@ -270,13 +272,79 @@ def test_a_budget_without_room_is_undecided(bench: Any) -> None:
     assert done.exit_code == 3
 
 
-def test_a_limited_client_ends_the_search(bench: Any, generator: VirtualGenerator) -> None:
+@pytest.mark.parametrize("start", ["100/s", "20000/s"])
+def test_above_a_limited_client_the_highest_rate_that_both_hold_is_the_answer(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path, start: str
+) -> None:
     generator.server = VirtualServer(client_limit=200.0)
-    done = bench("find", "digits", "--slo", "p99=50ms", "--start", "100/s")
-    assert done.exit_code == 3
+    done = bench(
+        "find",
+        "digits",
+        "--slo",
+        "p99=50ms",
+        "--start",
+        start,
+        "--budget",
+        "4m",
+        "--out",
+        str(tmp_path / "o"),
+    )
+    assert done.exit_code == 0, done.output
     assert "digits holds at least " in done.stdout
     assert "above that, the client was the limit." in done.stdout
     assert "fell behind" in done.stdout
+    kept = read_result(tmp_path / "o")
+    assert kept.verdict == "pass"
+    assert kept.capacity is not None
+    assert kept.capacity.passed is not None
+    # A client that is late passes all the same up to 908/s: only what fails is laid to it.
+    assert 908 / 1.5 <= kept.capacity.passed <= 908 * 1.05
+    assert kept.capacity.failed is None
+    assert kept.capacity.confirmed
+    late = [one for one in kept.probes if one.why == "the client was the limit"]
+    assert late
+    assert all(one.answer.elapsed_ns <= 13e9 for one in late if one.rate > 1000), "they end early"
+
+
+def test_a_confirming_run_at_which_the_client_was_the_limit_names_it(
+    bench: Any, generator: VirtualGenerator
+) -> None:
+    def fall_behind(_elapsed_ns: int) -> None:
+        if generator.plans:
+            generator.server.client_limit = 50.0
+            generator.server.capacity = 50.0
+
+    generator.on_wait = fall_behind
+    done = bench("find", "digits", "--slo", "p99=50ms", "--start", "100/s", "--highest", "100/s")
+    assert done.exit_code == 3, done.output
+    assert "the confirming run at 95/s did not pass" in done.stdout
+    assert "the client was the limit in the confirming run at 95/s" in done.stdout
+
+
+def test_a_rate_with_too_few_requests_for_a_verdict_is_not_tried(
+    bench: Any, generator: VirtualGenerator
+) -> None:
+    words = ("find", "digits", "--slo", "p99=15ms", "--start", "5/s", "--budget")
+    done = bench(*words, "3m")
+    assert done.exit_code == 3, done.output
+    said = "5/s was not tried: the 1000 requests that a verdict needs take 4m of it; --budget "
+    assert said in done.stdout
+    assert generator.plans == []
+    would_do = done.stdout.partition(said)[2].split()[0]
+    again = bench(*words, would_do, "--highest", "5/s")
+    assert again.exit_code == 0, again.output
+
+
+def test_a_slow_drift_of_fast_answers_leaves_no_objective_undecided_that_is_met_by_far(
+    bench: Any, generator: VirtualGenerator, tmp_path: Path
+) -> None:
+    generator.server = VirtualServer(capacity=1_000_000.0, drift=2.0)
+    words = ("--slo", "p90=2s", "--start", "400/s", "--highest", "400/s", "--budget", "3m")
+    done = bench("find", "digits", *words, "--out", str(tmp_path / "out"))
+    assert done.exit_code == 0, done.output
+    assert "digits holds at least 400/s within p90 <= 2 s" in done.stdout
+    (objective,) = read_result(tmp_path / "out").probes[-1].answer.objectives
+    assert (objective.slower, objective.inflation) == (0, 2.0), "by what the body shows, V is hundreds"
 
 
 def test_steady_rates_are_measured_below_the_answer_for_a_plan(
