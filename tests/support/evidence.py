@@ -91,7 +91,7 @@ def verdict(
     count = int(slow.sum())
     passed, failed = evidence(share, count / inflated, (len(slow) - count) / inflated)
     needed = 1 / alpha
-    enough = len(slow) >= BATCHES * 10
+    enough = len(slow) >= BATCHES * 50
     found = "pass" if passed >= needed else "fail" if failed >= needed else "undecided"
     return {
         "quantile": quantile,

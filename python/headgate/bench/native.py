@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
+from headgate.bench import far_within
 from headgate.bench.results import Answer
 from headgate.errors import Unsupported
 
@@ -73,5 +74,5 @@ class NativeGenerator:
 
 
 def answer_of(text: str) -> Answer:
-    """The generator's answer."""
-    return Answer.model_validate(json.loads(text))
+    """The generator's answer, with the verdicts of objectives that are met by far."""
+    return far_within.judged(Answer.model_validate(json.loads(text)))
