@@ -277,6 +277,7 @@ def test_a_stop_during_a_load_leaves_no_task_behind(tmp_path: Path, begun: bool)
     play(work)
 
 
+@pytest.mark.usefixtures("patient")
 def test_plans_of_any_file_are_stored_before_the_endpoints_of_all(tmp_path: Path) -> None:
     async def work() -> None:
         endpoint = described(tmp_path, "a.yaml", ("a", "v1"))
@@ -292,6 +293,7 @@ def test_plans_of_any_file_are_stored_before_the_endpoints_of_all(tmp_path: Path
     play(work)
 
 
+@pytest.mark.usefixtures("patient")
 def test_defaults_that_are_refused_keep_no_endpoint_from_being_served(tmp_path: Path) -> None:
     async def work() -> None:
         file = described(tmp_path, "a.yaml", ("a", "v1"))
