@@ -109,7 +109,7 @@ def sweep(gateways: Gateways, document: Path, tmp_path: Path) -> Any:
     return invoke
 
 
-ASKED = ("--slo", "p99=15ms", "--measured", "1", "--precision", "20%", "--budget", "6m")
+ASKED = ("--slo", "p99=15ms", "--measured", "1", "--precision", "20%", "--budget", "15m")
 
 
 def test_it_measures_the_best_and_the_present_one_and_prints_a_patch(
