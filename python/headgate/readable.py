@@ -55,7 +55,10 @@ def span(milliseconds: float) -> str:
         return f"{milliseconds / 1_000:.0f} s"
     if minutes < 90:
         return f"{minutes:.0f} min"
-    return f"{minutes / 60:.2g} h" if minutes < 48 * 60 else f"{minutes / 1440:.2g} days"
+    if minutes < 48 * 60:
+        return f"{minutes / 60:.2g} h"
+    days = minutes / 1440
+    return f"{days:.2g} days" if days < 10 else f"{number(round(days))} days"
 
 
 def _in_unit(microseconds: float) -> tuple[str, str]:

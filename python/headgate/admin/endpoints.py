@@ -117,7 +117,7 @@ class Endpoints:
             source=None if source is None else Path(source),
             call=call,
             take_traffic=take,
-            with_plans=frozenset((written or "").split(",")),
+            with_plans=frozenset(written.split(",") if written else ()),
         )
         return await self._answer(request, call, "apply", work)
 

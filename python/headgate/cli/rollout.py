@@ -219,7 +219,8 @@ def approve(session: Session, endpoint: str, digest: str | None, **options: Any)
 def abort(session: Session, endpoint: str, **options: Any) -> None:
     """End a rollout: everything as it was before it.
 
-    Nothing is blocked. Works at any time, also while frozen.
+    Nothing is blocked. Works until it is promoted, also while frozen; then `headgate rollback`
+    goes back.
 
     \b
     Example:

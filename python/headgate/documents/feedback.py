@@ -48,7 +48,7 @@ Within = Annotated[
     int,
     BeforeValidator(_within),
     PlainSerializer(values.format_duration, when_used="json"),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\\.[0-9]+)?(s|m|h|d)$", "examples": ["7d"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(s|m|h|d)$", "examples": ["7d"]}),
 ]
 Bound = Annotated[float, Field(ge=-MAX_VALUE, le=MAX_VALUE, allow_inf_nan=False)]
 

@@ -11,6 +11,7 @@ FIELDS: frozenset[str] = frozenset()
 """Fields of kinds ``Endpoint`` and ``Defaults``."""
 
 KINDS: frozenset[str] = frozenset()
+"""Kinds beside ``Endpoint``."""
 
 GATES: frozenset[str] = frozenset()
 """Families of gates."""

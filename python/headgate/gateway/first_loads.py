@@ -181,7 +181,11 @@ class FirstLoads:
         try:
             results = await self._plane.put_read(file)
         except HeadgateError as error:
-            self._failed.append(_Failure(str(path), error, path))
+            failure = _Failure(str(path), error, path)
+            if self._is_decided:
+                self._tell(failure)
+            else:
+                self._failed.append(failure)
             return
         for result in results:
             _log.info("%s: %s", path, result["message"])

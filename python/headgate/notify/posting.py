@@ -114,10 +114,12 @@ async def _connected(target: _Target, policy: Policy) -> tuple[asyncio.StreamRea
                 raise PostError(
                     f"{target.host} is at {one}, which is no public address (--private-webhooks allows it)"
                 )
-    secure = ssl.create_default_context() if target.secure else None
+    # The certificates of the system are read from files.
+    secure = await asyncio.to_thread(ssl.create_default_context) if target.secure else None
     more = {} if secure is None else {"server_hostname": target.host, "ssl_shutdown_timeout": _CLOSE_SECONDS}
     for one in found[:-1]:
-        with suppress(ConnectionError):
+        # The last address says why none answers.
+        with suppress(OSError):
             return await asyncio.open_connection(one, target.port, limit=_HEAD, ssl=secure, **more)  # type: ignore[arg-type]
     return await asyncio.open_connection(found[-1], target.port, limit=_HEAD, ssl=secure, **more)  # type: ignore[arg-type]
 

@@ -28,7 +28,8 @@ _MOST = 64 << 10
 def read_reference(written: str, environment: Mapping[str, str] = os.environ) -> str:
     """What ``${env:NAME}`` or ``${file:/path}`` stands for, or the text itself; :class:`PostError` if it stands for nothing.
 
-    It is read at each delivery, so that a secret that is changed needs no restart. A file is read, so call it from a thread.
+    It is read at each delivery, so that a file that is changed needs no restart; a variable is that of the process. A file is read,
+    so call it from a thread.
     """
     if not written.startswith("${"):
         return written

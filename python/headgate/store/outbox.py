@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 MOST_OF_A_QUEUE = 1_000
 """Messages that wait for one webhook of one endpoint at most; the oldest goes when another one comes."""
 MOST = 20_000
-"""Messages that wait at most, whoever they are for."""
+"""Messages that wait at most, for all webhooks together."""
 MOST_COUNTED = 10_000
 """Queues whose drops are counted; webhooks that are no more go first."""
 _AT_ONCE = 500

@@ -71,7 +71,8 @@ class DriftWatch:
                 await self._context.tell(self._event(state, version, features))
 
     def _event(self, state: EndpointState, version: str, features: list[str]) -> EventRecord:
-        words = f"{len(features)} features of {state.name}/{version} drift from the baseline"
+        which = "a feature" if len(features) == 1 else f"{len(features)} features"
+        words = f"{which} of {state.name}/{version} drift from the baseline"
         data = {"version": version, "message": words, "count": len(features), "features": features[:_NAMED]}
         revision = None if state.current is None else state.current.n
         return EventRecord("drift", self._context.now(), state.name, revision, "headgate", "", data)

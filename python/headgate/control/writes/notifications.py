@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import socket
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -83,6 +84,8 @@ class Notifications:
         )
         self._dropping: set[Queue] = set()
         """Queues of which it was told that they lose messages."""
+        self._told: Counter[Queue] = Counter()
+        """The messages that each has lost, as of the last look; they are counted since the start."""
         context.feed.listen(lambda _event: self.deliveries.wake())
 
     def start(self, background: Background) -> None:
@@ -97,12 +100,18 @@ class Notifications:
 
     async def _tell_of_drops(self) -> None:
         """Once for each time that a receiver fails: what tells of a loss may be lost itself."""
-        self._dropping &= self.deliveries.failing.keys()
-        lost = {queue for (queue, reason), _ in self._outbox.dropped().items() if reason != "unsubscribed"}
-        for queue in (lost & self.deliveries.failing.keys()) - self._dropping:
-            self._dropping.add(queue)
-            words = f"messages to the webhook {shown(queue.webhook)} are lost, because it takes none"
-            await self._context.alarm(queue.endpoint, None, words)
+        failing = self.deliveries.failing
+        self._dropping &= failing.keys()
+        lost: Counter[Queue] = Counter()
+        for (queue, reason), count in self._outbox.dropped().items():
+            lost[queue] += 0 if reason == "unsubscribed" else count
+        for queue in failing:
+            is_new = lost[queue] > self._told[queue]
+            self._told[queue] = max(self._told[queue], lost[queue])
+            if is_new and queue not in self._dropping:
+                self._dropping.add(queue)
+                words = f"messages to the webhook {shown(queue.webhook)} are lost, because it takes none"
+                await self._context.alarm(queue.endpoint, None, words)
 
     # === who is told ===
 

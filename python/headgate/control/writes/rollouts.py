@@ -232,7 +232,10 @@ class Rollouts:
         self._refused = {name: one for name, one in self._refused.items() if name in under_way}
         if self.replays is not None:
             rollouts = {name: rollout_of(present(state)) for name, state in under_way.items()}
-            await self.replays.end_others(rollouts)
+            try:
+                await self.replays.end_others(rollouts)
+            except HeadgateError as error:
+                failed["a replay"] = error
         for name, state in under_way.items():
             if name not in self._looking:
                 self._looking[name] = asyncio.create_task(self._look(state))
