@@ -141,7 +141,7 @@ def _row(name: str, share: float, capacity: float, generator: Generator, seconds
         _median(wire) / 1e3,
         total["p50_ns"] / 1e3,
         answer["service"]["mean_ns"] / 1e3,
-        statistics.fmean(wire) / 1e3,
+        (statistics.fmean(wire) if wire else 0.0) / 1e3,
         total["mean_ns"] / 1e3,
     ]
     shown = " | ".join(f"{figure:,.0f}" for figure in figures)

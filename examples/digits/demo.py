@@ -133,7 +133,7 @@ def _ask(connection: http.client.HTTPConnection, body: str, user: str) -> int:
         connection.request("POST", "/v2/models/digits/infer", body, {"x-user-id": user})
         answer = connection.getresponse()
         answer.read()
-    except OSError:
+    except (OSError, http.client.HTTPException):
         connection.close()
         return 0
     return answer.status

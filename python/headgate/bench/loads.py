@@ -1,6 +1,6 @@
 """From a scenario and its requests to the plan that the generator reads, and how many requests that will be.
 
-Not here: where the requests come from (``data``), when a load is stopped early (``prober``). Next: ``measuring``.
+Not here: where the requests come from (``data``), when a load is stopped early (``measuring``). Next: ``measuring``.
 """
 
 from __future__ import annotations

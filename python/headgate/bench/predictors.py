@@ -1,7 +1,7 @@
 """Models of one server: instances behind one queue, instances that each have their own, and batches by the engine's own policy.
 
-Times are seconds, rates per second. ``of_result`` makes the candidates that a result allows; which one holds, if any, is decided by
-measured rates (``prediction``). Next: plan.py.
+Times are seconds, rates per second. ``plan_facts.candidates`` makes the candidates that a result allows; which one holds, if any, is
+decided by measured rates (``prediction``). Next: plan.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Up by half until a rate fails, or down by half until one passes; then the middle
 lies at the border: the search goes on beside it, at most twice. A rate at which the client was the limit says nothing of the server: the
 search goes on at half of it, and ends once a rate passes close below. Each rate has one sequential test, at its part of the 5 % that all
 of them may err together. At the end one long run at 95 % of the answer has to pass. Verdicts that contradict each other, a pass above a
-fail, are pooled (pool adjacent violators) and count as neither. Next: ``prober``, which measures a rate; ``run``, which drives both.
+fail, are pooled (pool adjacent violators) and count as neither. Next: ``find``, which measures the rates.
 """
 
 from __future__ import annotations

@@ -156,6 +156,6 @@ class _Runs:
         )
         if side == "a":
             raise InvalidArgument(f"{bad}; compare at a rate that A holds")
-        self.notes.append(f"{bad}: it counts as no more than the timeout")
+        self.notes.append(f"{bad}: it counts as the timeout, which is less than it is")
         known = None if estimate is None else estimate.value_ns
         return max(known or 0, self.sides[side].scenario.timeout) / 1e9

@@ -143,8 +143,11 @@ class SpawnedWorkbench:
     def fails_at(self, choice: Choice, rate: float) -> bool:
         """Whether one long test says that the rate is too much for the setting."""
         scenario = self._searching(0, [])
-        with self._measurement(choice, scenario) as measurement:
-            result = fails_at(measurement, self.slo, rate)
+        try:
+            with self._measurement(choice, scenario) as measurement:
+                result = fails_at(measurement, self.slo, rate)
+        except (TargetUnreachable, InvalidArgument, ModelNotReady) as error:
+            raise SweepEndedError("unreachable", error.message) from error
         self.tested = result
         self._check_ended(result)
         return result.capacity is not None and result.capacity.failed is not None

@@ -1,7 +1,7 @@
 """The server under test: its address, whether it is ready, what its metadata says, and one request before the load.
 
 Any server of the Open Inference Protocol will do; what only Headgate has is asked for and may be missing. Nothing here is measured:
-the load is the generator's (``prober``). Next: ``spawn``, for a server that is started for the measurement.
+the load is the generator's (``measuring``). Next: ``spawn``, for a server that is started for the measurement.
 """
 
 from __future__ import annotations

@@ -88,6 +88,25 @@ def test_what_could_not_be_written_is_written_the_next_time(
     run(body)
 
 
+def test_a_trial_that_cannot_be_given_now_is_written_later(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with gateway(tmp_path) as gate:
+            writer = TrialWriter(gate.control._context)
+            grow(gate, 1)
+            await writer.write()
+            grow(gate, 2, ended=2_000)
+            # The receipts of its feedback could not be written before it.
+            held = dict(gate.native.trial_states)
+            gate.native.trial_states.clear()
+            await writer.write()
+            assert stored(gate) == [b"ledger 1"]
+            gate.native.trial_states.update(held)
+            await writer.write()
+            assert stored(gate) == []
+
+    run(body)
+
+
 def test_a_start_gives_back_what_had_not_ended_and_a_stop_writes_it(tmp_path: Path) -> None:
     async def body() -> None:
         async with gateway(tmp_path) as gate:

@@ -68,13 +68,16 @@ class TrialWriter:
         now = self._context.store.now()
         listed = {(one["endpoint"], one["begun_ms"]): one for one in json.loads(self._context.plane.trials())}
         changed = {key: one for key, one in listed.items() if self._is_due(key, one, now.timestamp())}
-        records = [record for key, one in changed.items() if (record := self._record(key, one)) is not None]
+        found = {
+            key: record for key, one in changed.items() if (record := self._record(key, one)) is not None
+        }
+        records = list(found.values())
         if records:
             live = {key for key, one in listed.items() if one["ended_ms"] is None}
             self._context.store.put_trials(records, live)
-        # Only once it is on disk: a failed write is made again.
+        # Only once it is on disk: a failed write is made again, and so is that of a trial that could not be given.
         self._written = {key: was for key, was in self._written.items() if key in listed}
-        self._written |= {key: (one["changes"], now.timestamp()) for key, one in changed.items()}
+        self._written |= {key: (changed[key]["changes"], now.timestamp()) for key in found}
 
     def _is_due(self, key: TrialKey, one: Mapping[str, Any], now: float) -> bool:
         changes, when = self._written.get(key, (0, 0.0))

@@ -21,7 +21,7 @@ use crate::transport::coding;
 /// Takes feedback on answers of an endpoint. One object is taken or refused as a whole; each of several lines has a result of its own.
 ///
 /// # Errors
-/// `model_not_found`; `unsupported` for an endpoint whose document declares no feedback; `invalid_argument` for a body that cannot be read;
+/// `model_not_found`; `not_found` for an endpoint whose document declares no feedback; `invalid_argument` for a body that cannot be read;
 /// `storage_failed` if the key of its receipts cannot be read. For one object, `conflict` if its receipt was used, and `invalid_argument`
 /// for what else it is refused for.
 pub async fn answer(name: &str, headers: Headers<'_>, body: &mut BodySource) -> Result<Value> {

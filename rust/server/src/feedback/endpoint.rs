@@ -27,6 +27,8 @@ const COUNT_BITS: u32 = 40;
 /// The most versions whose feedback is told apart, and the name of all others.
 const MAX_VERSIONS: usize = 256;
 const OTHER: &str = "other";
+/// Seconds by which the oldest receipt that counts moves on until a set is walked again.
+const SWEEP_S: u32 = 60;
 
 /// Why feedback is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +115,15 @@ pub struct EndpointFeedback {
     book: Mutex<Book>,
     /// Held while the file is written.
     writing: Mutex<()>,
+    /// Whether the last write failed.
+    is_unsaved: AtomicBool,
 }
 
 #[derive(Default)]
 struct Book {
     seen: BTreeMap<String, SeenSet>,
+    /// The time before which each set forgot last, in seconds since 1970.
+    swept_s: BTreeMap<String, u32>,
     /// The names of versions by their tag.
     versions: BTreeMap<u32, String>,
     /// The sums of each version and feedback.
@@ -159,6 +165,7 @@ impl EndpointFeedback {
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
             book: Mutex::new(Book { seen: state.seen, changes: 1, ..Book::default() }),
             writing: Mutex::new(()),
+            is_unsaved: AtomicBool::new(false),
         };
         // A disk that is full issues no receipts; the endpoint is served all the same.
         drop(feedback.save());
@@ -171,6 +178,11 @@ impl EndpointFeedback {
         if book.versions.len() < MAX_VERSIONS {
             book.versions.insert(version_tag(name, digest), name.to_owned());
         }
+    }
+
+    /// Whether the last write of the file failed.
+    pub fn is_unsaved(&self) -> bool {
+        self.is_unsaved.load(Relaxed)
     }
 
     /// The receipts issued since the start.
@@ -209,7 +221,7 @@ impl EndpointFeedback {
         now_s: u64,
     ) -> Result<TakenFeedback, RefusedFeedback> {
         let taken =
-            self.check(declared, sent, now_s).and_then(|(taken, newest_s)| self.mark(taken, newest_s));
+            self.check(declared, sent, now_s).and_then(|(taken, oldest_s)| self.mark(taken, oldest_s));
         taken.inspect_err(|refused| self.count_refusal(refused.refusal))
     }
 
@@ -255,6 +267,7 @@ impl EndpointFeedback {
     /// Marks a receipt as used, and counts the value.
     fn mark(&self, taken: TakenFeedback, oldest_s: u32) -> Result<TakenFeedback, RefusedFeedback> {
         let mut book = self.book();
+        let book = &mut *book;
         let Receipt { serial, issued_s, version, .. } = taken.receipt;
         let seen = book.seen.entry(taken.name.clone()).or_insert_with(|| SeenSet::new(SET_BYTES));
         match seen.insert(serial, issued_s) {
@@ -268,7 +281,12 @@ impl EndpointFeedback {
                 return Err(RefusedFeedback::new(Refusal::Late, words));
             }
         }
-        seen.forget_before(oldest_s);
+        // What is late is refused before this, so that nothing depends on how often the set is walked.
+        let swept_s = book.swept_s.entry(taken.name.clone()).or_default();
+        if oldest_s >= swept_s.saturating_add(SWEEP_S) {
+            *swept_s = oldest_s;
+            seen.forget_before(oldest_s);
+        }
         book.changes += 1;
         let version = book.versions.get(&version).map_or(OTHER, String::as_str).to_owned();
         book.sums.entry((version, taken.name.clone())).or_default().add_one(taken.value);
@@ -293,7 +311,9 @@ impl EndpointFeedback {
             book.seen = state.seen;
             (book.changes, bytes)
         };
-        state_file::write(file, &bytes)?;
+        let written = state_file::write(file, &bytes);
+        self.is_unsaved.store(written.is_err(), Relaxed);
+        written?;
         let mut book = self.book();
         book.written = book.written.max(changes);
         self.is_durable.store(true, Relaxed);

@@ -14,12 +14,14 @@ use super::state_file;
 pub struct FeedbackRegistry {
     folder: Option<PathBuf>,
     endpoints: Mutex<HashMap<String, Arc<EndpointFeedback>>>,
+    /// Held while a file is opened, so that none is opened twice.
+    opening: Mutex<()>,
 }
 
 impl FeedbackRegistry {
     /// A registry with its files in a folder; in memory alone without one.
     pub fn new(folder: Option<PathBuf>) -> FeedbackRegistry {
-        FeedbackRegistry { folder, endpoints: Mutex::default() }
+        FeedbackRegistry { folder, ..FeedbackRegistry::default() }
     }
 
     /// The receipts of an endpoint. The first call reads its file.
@@ -27,9 +29,13 @@ impl FeedbackRegistry {
     /// # Errors
     /// `storage_failed` if its file cannot be read.
     pub fn endpoint(&self, name: &str) -> Result<Arc<EndpointFeedback>> {
-        let mut endpoints = self.endpoints();
-        if let Some(known) = endpoints.get(name) {
-            return Ok(known.clone());
+        if let Some(known) = self.known(name) {
+            return Ok(known);
+        }
+        // The others are found meanwhile: a disk may hang.
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = self.known(name) {
+            return Ok(known);
         }
         let file = self.folder.as_ref().map(|folder| state_file::path_of(folder, name));
         let opened = EndpointFeedback::open(name, file).map_err(|error| {
@@ -37,8 +43,12 @@ impl FeedbackRegistry {
             Error::new(Code::StorageFailed, words)
         })?;
         let opened = Arc::new(opened);
-        endpoints.insert(name.to_owned(), opened.clone());
+        self.endpoints().insert(name.to_owned(), opened.clone());
         Ok(opened)
+    }
+
+    fn known(&self, name: &str) -> Option<Arc<EndpointFeedback>> {
+        self.endpoints().get(name).cloned()
     }
 
     /// Writes what changed of an endpoint.
@@ -46,13 +56,18 @@ impl FeedbackRegistry {
     /// # Errors
     /// Those of the system.
     pub fn save(&self, name: &str) -> std::io::Result<()> {
-        let known = self.endpoints().get(name).cloned();
-        known.map_or(Ok(()), |known| known.save())
+        self.known(name).map_or(Ok(()), |known| known.save())
     }
 
-    /// Writes what changed of all endpoints; how many could not be written, which are written the next time.
+    /// Writes what changed of all endpoints; how many could not be written. They are told by `headgate_feedback_unsaved`, and written the
+    /// next time.
     pub fn save_all(&self) -> usize {
         self.list().iter().filter(|(_, endpoint)| endpoint.save().is_err()).count()
+    }
+
+    /// Whether no endpoint issues receipts.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints().is_empty()
     }
 
     /// All endpoints by name.

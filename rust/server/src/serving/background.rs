@@ -58,6 +58,7 @@ impl BackgroundThread {
             released: 0,
             resident: 0,
             ticks: 0,
+            saving: None,
         };
         BackgroundThread { stop: Arc::default(), state: Mutex::new(BackgroundState::Idle(Box::new(tasks))) }
     }
@@ -122,6 +123,8 @@ struct BackgroundTasks {
     resident: u64,
     /// The ticks so far.
     ticks: u64,
+    /// The thread that writes the receipts that were used.
+    saving: Option<JoinHandle<()>>,
 }
 
 impl BackgroundTasks {
@@ -138,12 +141,21 @@ impl BackgroundTasks {
         self.give_memory_back();
     }
 
-    /// Writes which receipts were used, every few seconds. What cannot be written is written later.
+    /// Has it written which receipts were used, every few seconds, by a thread of its own: a disk that hangs holds up nothing else.
     fn save_receipts(&mut self) {
         self.ticks += 1;
-        if self.ticks.is_multiple_of(TICKS_OF_RECEIPTS) {
-            self.shared.feedback.save_all();
+        let is_saving = self.saving.as_ref().is_some_and(|thread| !thread.is_finished());
+        if !self.ticks.is_multiple_of(TICKS_OF_RECEIPTS) || is_saving || self.shared.feedback.is_empty() {
+            return;
         }
+        let shared = self.shared.clone();
+        let thread = std::thread::Builder::new().name("headgate-receipts".to_owned());
+        // Without a thread the next tick tries again.
+        self.saving = thread
+            .spawn(move || {
+                let _unsaved = shared.feedback.save_all();
+            })
+            .ok();
     }
 
     /// Gives freed memory back to the system after sessions were freed, and when the process has grown. The latter happens because large
