@@ -27,7 +27,7 @@ MODEL = {
     "outputs": [{"name": "Y", "datatype": "FP32", "shape": [-1, 4]}],
     "parameters": {"version": "v1"},
 }
-FIND = ("--slo", "p90=10s", "--start", "20/s", "--highest", "20/s", "--budget", "20s")
+FIND = ("--slo", "p90=10s", "--start", "300/s", "--highest", "300/s", "--budget", "20s")
 
 
 @pytest.fixture(scope="module")
