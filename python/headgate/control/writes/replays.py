@@ -80,6 +80,8 @@ class Replays:
         record = audit_record(call, self._context.now(), "replay", (endpoint, None), ("applied", detail))
         await self._audit.leave(record)
         follow = asyncio.create_task(self._followed(endpoint, begun["id"]))
+        # Its operation has the outcome; one that a stop cuts off is nobody's news.
+        follow.add_done_callback(lambda task: task.cancelled() or task.exception())
         return begun["id"], await self._operations.adopt(follow, endpoint, "replay")
 
     async def list(self, endpoint: str) -> list[Report]:
