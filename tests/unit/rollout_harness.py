@@ -166,10 +166,8 @@ class Driver:
     def crash(self) -> None:
         """The process dies: what was counted is gone, and the next start looks at what was written."""
         self.progress = Progress()
-        found = moves.after_crash(self.live, self.known, stamp(self.now, "headgate"))
-        if found is not None:
-            self.live, self.progress = found[0].live, found[1].progress
-            self.done += found[1].actions
+        if self.live.rollout is not None and self.live.rollout.exposed:
+            self.carry_out(interruptions.crashed(self.live.rollout, self.now), "headgate")
 
     def restart(self) -> None:
         """A drained restart."""

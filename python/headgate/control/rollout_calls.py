@@ -77,15 +77,13 @@ class RolloutCalls(Queries):
         version: str,
         plan: str | None = None,
         *,
-        retry: bool = False,
         call: Call = INTERNAL,
     ) -> Result:
-        """Begins a rollout of a version by a plan (None: the document's, else the built-in one);
-        ``retry`` takes a digest that was rejected.
+        """Begins a rollout of a version by a plan (None: the document's, else the built-in one).
 
         A dry run says in its plan's text what the rollout would do.
         """
-        work = partial(self._rollouts.start, endpoint, (version, plan), call, retry=retry)
+        work = partial(self._rollouts.start, endpoint, (version, plan), call)
         return await self._runner.run(call, ("rollout_start", endpoint), work)
 
     async def rollout_retry(

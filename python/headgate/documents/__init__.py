@@ -1,8 +1,8 @@
 """Typed documents: reading, checking, schema.
 
 Read in this order: ``faults`` (what a fault is), ``values`` (the grammar of single values), ``nodes`` and
-``reading`` (bytes to trees), ``files`` (references), ``model`` and ``rollout`` (the fields), ``later`` (what is read and
-refused), ``checks``, ``parsing``, ``locating``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
+``reading`` (bytes to trees), ``files`` (references), ``model`` and ``rollout`` (the fields),
+``checks``, ``parsing``, ``locating``, ``schema``, ``from_tree``. Not here: durable state (``headgate.store``), artifacts
 (``headgate.registry``).
 """
 

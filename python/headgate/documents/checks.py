@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from headgate.documents import later, rollout_rules, traffic_rules
+from headgate.documents import rollout_rules, traffic_rules
 from headgate.documents.defaults import Defaults
 from headgate.documents.faults import MAX_FAULTS, Path, did_you_mean, nearest, quoted
 from headgate.documents.model import API_VERSION, Endpoint, Version
@@ -48,8 +48,8 @@ _REQUIRED: dict[tuple[str, Path], str] = {
 
 
 def kinds() -> list[str]:
-    """The kinds that are supported."""
-    return [kind for kind in MODELS if kind not in later.KINDS]
+    """The kinds of documents."""
+    return list(MODELS)
 
 
 def kind_of(data: Mapping[str, Any], report: Report) -> str | None:
@@ -57,8 +57,6 @@ def kind_of(data: Mapping[str, Any], report: Report) -> str | None:
     kind = data.get("kind", "Endpoint")
     if not isinstance(kind, str):
         report(("kind",), f"must be a string, not {describe(kind)}")
-    elif kind in later.KINDS:
-        report(("kind",), f"kind {kind} is not supported yet")
     elif kind not in MODELS:
         report(("kind",), f"kind {quoted(kind)} is not known; {did_you_mean(kind, kinds())}")
     else:

@@ -5,12 +5,11 @@ Next: ``checks``.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from headgate.documents.fields import EndpointName
-from headgate.documents.later import FIELDS
 from headgate.documents.model import MAX_NOTIFY, Endpoint, Limits
 from headgate.documents.part import Part
 from headgate.documents.rollout import Notify
@@ -18,8 +17,6 @@ from headgate.documents.rollout import Notify
 
 class Defaults(Part):
     """Values for the fields of the same name of all endpoints. One document of this kind is in force at a time."""
-
-    not_yet: ClassVar[frozenset[str]] = FIELDS
 
     api_version: Literal["headgate/v1"] = Field(alias="apiVersion", description="The version of this format.")
     kind: Literal["Defaults"] = Field(description="What this document describes.")

@@ -38,7 +38,6 @@ from headgate.documents.fields import (
     VersionName,
     Weight,
 )
-from headgate.documents.later import FIELDS
 from headgate.documents.part import Part
 from headgate.documents.rollout import Notify
 from headgate.documents.traffic import Capture, Traffic
@@ -221,7 +220,7 @@ class Limits(Part):
 class Endpoint(Part):
     """A stable name that clients call, the versions behind it and how traffic is shared among them."""
 
-    not_yet: ClassVar[frozenset[str]] = frozenset({"source"}) | FIELDS
+    not_yet: ClassVar[frozenset[str]] = frozenset({"source"})
 
     api_version: Literal["headgate/v1"] = Field(alias="apiVersion", description="The version of this format.")
     kind: Literal["Endpoint"] = Field(description="What this document describes.")

@@ -1,7 +1,7 @@
 """The fields of kind ``RolloutPlan`` and of an endpoint's ``notify``.
 
 Not here: what steps and gates say of each other (``rollout_rules``), how a plan is carried out (``control.domain.rollout``).
-Next: ``later``.
+Next: ``model``.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from headgate.documents import later
 from headgate.documents.faults import Path, did_you_mean, quoted
 from headgate.documents.nodes import Report
 from headgate.documents.rollout import BUILT_IN, STEP_KINDS
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
 GATES = ("error_rate", "availability", "latency.p95", "disagreement", "output_drift", "feedback.<name>")
+REPORT_ONLY: frozenset[str] = frozenset({"output_drift"})
+"""Families of gates that may be reported, and do not roll back or pause."""
 _LATENCY = re.compile(r"latency\.p([1-9][0-9]?)(\.[0-9]?[1-9])?\Z")
 _NAMED = re.compile(r"(output_drift|feedback)\.[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _RATIO_GATES = ("error_rate", "availability", "latency")
@@ -39,7 +40,7 @@ def check_plan(plan: dict[str, Any], report: Report) -> None:
         for name, gate in gates.items() if isinstance(gates, dict) else ():
             path: Path = (field, name)
             if _is_gate(name, path, report):
-                if name.partition(".")[0] in later.STOPPING_GATES:
+                if name.partition(".")[0] in REPORT_ONLY:
                     report(path, "is not supported yet as a gate that stops a rollout; list it under report")
                 _gate(name, gate, path, report)
                 _judged(name, kinds, path, report)
@@ -115,9 +116,6 @@ def _rising(written: Any, kind: str, shares: dict[str, int], path: Path, report:
 
 
 def _is_gate(name: str, path: Path, report: Report) -> bool:
-    if name.partition(".")[0] in later.GATES:
-        report(path, "is not supported yet; remove it")
-        return False
     if name in ("error_rate", "availability", "disagreement", "output_drift") or _NAMED.match(name):
         return True
     if name.startswith("latency."):

@@ -202,7 +202,7 @@ def test_an_unclean_end_takes_the_weight_away_before_anything_is_served(tmp_path
             assert kinds[0] == ("rollout_rollback", "applied")
             with pytest.raises(Conflict, match="retry"):
                 await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
-            await gate.control.rollout_start("digits", "v2", "careful", retry=True, call=ANN)
+            await gate.control.rollout_retry("digits", "v2", "careful", call=ANN)
             assert [one["id"] for one in await gate.control.rollouts("digits")] == ["r2", "r1"]
 
     run(work)

@@ -12,15 +12,14 @@ import pytest
 from headgate.control.domain.rollout.plan import HARM_GATES, judged_by_trial, resolve
 from headgate.documents import (
     Defaults,
-    Endpoint,
     Kinds,
     RolloutPlan,
     json_schema,
     kinds,
-    later,
     parse,
     parse_each,
     parse_one,
+    rollout_rules,
 )
 from headgate.documents.hours import Hours, parse_hours
 from headgate.errors import PolicyInvalid
@@ -64,11 +63,8 @@ limits: {timeout: 2s, breaker: {consecutive: 3}}
 
 @pytest.fixture
 def supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the switch were off."""
-    for model in (Endpoint, Defaults):
-        monkeypatch.setattr(model, "not_yet", model.not_yet - later.FIELDS)
-    monkeypatch.setattr(later, "STOPPING_GATES", frozenset())
-    monkeypatch.setattr(later, "GATES", frozenset())
+    """As if every gate could stop a rollout."""
+    monkeypatch.setattr(rollout_rules, "REPORT_ONLY", frozenset())
 
 
 def plan(text: str) -> RolloutPlan:
@@ -95,9 +91,6 @@ def changed(**fields: str) -> str:
         at = head.index("steps:") + 1
         head[at:at] = [line for line in lines if line.startswith("  ")]
     return "\n".join([*head, *(f"{name}: {value}" for name, value in fields.items() if value)])
-
-
-# === the switch ===
 
 
 def test_gates_on_feedback_are_read_with_a_number() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from headgate.control.domain import traffic
-from headgate.control.domain.rollout import calls, interruptions
+from headgate.control.domain.rollout import calls
 from headgate.control.domain.rollout.actions import Advance, GiveBack, Promote, Rollback, SetTraffic
 from headgate.control.domain.rollout.plan import ResolvedPlan
 from headgate.control.domain.rollout.state import RolloutState, Trialled, tried_of
@@ -144,11 +144,3 @@ def _given(
     if moved.attempt != state.attempt:
         state = state.changed(attempt=moved.attempt, blocks_ms=(state.step_begun_ms,) if move.weight else ())
     return traffic.with_rollout(moved, state)
-
-
-def after_crash(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> tuple[Change, Advance] | None:
-    """What a start does about an endpoint's rollout after an unclean end; None: nothing."""
-    if live.rollout is None or not live.rollout.exposed:
-        return None
-    found = interruptions.crashed(live.rollout, stamp.ms)
-    return carry_out(live, found, known, stamp), found

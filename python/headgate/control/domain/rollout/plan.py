@@ -145,11 +145,6 @@ class ResolvedPlan(Value):
         floors = [gate.ignore_below for gate in self.gates if gate.family == "latency"]
         return min((floor for floor in floors if floor is not None), default=DEFAULT_IGNORE_BELOW_NS)
 
-    @property
-    def first_weight(self) -> int | None:
-        """The index of the first step with a weight."""
-        return next((at for at, step in enumerate(self.steps) if step.kind == "weight"), None)
-
 
 def resolve(plan: RolloutPlan) -> ResolvedPlan:
     """A document's plan. Without ``promote`` at its end a person promotes: it gets a pause, and promotes after it."""
