@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = ("benches/peers", "tools")
+OUTSIDE = ("benches", "benches/peers", "tools")
 """Where crates outside the workspace are."""
 
 

@@ -1,7 +1,7 @@
 """Whose mistake a failed run is, with models of ONNX Runtime's own operators and over every wire: a client's is a 400 and opens
 no breaker, and where only the challenger fails the champion answers.
 
-Not here: how that is found out and every order of versions (``rust/server/tests/attribution.rs``).
+Not here: how that is found out and every order of versions (``rust/server/tests/gateway/attribution.rs``).
 """
 
 from __future__ import annotations

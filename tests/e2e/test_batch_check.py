@@ -1,6 +1,6 @@
 """What may be batched: rows that are together what each is alone, whatever is beside them. All else is refused or left unbatched.
 
-Not here: how rows are compared (``rust/engine/src/batch_check.rs``), the runs themselves (``rust/server/tests/batching.rs``).
+Not here: how rows are compared (``rust/engine/src/batch_check.rs``), the runs themselves (``rust/server/tests/gateway/batching.rs``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ports full of clients that do nothing good, and few descriptors: others are served, and a rollback gets in.
 
-Not here: which connection makes room, and when (``tests/unit/gateway/test_connections``, ``rust/server/tests/crowd.rs``).
+Not here: which connection makes room, and when (``tests/unit/gateway/test_connections``, ``rust/server/tests/gateway/crowd.rs``).
 """
 
 from __future__ import annotations

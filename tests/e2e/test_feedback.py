@@ -1,7 +1,8 @@
 """Feedback on the real gateway: answers carry receipts, each counts once for its version, a restart changes nothing, and a rollout is
 rolled back for it.
 
-Not here: every way in which feedback is refused (``rust/server/tests/feedback.rs``), what the gate promises (``docs/design/gates.md``).
+Not here: every way in which feedback is refused (``rust/server/tests/gateway/feedback.rs``), what the gate promises
+(``docs/design/gates.md``).
 """
 
 from __future__ import annotations

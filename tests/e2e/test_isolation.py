@@ -1,6 +1,6 @@
 """Beside an endpoint, a client or a load that does its worst, a good endpoint answers everything, and a rollback works.
 
-Not here: how long answers take meanwhile (``make bench-isolation``), each fault for itself (``rust/server/tests/cancellation.rs``,
+Not here: how long answers take meanwhile (``make bench-isolation``), each fault for itself (``rust/server/tests/gateway/cancellation.rs``,
 ``loads.rs``).
 """
 

@@ -1,6 +1,6 @@
 """Limits and fallbacks from the document to the answer: who is refused, who answers instead, who may stand beside whom.
 
-Not here: how they count (``rust/core``) and what they do to each other (``rust/server/tests/limits.rs``).
+Not here: how they count (``rust/core``) and what they do to each other (``rust/server/tests/gateway/limits.rs``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How a version is run, from the document to the answer: placement, threads, batches, what is refused when it is loaded.
 
-Not here: who gets what in a batch (``rust/server/tests/batching.rs``).
+Not here: who gets what in a batch (``rust/server/tests/gateway/batching.rs``).
 """
 
 from __future__ import annotations

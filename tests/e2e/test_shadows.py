@@ -1,6 +1,6 @@
 """Shadows of a real gateway with real models: what is counted equals what both models answer when a test runs them itself.
 
-Not here: queues, budgets and limits (``rust/server/tests/shadows.rs``), the whole report (``boundary/test_shadow_report``).
+Not here: queues, budgets and limits (``rust/server/tests/gateway/shadows.rs``), the whole report (``boundary/test_shadow_report``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The evidence of a trial on the real gateway: its counts are those that the client counts, and a restart is a gap.
 
-Not here: every way in which a request ends (``rust/server/tests/trial.rs``), what the counters mean (``docs/design/evidence.md``).
+Not here: every way in which a request ends (``rust/server/tests/gateway/trial.rs``), what the counters mean (``docs/design/evidence.md``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     unreachable_pub,
     missing_docs,
     clippy::unwrap_used,
-    reason = "each test binary uses a part, and panics to say what went wrong"
+    reason = "each program of tests uses a part, and panics to say what went wrong"
 )]
 
 pub mod computed;

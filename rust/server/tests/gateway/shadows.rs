@@ -1,16 +1,15 @@
 //! Shadows of a running gateway, over real sockets: what is counted of them, and that nothing of them reaches a caller.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::computed::{ADOPTED, Computed, adopt, adopt_as};
-use common::{answer, at_last, connect, gateway_with, request, signature};
+use crate::common;
+use crate::common::computed::{ADOPTED, Computed, adopt, adopt_as};
+use crate::common::{answer, at_last, connect, gateway_with, request, signature};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Shape;
@@ -246,7 +245,11 @@ fn a_run_that_does_not_end_is_cancelled_at_its_deadline_and_the_stop_does_not_wa
     assert_eq!(series(&gateway, "headgate_shadow_runs_cancelled_total", &of), 1);
     apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 3_600_000}))));
     send_all(address, [1.0, 2.0, 3.0]);
-    at_last("a run", || report(&gateway)["in_progress"] == 1);
+    // A copy is queued after its request was answered.
+    at_last("a run and two that wait", || {
+        let found = report(&gateway);
+        found["in_progress"] == 1 && found["queue"]["length"] == 2
+    });
     let begun = Instant::now();
     assert!(gateway.stop(Duration::ZERO, Duration::from_secs(60)));
     assert!(begun.elapsed() < Duration::from_secs(30), "the stop waits for a shadow");

@@ -6,10 +6,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-#[path = "../../runtime/tests/standin/mod.rs"]
-mod standin;
-
 use std::collections::HashSet;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -19,7 +15,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
-use common::{PATIENCE, answer, connect, eventually, free, request, signature};
+use crate::common;
+use crate::common::{PATIENCE, answer, connect, eventually, free, request, signature};
+use crate::standin::StandIn;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;
@@ -28,7 +26,6 @@ use headgate_engine::runtime::device::InFlightRun;
 use headgate_engine::{Devices, Executable};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
-use standin::StandIn;
 
 const MLP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/models/mlp.onnx");
 

@@ -2,14 +2,13 @@
 //! turns as the request says, and a node that cannot be cancelled within.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{LONG, PATIENCE, answer, at_last, connect, eventually, gateway_with, metric};
+use crate::common;
+use crate::common::{LONG, PATIENCE, answer, at_last, connect, eventually, gateway_with, metric};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 

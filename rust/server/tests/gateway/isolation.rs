@@ -6,13 +6,12 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use common::{
+use crate::common;
+use crate::common::{
     PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, send,
     serve, whole_answer,
 };

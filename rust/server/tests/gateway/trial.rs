@@ -6,8 +6,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +14,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{PATIENCE, connect, eventually, gateway_with, signature, spec, status_and_body, whole_answer};
+use crate::common::{
+    PATIENCE, connect, eventually, gateway_with, signature, spec, status_and_body, whole_answer,
+};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::slots::{key_hash, slot_of};
 use headgate_core::tensor::{Shape, Signature};

@@ -7,13 +7,13 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use common::{PATIENCE, answer, ask, connect, eventually, free, gated, gateway_with, metric, request, serve};
+use crate::common::{
+    PATIENCE, answer, ask, connect, eventually, free, gated, gateway_with, metric, request, serve,
+};
 use headgate_server::gateway::Gateway;
 use serde_json::json;
 

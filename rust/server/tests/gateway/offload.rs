@@ -7,16 +7,14 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-#[path = "../../runtime/tests/standin/mod.rs"]
-mod standin;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
-use common::{PATIENCE, Probe, answer, ask, connect, eventually, free, gateway_with, metric};
+use crate::common;
+use crate::common::{PATIENCE, Probe, answer, ask, connect, eventually, free, gateway_with, metric};
+use crate::standin::StandIn;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use headgate_core::error::Result;
@@ -27,7 +25,6 @@ use headgate_engine::runtime::Binding;
 use headgate_engine::runtime::device::Driver;
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
-use standin::StandIn;
 
 /// The numbers of a large request: in JSON and in binary data more bytes than an IO thread reads by itself.
 const NUMBERS: usize = 2 << 20;

@@ -1,14 +1,13 @@
 //! Loads that hang: they end at their limit, with the next state or with a removal, and delay no other load.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{
+use crate::common;
+use crate::common::{
     LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe,
 };
 use headgate_server::gateway::Gateway;

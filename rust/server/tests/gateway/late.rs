@@ -6,8 +6,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -15,7 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{LONG, answer, at_last, connect, eventually, gateway, gateway_with, metric, request, signature};
+use crate::common;
+use crate::common::{
+    LONG, answer, at_last, connect, eventually, gateway, gateway_with, metric, request, signature,
+};
 use headgate_core::error::Result;
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;

@@ -6,15 +6,14 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common;
+use crate::common::{
     PATIENCE, answer, connect, eventually, free, gated, gateway, gateway_with, metric, request, signature,
     whole_answer,
 };

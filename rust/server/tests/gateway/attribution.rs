@@ -7,14 +7,13 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use common::{connect, eventually, gateway, metric, signature, whole_answer};
+use crate::common;
+use crate::common::{connect, eventually, gateway, metric, signature, whole_answer};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::Signature;

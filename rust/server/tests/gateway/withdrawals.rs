@@ -1,8 +1,6 @@
 //! Updates that are withdrawn while they load: never served, reported once, and no other update is affected.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
 
-use common::{PATIENCE, at_last, free, gateway, gateway_with, metric, other_end, pipe};
+use crate::common;
+use crate::common::{PATIENCE, at_last, free, gateway, gateway_with, metric, other_end, pipe};
 use headgate_core::spec::RunSpec;
 use headgate_engine::Executable;
 use headgate_server::gateway::Gateway;

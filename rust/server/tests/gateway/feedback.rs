@@ -1,14 +1,13 @@
 //! Receipts and feedback over real sockets, with a restart in the middle: each receipt counts once, for the version that gave the answer.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{connect, free, gateway_with, metric, request, spec, whole_answer};
+use crate::common;
+use crate::common::{connect, free, gateway_with, metric, request, spec, whole_answer};
 use headgate_core::trial::report::Detail;
 use headgate_engine::Model;
 use headgate_server::gateway::Gateway;

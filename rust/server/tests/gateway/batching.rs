@@ -7,15 +7,14 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{PATIENCE, answer, connect, eventually, gateway, metric, request, signature};
+use crate::common;
+use crate::common::{PATIENCE, answer, connect, eventually, gateway, metric, request, signature};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;

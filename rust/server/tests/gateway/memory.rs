@@ -6,8 +6,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -15,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
-use common::{
+use crate::common;
+use crate::common::{
     PATIENCE, Probe, answer, ask, connect, eventually, free, gated, gateway_with, metric, request, send,
     whole_answer,
 };

@@ -6,13 +6,11 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use common::{
+use crate::common::{
     PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request, serve,
     whole_answer,
 };

@@ -6,12 +6,10 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-mod common;
-
 use std::io::Write;
 use std::net::TcpStream;
 
-use common::{answer, ask, connect, free, gateway, metric, serve, serve_adopted, signature};
+use crate::common::{answer, ask, connect, free, gateway, metric, serve, serve_adopted, signature};
 use headgate_core::error::Result;
 use headgate_core::spec::RunSpec;
 use headgate_core::tensor::{DataType, Signature};

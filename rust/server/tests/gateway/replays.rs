@@ -1,16 +1,15 @@
 //! Captures and replays of a running gateway, over real sockets: what is captured of requests that fail, and what replays count.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
-mod common;
-
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use common::computed::adopt;
-use common::{answer, at_last, connect, gateway_with, request};
+use crate::common;
+use crate::common::computed::adopt;
+use crate::common::{answer, at_last, connect, gateway_with, request};
 use headgate_capture::reader::{CaptureReader, RecordedElements, RecordedRow};
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::runtime::cancel;
