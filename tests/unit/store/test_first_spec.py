@@ -13,6 +13,7 @@ import pytest
 
 from headgate.documents import Files, parse_one
 from headgate.store.migrations.first_spec import spec_of
+from support.archives import extract
 from support.models import TESTS
 
 ROOT = Path("/srv/example")
@@ -23,7 +24,7 @@ def rows(folder: Path) -> list[tuple[str, bytes, dict[str, Any]]]:
     archive = io.BytesIO((TESTS / "states" / "schema-0001.tar.xz").read_bytes())
     with tarfile.open(fileobj=archive) as tar:
         members = [member for member in tar if member.name.startswith("example/state/headgate.db")]
-        tar.extractall(folder, members, filter="data")
+        extract(tar, folder, members)
     with sqlite3.connect(folder / "example" / "state" / "headgate.db") as database:
         found = database.execute("SELECT endpoint, n, document, resolved FROM revisions").fetchall()
     database.close()

@@ -24,6 +24,7 @@ from headgate.store.migrating import migration_config, newest_migration
 from headgate.store.migrations.first_spec import spec_of
 from headgate.store.models import Base
 from headgate.store.schema import NEWEST
+from support.archives import extract
 from support.models import TESTS
 from unit.store_harness import Place
 
@@ -171,7 +172,7 @@ def test_a_revision_becomes_a_body(old_place: Place) -> None:
 
 def test_a_state_folder_that_a_gateway_made_is_whole(tmp_path: Path) -> None:
     with tarfile.open(TESTS / "states" / "schema-0001.tar.xz") as tar:
-        tar.extractall(tmp_path, filter="data")
+        extract(tar, tmp_path)
     store = open_store(tmp_path / "example" / "state")
     assert store.check() == []
     expected = json.loads((TESTS / "states" / "schema-0001.json").read_text())
