@@ -325,6 +325,12 @@ def resident(name: str) -> float:
     return int(status[name].split()[0]) / 1024
 
 
+def told(part: Part) -> Part:
+    """The part, which is printed as well: the minutes that it took are not lost if a later one ends the bench."""
+    print("\n".join(part[0]), file=sys.stderr, flush=True)
+    return part
+
+
 def measured(effort: Effort, requests: int) -> list[str]:
     """All parts, the table of what was promised before them."""
     with tempfile.TemporaryDirectory(prefix="headgate-load-") as name, ExitStack() as stack:
@@ -334,16 +340,16 @@ def measured(effort: Effort, requests: int) -> list[str]:
         teacher.stop()
         nginx = launcher.nginx(body)
         stack.callback(nginx.stop)
-        parts = [against_wrk(nginx, effort), open_loop(nginx, effort, (5_000, 20_000, 50_000))]
-        parts += [known_delays(launcher, effort), stall(launcher, effort)]
+        parts = [told(against_wrk(nginx, effort)), told(open_loop(nginx, effort, (5_000, 20_000, 50_000)))]
+        parts += [told(known_delays(launcher, effort)), told(stall(launcher, effort))]
         headgate = launcher.headgate(
             "Headgate", constant="0%", sketches="on", answer=answer_of(body.encode())
         )
         stack.callback(headgate.stop)
-        parts += [sampling(headgate, effort), against_h2load(headgate, effort)]
-        parts.append((wire_times.lines(launcher, effort.seconds, effort.client_core), []))
+        parts += [told(sampling(headgate, effort)), told(against_h2load(headgate, effort))]
         if requests:
-            parts.append(memory(nginx, effort, requests))
+            parts.append(told(memory(nginx, effort, requests)))
+        parts.append(told((wire_times.lines(launcher, effort.seconds, effort.client_core), [])))
     claims = [claim for _, found in parts for claim in found]
     return [*table(claims), BY_TESTS, "", *(line for lines, _ in parts for line in lines)]
 
