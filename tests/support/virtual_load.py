@@ -145,6 +145,7 @@ class VirtualRun:
         good = self.good[:due]
         response = np.where(good, self.response_ns[:due], 10**13)
         window = response[int(due * 0.02) :]
+        latency = _latency(window, asked["quantiles"])
         return {
             "elapsed_ns": until,
             "finished": self._finished(),
@@ -152,8 +153,8 @@ class VirtualRun:
             "offered_per_second": due / max(1e-9, until / 1e9),
             "good_per_second": float(good.sum()) / max(1e-9, until / 1e9),
             "warmup": {"from_ns": int(until * 0.02), "settled": True, "requests": due - len(window)},
-            "response": _latency(window, asked["quantiles"]),
-            "service": _latency(window, asked["quantiles"]),
+            "response": latency,
+            "service": latency,
             "lateness": {"p50_ns": 2000, "p99_ns": 9_000_000 if self.limited else 11_000, "max_ns": 50_000},
             "phases": _phases(self.response_ns[:due], self.run_ns[:due], self.server.least_ns),
             "objectives": [
@@ -175,27 +176,35 @@ _HISTOGRAM = 20_000
 
 def _phases(response: Array, run: Array, least_ns: int) -> dict[str, Any]:
     """Where the time went: what is neither queue nor run is the least time of an answer, for decoding and replying."""
-    queue = np.maximum(response - run - least_ns, 0)
-    around = np.full(len(response), least_ns / 2)
-    parts = {
+    around = _phase(np.full(min(len(response), 1), least_ns / 2))
+    return {
+        "sampled": len(response),
         "decode": around,
-        "queue": queue,
-        "run": run,
+        "queue": _phase(np.maximum(response - run - least_ns, 0)),
+        "run": _phase(run),
         "reply": around,
-        "total": response,
-        "outside": 0 * around,
+        "total": _phase(response),
+        "outside": dict.fromkeys(around, 0),
     }
-    return {"sampled": len(response), **{name: _phase(values) for name, values in parts.items()}}
 
 
 def _phase(values: Array) -> dict[str, Any]:
     if not len(values):
         return {}
+    ordered = np.sort(values)
     return {
         "mean_ns": float(values.mean()),
-        "p50_ns": int(np.quantile(values, 0.5)),
-        "p99_ns": int(np.quantile(values, 0.99)),
+        "p50_ns": int(_quantile(ordered, 0.5)),
+        "p99_ns": int(_quantile(ordered, 0.99)),
     }
+
+
+def _quantile(ordered: Array, share: float) -> float:
+    """The quantile of sorted values, between two of them by a line: numpy sorts them anew for each share."""
+    at = share * (len(ordered) - 1)
+    below = int(at)
+    above = min(below + 1, len(ordered) - 1)
+    return float(ordered[below] + (at - below) * (ordered[above] - ordered[below]))
 
 
 def _counts(good: Array) -> dict[str, int]:
@@ -214,13 +223,14 @@ def _latency(window: Array, quantiles: Sequence[float]) -> dict[str, Any]:
     if not len(window):
         return {"quantiles": [{"quantile": one} for one in quantiles]}
     found = []
+    ordered = np.sort(window)
     for one in quantiles:
-        value = int(np.quantile(window, one))
+        value = int(_quantile(ordered, one))
         censored = value >= 10**12
         # The normal approximation of ranks, as if a quarter of the requests were independent.
         half = 2 * float(np.sqrt(4 * one * (1 - one) / len(window)))
-        low = int(np.quantile(window, max(one - half, 0.0)))
-        high = None if censored or one + half >= 1 else int(np.quantile(window, one + half))
+        low = int(_quantile(ordered, max(one - half, 0.0)))
+        high = None if censored or one + half >= 1 else int(_quantile(ordered, one + half))
         known = 5 * 10**9 if censored else value
         found.append(
             {"quantile": one, "value_ns": known, "low_ns": low, "high_ns": high, "censored": censored}

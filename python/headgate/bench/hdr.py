@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from headgate.errors import InvalidArgument
 
@@ -39,12 +40,12 @@ class Layout:
                 f"a histogram of {self.digits} digits from {self.lowest} to {self.highest} is none"
             )
 
-    @property
+    @cached_property
     def unit_magnitude(self) -> int:
         """The power of two of the lowest value that is told apart from 0."""
         return self.lowest.bit_length() - 1
 
-    @property
+    @cached_property
     def sub_bits(self) -> int:
         """The power of two of the counters in one bucket."""
         return max((2 * int(10**self.digits) - 1).bit_length(), 1)
