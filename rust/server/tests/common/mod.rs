@@ -275,7 +275,8 @@ fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < limit, "{what} never came");
-        std::thread::yield_now();
+        // Without a pause it would take the processor from what it waits for.
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
