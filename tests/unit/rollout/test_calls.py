@@ -324,6 +324,20 @@ def test_a_rollback_after_the_promotion_rejects_the_digest() -> None:
     assert driver.start(retry=True).state.attempts == 2
 
 
+def test_a_rollback_after_an_abort_blocks_nothing_and_says_how_to() -> None:
+    driver = Driver().start().until(1)
+    driver.abort()
+    change = traffic.rollback(driver.live, KNOWN, stamp(driver.now, "eve"))
+    assert (change.already, change.live) == (True, driver.live)
+    assert change.message.endswith(
+        "; v8 of rollout r1 has no traffic, so it is not blocked (headgate block fraud v8 blocks it)"
+    )
+    blocked = traffic.block(driver.live, DIGESTS["v8"], "v8", KNOWN, stamp(driver.now)).live
+    assert "not blocked" not in traffic.rollback(blocked, KNOWN, stamp(driver.now)).message
+    # A rollback of what is rolled back has nothing to add.
+    assert "not blocked" not in traffic.rollback(fresh(), KNOWN, stamp(driver.now)).message
+
+
 def test_a_rollback_that_is_not_about_the_rollout_leaves_it() -> None:
     driver = Driver().start().until(99)
     driver.override({}, champion="v9")

@@ -158,7 +158,7 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
         else f"; {_unloadable(known, (live.last_good,))}, so {target} {_keeps(live, target)}"
     )
     if not losers:
-        return Change(live, full(live) + note, already=True)
+        return Change(live, full(live) + note + _free(live, known), already=True)
     kept = known.digests[target]
     bad = [version for version in losers if known.digests[version] != kept]
     after = replace(
@@ -178,6 +178,20 @@ def rollback(live: LiveTraffic, known: KnownVersions, stamp: Stamp) -> Change:
     names = ", ".join(bad)
     message = f"100 % {target}" + (f"; {names} blocked until unblocked" if bad else "") + note
     return Change(after, message, blocks=tuple(bad))
+
+
+def _free(live: LiveTraffic, known: KnownVersions) -> str:
+    """What a rollback leaves alone, because an aborted rollout gave it back before: a person who asks for a rollback expects a block."""
+    rollout = live.rollout
+    if rollout is None or rollout.phase != "aborted":
+        return ""
+    name, digest = rollout.challenger.name, rollout.challenger.digest
+    if known.digests.get(name) != digest or live.block_of(digest) is not None:
+        return ""
+    return (
+        f"; {name} of rollout {rollout.id} has no traffic, so it is not blocked "
+        f"(headgate block {known.endpoint} {name} blocks it)"
+    )
 
 
 def rollback_target(live: LiveTraffic, known: KnownVersions) -> str | None:
