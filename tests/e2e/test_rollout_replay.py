@@ -226,7 +226,8 @@ def test_a_rollout_that_has_nothing_to_replay_does_not_begin(tmp_path: Path, fol
                 await start(gateway, "same")
             # The plan that needs nothing goes on without it.
             planned = await gateway.control.rollout_start("scale", "same", call=Call("ann", dry_run=True))
-            assert "Note: there is no replay: no request of endpoint" in planned["plan"]["text"]
+            notes = planned["plan"]["notes"]
+            assert [one for one in notes if one.startswith("there is no replay: no request of endpoint")]
             assert " replay 10000" not in planned["plan"]["text"]
             assert await gateway.view() is None
 

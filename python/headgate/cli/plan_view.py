@@ -11,9 +11,10 @@ from headgate.cli.traffic_view import traffic_words
 
 def plan_view(plan: Mapping[str, Any]) -> Lines:
     """What a change would do, in the words of the gateway; then the differences between the documents."""
-    # A rollout's steps stand in lines of their own, and its text ends with them in one.
-    text = plan["preview"] if plan.get("preview") else [plan["text"]]
-    return [*text, *_indented(plan["notes"]), *plan["diff"].splitlines()]
+    if plan.get("preview"):
+        # A rollout's steps stand in lines of their own, and its text ends with them in one.
+        return [*plan["preview"], *(f"Note: {note}." for note in plan["notes"]), *plan["diff"].splitlines()]
+    return [plan["text"], *_indented(plan["notes"]), *plan["diff"].splitlines()]
 
 
 def result_view(answer: Mapping[str, Any]) -> Lines:

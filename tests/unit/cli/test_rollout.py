@@ -121,10 +121,11 @@ def test_an_approval_is_bound_to_the_bytes_that_are_shown() -> None:
 
 def test_the_dry_run_of_a_start_has_a_line_for_each_step() -> None:
     lines = ["Rollout of v2 by plan careful, against v1.", "  1. weight 5%: 500 slots move."]
-    planned = {**PLAN, "text": "Start.\n" + "\n".join(lines), "preview": lines, "notes": [], "diff": ""}
+    notes = ["no weight shows enough: a person decides"]
+    planned = {**PLAN, "text": "Start.\n" + "\n".join(lines), "preview": lines, "notes": notes, "diff": ""}
     fake = FakeAdmin({**TRAFFIC, f"POST {R}": ok(planned)})
     result = call(fake, "rollout", "start", "digits", "v2", "--dry-run")
-    assert result.stdout.splitlines() == lines
+    assert result.stdout.splitlines() == [*lines, "Note: no weight shows enough: a person decides."]
 
 
 def test_refusals_say_the_way_out() -> None:

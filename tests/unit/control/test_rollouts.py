@@ -297,7 +297,10 @@ def test_a_rollout_that_cannot_work_is_refused_before_it_begins(tmp_path: Path) 
             with pytest.raises(InvalidArgument, match="two gates"):
                 await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
-            assert "fewer than 1000 requests a day" in planned["plan"]["text"]
+            few = "fewer than 1000 requests a day: the challenger gets copies of all requests first"
+            assert planned["plan"]["notes"].count(few) == 1
+            # A note of a plan is told beside its text, and not in it as well.
+            assert few not in planned["plan"]["text"]
 
     run(work)
 

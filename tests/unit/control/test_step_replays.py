@@ -236,7 +236,11 @@ def test_a_rollout_without_captured_requests_is_refused_and_the_built_in_plan_le
             with pytest.raises(PolicyInvalid, match=r"steps\[0\]: there is nothing to replay: write capture"):
                 await gate.control.rollout_start("digits", "v2", "first", call=ANN)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
-            assert "nothing is captured, so there is no replay" in planned["plan"]["text"]
+            assert [
+                note
+                for note in planned["plan"]["notes"]
+                if note.startswith("nothing is captured, so there is no replay")
+            ]
             await gate.apply(document() + CAPTURED)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
             assert "1. replay 10000" in planned["plan"]["text"]
@@ -249,7 +253,8 @@ def test_a_rollout_without_captured_requests_is_refused_and_the_built_in_plan_le
             ):
                 await gate.control.rollout_start("digits", "v2", "first", call=ANN)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
-            assert "Note: there is no replay: no request of endpoint" in planned["plan"]["text"]
+            (note,) = [one for one in planned["plan"]["notes"] if one.startswith("there is no replay: ")]
+            assert "no request of endpoint" in note
             assert "1. shadow 100%" in planned["plan"]["text"]
             # What may be otherwise later keeps no rollout from its start.
             gate.native.replay_error = ModelNotReady("v2 is out of memory")

@@ -139,15 +139,17 @@ def test_low_traffic_skips_what_cannot_see_tenfold_errors_and_says_so(
         if step.kind == "weight":
             assert step.min_requests >= needs(step.slots, 10.0) - 1
             assert step.min_requests <= a_day * 7 * step.slots / 10_000
-    told = preview_text(plan, CHALLENGER, replace(FACTS, requests_a_day=a_day))
     assert (
-        f"Note: left out: {left_out}, because within 7 days it would not show a tenfold error ratio." in told
+        f"left out: {left_out}, because within 7 days it would not show a tenfold error ratio" in plan.notes
     )
-    assert "Note: fewer than 1000 requests a day: the challenger gets copies of all requests first." in told
-    no_replay = "Note: nothing is captured, so there is no replay: capture: would allow one."
-    assert (no_replay in told) != captures
-    by_person = "Note: no weight shows a tenfold error ratio: a person decides after the shadow."
-    assert (by_person in told) == (weights == ["pause"])
+    assert "fewer than 1000 requests a day: the challenger gets copies of all requests first" in plan.notes
+    no_replay = "nothing is captured, so there is no replay: capture: would allow one"
+    assert (no_replay in plan.notes) != captures
+    by_person = "no weight shows a tenfold error ratio: a person decides after the shadow"
+    assert (by_person in plan.notes) == (weights == ["pause"])
+    # They are told beside the preview, and once.
+    told = preview_text(plan, CHALLENGER, replace(FACTS, requests_a_day=a_day))
+    assert not [note for note in plan.notes if note in told]
     shadow = plan.steps[len(before) - 1]
     assert shadow.min_requests == min(500, a_day * 7)
 
@@ -243,3 +245,21 @@ def test_hours_and_people_are_in_the_preview() -> None:
     assert "It advances within mon-thu 09:00-16:00 UTC; it is rolled back at any time." in text
     assert "not the one who started it" in text
     assert "How long it takes is not known: no request came lately." in text
+
+
+@pytest.mark.parametrize(
+    ("kinds", "besides"),
+    [
+        ([], ""),
+        (["approve"], ", plus an approval"),
+        (["approve", "approve", "pause"], ", plus 2 approvals and a pause that a person ends"),
+        (
+            ["replay", "approve", "pause", "pause"],
+            ", plus the replay, an approval and 2 pauses that a person ends",
+        ),
+    ],
+)
+def test_the_time_of_a_plan_names_what_it_leaves_out(kinds: list[Any], besides: str) -> None:
+    plan = plan_of(WEIGHT, *(PlanStep(kind=kind, role="approver", requests=9) for kind in kinds))
+    text = preview_text(plan, CHALLENGER, FACTS)
+    assert f"it takes about 60 min with traffic{besides}, if nothing is undecided." in text

@@ -277,8 +277,27 @@ def _words(
     return said + "."
 
 
+def _besides(plan: ResolvedPlan) -> str:
+    """What the time of a plan leaves out, because it is not about traffic: ``, plus the replay and 2 approvals``."""
+    kinds = [step.kind for step in plan.steps]
+    replays, approvals, pauses = (kinds.count(kind) for kind in ("replay", "approve", "pause"))
+    parts = ["the replay" if replays == 1 else f"{replays} replays"] if replays else []
+    parts += ["an approval" if approvals == 1 else f"{approvals} approvals"] if approvals else []
+    parts += (
+        ["a pause that a person ends" if pauses == 1 else f"{pauses} pauses that a person ends"]
+        if pauses
+        else []
+    )
+    if not parts:
+        return ""
+    *first, last = parts
+    return f", plus {', '.join(first)} and {last}" if first else f", plus {last}"
+
+
 def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: str = "") -> str:
-    """The whole in lines: steps with their times, the sum, what the challenger ``needs``, limits, notes and problems."""
+    """The whole in lines: steps with their times, the sum, what the challenger ``needs``, limits and problems. Notes of the plan are told
+    beside it, as those of every change are.
+    """
     steps = timeline(plan, challenger.name, facts)
     lines = [f"Rollout of {challenger.name} by plan {plan.name}, against {facts.champion}."]
     lines += [f"  {step.index + 1}. {step.label}: {step.words}" for step in steps]
@@ -286,7 +305,7 @@ def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: 
     known = [time for time in times if time is not None]
     if times and len(known) == len(times):
         lines.append(
-            f"At the present traffic it takes about {span(sum(known))} with traffic, if nothing is undecided."
+            f"At the present traffic it takes about {span(sum(known))} with traffic{_besides(plan)}, if nothing is undecided."
         )
     else:
         why = "" if facts.requests_a_day is not None else ": no request came lately"
@@ -299,7 +318,6 @@ def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: 
         f"Rolled back if harm is shown by: {stops}; a challenger that is no worse is rolled back in "
         f"{percent(plan.false_rollbacks)} of rollouts at most."
     )
-    lines += [f"Note: {note}." for note in plan.notes]
     for problem in problems(plan, challenger.name, facts):
         lines.append(f"{'Refused' if problem.refuses else 'Warning'}: {problem.path}: {problem.words}.")
     return "\n".join(lines)
