@@ -31,7 +31,10 @@ pause_if: {disagreement: 2%}
 """
 ANN = Call("ann", reason="better")
 CAPTURED = "capture: {share: 10%}\n"
-NOTHING = PolicyInvalid('no request of endpoint "digits" that "v1" answered is captured')
+NOTHING = PolicyInvalid(
+    'no request of endpoint "digits" that "v1" (sha256:1) answered is captured; '
+    "write capture in its document, or name the version whose requests are meant (against)"
+)
 
 
 async def start(gate: Gate, text: str = document() + CAPTURED) -> None:
@@ -249,12 +252,13 @@ def test_a_rollout_without_captured_requests_is_refused_and_the_built_in_plan_le
             ]
             gate.native.replay_error = NOTHING
             with pytest.raises(
-                PolicyInvalid, match=r"steps\[0\]: no request .* is captured\. Wait until .* without replay"
+                PolicyInvalid,
+                match=r"steps\[0\]: no request .* answered is captured\. Wait until .* without replay",
             ):
                 await gate.control.rollout_start("digits", "v2", "first", call=ANN)
             planned = await gate.control.rollout_start("digits", "v2", call=Call("ann", dry_run=True))
             (note,) = [one for one in planned["plan"]["notes"] if one.startswith("there is no replay: ")]
-            assert "no request of endpoint" in note
+            assert note.endswith("answered is captured")
             assert "1. shadow 100%" in planned["plan"]["text"]
             # What may be otherwise later keeps no rollout from its start.
             gate.native.replay_error = ModelNotReady("v2 is out of memory")

@@ -50,7 +50,8 @@ class StepReplays:
         try:
             await self._replays.check(current.endpoint, _request(current, challenger, 0))
         except PolicyInvalid as error:
-            return error.message
+            # What follows is for a caller of a replay, who names a version and a time; a rollout has no such choice.
+            return error.message.partition("; ")[0]
         except HeadgateError:
             # A challenger that was rejected is loaded by the retry; the step says what it finds then.
             return None
