@@ -122,11 +122,13 @@ def test_what_does_not_go_away_waits_for_a_person_who_may_replay_again(tmp_path:
     async def work() -> None:
         async with gateway(tmp_path) as gate:
             await start(gate)
-            gate.native.replay_error = PolicyInvalid('version "v2" does not fit: it has an input "Z"')
+            gate.native.replay_error = PolicyInvalid(
+                'version "v2" does not fit: it has an input "Z"; name another one (against)'
+            )
             await look(gate)
             view = await look(gate)
             assert (view["phase"], view["pause"]["reason"]) == ("paused", "undecided")
-            assert 'which failed: version "v2" does not fit: it has an input "Z"' in view["pause"]["said"]
+            assert 'which failed: version "v2" does not fit: it has an input "Z".' in view["pause"]["said"]
             gate.native.replay_error = None
             gate.clock.forward(1)
             await gate.control.rollout_resume("digits", call=ANN)

@@ -50,8 +50,7 @@ class StepReplays:
         try:
             await self._replays.check(current.endpoint, _request(current, challenger, 0))
         except PolicyInvalid as error:
-            # What follows is for a caller of a replay, who names a version and a time; a rollout has no such choice.
-            return error.message.partition("; ")[0]
+            return _why(error)
         except HeadgateError:
             # A challenger that was rejected is loaded by the retry; the step says what it finds then.
             return None
@@ -72,7 +71,7 @@ class StepReplays:
         try:
             begun = replace(marked, number=await self._replays.begin(endpoint, request, call))
         except HeadgateError as error:
-            begun = replace(marked, number=0, problem=error.message, waits=error.code in _LATER)
+            begun = replace(marked, number=0, problem=_why(error), waits=error.code in _LATER)
         if self._begun.get(endpoint) is marked:
             self._begun[endpoint] = begun
         else:
@@ -115,6 +114,11 @@ class StepReplays:
     async def _end(self, endpoint: str, begun: _Begun) -> None:
         if begun.number and not begun.ended:
             await self._replays.end(endpoint, begun.number)
+
+
+def _why(error: HeadgateError) -> str:
+    """What is refused. The advice after it is for a caller of a replay, who names a version and a time, as a rollout does not."""
+    return error.message.partition("; ")[0] if isinstance(error, PolicyInvalid) else error.message
 
 
 def _request(current: Revision, challenger: str, requests: int) -> ReplayRequest:
