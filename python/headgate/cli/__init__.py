@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "unfreeze": Entry("changes", "Allow changes of an endpoint again."),
     "rollout": Entry("rollout", "Take a challenger to champion step by step, on evidence."),
     "plans": Entry("plans", "Rollout plans, and the defaults of all endpoints."),
+    "notify": Entry("notify", "Try the webhooks of an endpoint."),
     "explain": Entry(
         "explanation", "Say which version answers a request, which shadows get a copy, and why."
     ),

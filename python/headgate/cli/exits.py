@@ -30,7 +30,7 @@ INTERRUPTED = 130
 MEANINGS = {
     0: "done",
     EXIT_NO: "a check said no: `--check`, `doctor`; a replay that was cancelled; an objective of `bench` that was missed; "
-    "a rollout that was watched and ended without a promotion",
+    "a rollout that was watched and ended without a promotion; a webhook that did not take a test message",
     EXIT_USAGE: "wrong usage or document",
     EXIT_TRY_AGAIN: "could not reach the gateway, or try again: draining, overloaded, the store failed; a measurement that decided nothing",
     EXIT_NOT_THERE: "no such endpoint, version, revision, operation, token or context",

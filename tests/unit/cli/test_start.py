@@ -78,6 +78,7 @@ def test_it_imports_none_of_the_heavy_libraries(command: list[str], tmp_path: Pa
         "delete",
         "rollout",
         "plans",
+        "notify",
     ],
 )
 def test_the_module_of_a_client_command_imports_none_of_them(command: str) -> None:
