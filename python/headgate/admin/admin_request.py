@@ -99,6 +99,15 @@ class AdminRequest:
             key=self._idempotency_key(),
         )
 
+    def plans_before(self) -> frozenset[str]:
+        """The plans that a dry run takes as stored."""
+        written = self.query("with_plans")
+        if written is not None and not self.flag("dry_run"):
+            raise InvalidArgument(
+                "query with_plans: it goes with dry_run=true; a write needs its plan stored"
+            )
+        return frozenset(written.split(",") if written else ())
+
     def precondition(self, *, creates: bool) -> Precondition:
         """If-Match, or If-None-Match where the call may create; :class:`PreconditionRequired` without."""
         headers = self.http.headers

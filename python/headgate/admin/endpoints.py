@@ -106,18 +106,13 @@ class Endpoints:
         if source is not None and not source.startswith("/"):
             raise InvalidArgument(f"query source: {source!r} is not an absolute path")
         take = request.flag("take_traffic")
-        written = request.query("with_plans")
-        if written is not None and not call.dry_run:
-            raise InvalidArgument(
-                "query with_plans: it goes with dry_run=true; a write needs its plan stored"
-            )
         work = self._control.put(
             request.endpoint,
             request.body,
             source=None if source is None else Path(source),
             call=call,
             take_traffic=take,
-            with_plans=frozenset(written.split(",") if written else ()),
+            with_plans=request.plans_before(),
         )
         return await self._answer(request, call, "apply", work)
 

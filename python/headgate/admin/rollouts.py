@@ -121,7 +121,9 @@ class RolloutHandlers:
     async def put_defaults(self, request: AdminRequest) -> Response:
         """Stores them."""
         call = request.call(precondition=request.precondition(creates=True))
-        return _put(await self._control.put_plan(request.body, expected=("Defaults", ""), call=call))
+        before = request.plans_before()
+        work = self._control.put_plan(request.body, expected=("Defaults", ""), call=call, with_plans=before)
+        return _put(await work)
 
     async def delete_defaults(self, request: AdminRequest) -> Response:
         """Removes them."""

@@ -257,8 +257,8 @@ def _rollout_calls(r: RolloutHandlers) -> list[ApiCall]:
 def _plan_calls(r: RolloutHandlers) -> list[ApiCall]:
     plan, defaults = "/v1/plans/{name}", "/v1/defaults"
 
-    def put(path: str, handler: Handler, summary: str, body: type[BaseModel]) -> ApiCall:
-        takes: dict[str, Any] = {"query": _WRITE, "matches": True, "creates": True}
+    def put(path: str, handler: Handler, summary: str, body: type[BaseModel], *query: str) -> ApiCall:
+        takes: dict[str, Any] = {"query": (*_WRITE, *query), "matches": True, "creates": True}
         return ApiCall(
             "PUT", path, "operator", handler, results.PlanResult, summary, body, "document", **takes
         )
@@ -275,7 +275,7 @@ def _plan_calls(r: RolloutHandlers) -> list[ApiCall]:
         put(plan, r.put_plan, "Stores a plan; rollouts under way keep theirs.", RolloutPlan),
         delete(plan, r.delete_plan, "Removes a plan that nothing names."),
         _read(defaults, r.defaults, results.PlanDocumentView, "What documents leave out."),
-        put(defaults, r.put_defaults, "Stores the defaults.", Defaults),
+        put(defaults, r.put_defaults, "Stores the defaults.", Defaults, "with_plans"),
         delete(defaults, r.delete_defaults, "Removes the defaults."),
     ]
 

@@ -55,9 +55,11 @@ class ReadFiles:
     endpoints: list[ReadDocument]
     others: list[OtherDocument]
 
-    def plan_names(self) -> list[str]:
-        """The rollout plans."""
-        return [one.name for one in self.others if one.kind == "RolloutPlan"]
+    def dry(self, kind: str = "Endpoint") -> dict[str, str]:
+        """The query of a dry run. What may name a plan takes it that those of the same files are stored."""
+        named = [one.name for one in self.others if one.kind == "RolloutPlan"]
+        names_one = bool(named) and kind != "RolloutPlan"
+        return {"dry_run": "true"} | ({"with_plans": ",".join(named)} if names_one else {})
 
 
 def read_all(files: Sequence[Path], root: Path | None) -> ReadFiles:

@@ -17,9 +17,9 @@ import click
 from headgate.cli import output
 from headgate.cli import plans as stored_plans
 from headgate.cli import session as cli
-from headgate.cli.changes import change_options, dry, show_change
+from headgate.cli.changes import change_options, show_change
 from headgate.cli.client import AdminClient, if_match, segment
-from headgate.cli.document_files import ReadDocument, ReadFiles, file_arguments, parse_file, read_all
+from headgate.cli.document_files import ReadDocument, file_arguments, parse_file, read_all
 from headgate.cli.endpoints import present_revision
 from headgate.cli.exits import EXIT_NO, EXIT_USAGE, failures
 from headgate.cli.output import Format, Lines
@@ -107,13 +107,13 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
     documents = read_all(files, root)
     based_on = {} if options["if_revision"] is None else if_match(options["if_revision"])
     with session.client() as client:
-        others = [_put_other(client, one, dry(dry_run=True)) for one in documents.others]
+        others = [_put_other(client, one, documents.dry(one.kind)) for one in documents.others]
         plans = [
             client.put_document(
                 _path(one),
                 one.document.raw,
                 based_on,
-                _parameters(one, options) | _dry(documents),
+                _parameters(one, options) | documents.dry(),
             ).body
             for one in documents.endpoints
         ]
@@ -162,11 +162,12 @@ def apply(
     with session.client() as client:
         try:
             for other in documents.others:
-                others.append(_put_other(client, other, said | dry(dry_run)))
+                params = said | (documents.dry(other.kind) if dry_run else {})
+                others.append(_put_other(client, other, params))
                 if session.for_person:
                     session.show(others[-1], stored_plans.result_view, lambda _: [])
             for one in documents.endpoints:
-                params = _parameters(one, options) | said | (_dry(documents) if dry_run else {})
+                params = _parameters(one, options) | said | (documents.dry() if dry_run else {})
                 headers = _precondition(client, one.document.name, options["if_revision"])
                 answer = client.put_document(_path(one), one.document.raw, headers, params).body
                 results.append(answer)
@@ -188,12 +189,6 @@ def _put_other(client: AdminClient, one: OtherDocument, params: Mapping[str, str
 
 def _path(one: ReadDocument) -> str:
     return f"/endpoints/{segment(one.document.name)}"
-
-
-def _dry(documents: ReadFiles) -> dict[str, str]:
-    """A dry run takes it that the plans of the same files are stored."""
-    named = documents.plan_names()
-    return dry(dry_run=True) | ({"with_plans": ",".join(named)} if named else {})
 
 
 def _show_results(session: Session, others: list[dict[str, Any]], results: list[dict[str, Any]]) -> None:

@@ -82,7 +82,7 @@ def show(session: Session, name: str | None, defaults: bool) -> None:
 def apply(session: Session, files: tuple[Path, ...], reason: str | None, dry_run: bool) -> None:
     """Store plans and defaults, as `headgate apply` does.
 
-    A rollout under way keeps the plan that it began with.
+    If the gateway refuses one of several, none is stored. A rollout under way keeps the plan that it began with.
 
     \b
     Example:
@@ -97,15 +97,24 @@ def apply(session: Session, files: tuple[Path, ...], reason: str | None, dry_run
         named = ", ".join(one.document.name for one in documents.endpoints)
         raise click.UsageError(f"{named}: documents of endpoints are applied with `headgate apply`")
     with session.client() as client:
-        results = [
-            put(client, (one.kind, one.name), one.raw, _said(reason) | dry(dry_run))
+        # Several are tried before the first is stored: what is refused is not half applied.
+        is_tried = dry_run or len(documents.others) > 1
+        planned = [
+            put(client, (one.kind, one.name), one.raw, _said(reason) | documents.dry(one.kind))
             for one in documents.others
+            if is_tried
         ]
-    session.show(
-        {"results": results},
-        lambda data: [line for one in data["results"] for line in result_view(one)],
-        lambda data: [one["name"] or "defaults" for one in data["results"]],
-    )
+        if dry_run:
+            _show_results(session, planned)
+            return
+        results: list[dict[str, Any]] = []
+        try:
+            for one in documents.others:
+                results.append(put(client, (one.kind, one.name), one.raw, _said(reason)))
+        finally:
+            # What was stored before a failure is stored, and must be told.
+            if results:
+                _show_results(session, results)
 
 
 @plans.command()
@@ -146,6 +155,14 @@ def result_view(answer: Mapping[str, Any]) -> Lines:
     """What a write of a plan did or would do."""
     said = f"{answer['message']} (number {answer['n']})"
     return [f"dry run: {said}", *answer["diff"].splitlines()] if answer["status"] == "planned" else [said]
+
+
+def _show_results(session: Session, results: list[dict[str, Any]]) -> None:
+    session.show(
+        {"results": results},
+        lambda data: [line for one in data["results"] for line in result_view(one)],
+        lambda data: [one["name"] or "defaults" for one in data["results"]],
+    )
 
 
 def _said(reason: str | None) -> dict[str, str]:

@@ -127,12 +127,20 @@ class RolloutCalls(Queries):
         )
 
     async def put_plan(
-        self, data: bytes, *, expected: tuple[str, str] | None = None, call: Call = INTERNAL
+        self,
+        data: bytes,
+        *,
+        expected: tuple[str, str] | None = None,
+        call: Call = INTERNAL,
+        with_plans: frozenset[str] = frozenset(),
     ) -> PlanResult:
-        """Stores the one document of ``data``: a rollout plan, or the defaults; of the ``expected`` kind and name, if any."""
+        """Stores the one document of ``data``: a rollout plan, or the defaults; of the ``expected`` kind and name, if any. A dry run
+        takes it that plans of the names ``with_plans`` are stored first.
+        """
 
         async def work() -> PlanResult:
-            return await self._stored_plans.put(await self._stored_plans.parse(data, expected), call)
+            document = await self._stored_plans.parse(data, expected)
+            return await self._stored_plans.put(document, call, with_plans=with_plans)
 
         return await self._runner.run(call, ("plan_put", None), work)
 

@@ -271,23 +271,22 @@ class Control(TrafficCalls):
         with_plans: frozenset[str] = frozenset(),
     ) -> Result:
         name, document = document.endpoint.name, self._stored_plans.filled(document)
-        if not (call.dry_run and document.endpoint.rollout in with_plans):
-            self._stored_plans.check_plan(document.endpoint.rollout)
-        state = self._endpoints.get(name)
-        # Before the models are read: a stale caller should not wait for that.
-        call.precondition.check(name, None if state is None else state.revision)
-        use = ArtifactUse.INSPECT if call.dry_run else ArtifactUse.STORE
-        with Lease() as lease:
-            resolved = await self._context.long(
-                lambda: self._resolver.resolve(document, source_digest, use, lease)
-            )
-            decide = self._decisions.apply(resolved, take_traffic=take_traffic)
-            if call.dry_run:
-                there = self._endpoints.get(name) or EndpointState(name)
-                return await self._writer.write(there, call, decide)
-            state = self._endpoints.made(name)
-            self._writer.cancel_older_loads(state, resolved.text)
-            result = await self._writer.write(state, call, decide)
+        with self._stored_plans.using(document.endpoint.rollout, name, call, with_plans):
+            state = self._endpoints.get(name)
+            # Before the models are read: a stale caller should not wait for that.
+            call.precondition.check(name, None if state is None else state.revision)
+            use = ArtifactUse.INSPECT if call.dry_run else ArtifactUse.STORE
+            with Lease() as lease:
+                resolved = await self._context.long(
+                    lambda: self._resolver.resolve(document, source_digest, use, lease)
+                )
+                decide = self._decisions.apply(resolved, take_traffic=take_traffic)
+                if call.dry_run:
+                    there = self._endpoints.get(name) or EndpointState(name)
+                    return await self._writer.write(there, call, decide)
+                state = self._endpoints.made(name)
+                self._writer.cancel_older_loads(state, resolved.text)
+                result = await self._writer.write(state, call, decide)
         self.refused_documents.applied(name, document.source)
         return result
 

@@ -12,7 +12,7 @@ from headgate.control.domain.copies import Switches
 from headgate.control.domain.results import PinView, Result
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.rollout_calls import RolloutCalls
-from headgate.control.writes.decisions import Decisions
+from headgate.control.writes.decisions import Decisions, noted
 from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import EndpointState
 from headgate.control.writes.maintenance import Maintenance
@@ -87,8 +87,12 @@ class TrafficCalls(RolloutCalls):
             state = self._endpoints.removed(endpoint) or self._endpoints.known(endpoint)
             with Lease() as lease:
                 then = await self.served_once(endpoint, revision)
-                await self._model_checks.of_revision(state, then, lease)
-                return await self._writer.write(state, call, self._decisions.restore(then))
+                plan = then.spec.rollout
+                # A plan that is gone keeps no traffic from coming back; one that is there stays.
+                with self._stored_plans.held(plan, endpoint):
+                    await self._model_checks.of_revision(state, then, lease)
+                    decide = noted(self._decisions.restore(then), self._stored_plans.notes_on(plan))
+                    return await self._writer.write(state, call, decide)
 
         return await self._runner.run(call, ("restore", endpoint), work)
 

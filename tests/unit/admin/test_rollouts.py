@@ -279,6 +279,15 @@ def test_plans_are_written_read_and_removed(tmp_path: Path) -> None:
             assert planned.status_code == 200, planned.text
             written = await p.operator.put(f"{E}?with_plans=bold", content=assumed, headers=NEW)
             assert problem(written) == (400, "invalid_argument")
+            defaults = "apiVersion: headgate/v1\nkind: Defaults\nrollout: bold\n"
+            missing = await p.operator.put("/v1/defaults?dry_run=true", content=defaults, headers=YAML)
+            assert problem(missing) == (422, "policy_invalid")
+            planned = await p.operator.put(
+                "/v1/defaults?dry_run=true&with_plans=bold", content=defaults, headers=YAML
+            )
+            assert (planned.status_code, planned.json()["status"]) == (200, "planned")
+            written = await p.operator.put("/v1/defaults?with_plans=bold", content=defaults, headers=NEW)
+            assert problem(written) == (400, "invalid_argument")
             await p.operator.put(E, content=text, headers=NEW)
             assert (await p.operator.put(f"{path}?dry_run=true", content=PLAN, headers=YAML)).json()[
                 "used_by"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from unit.cli.fake_admin import PLAN as PLANNED
@@ -92,6 +93,50 @@ def test_apply_is_based_on_what_is_stored(tmp_path: Path, stored: Any, header: s
     assert fake.last.url.params["dry_run"] == "true"
 
 
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[str, str]:
+    """The files of the defaults and of a plan that they name."""
+    for name, text in {"defaults": DEFAULTS, "plan": PLAN}.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return str(tmp_path / "defaults.yaml"), str(tmp_path / "plan.yaml")
+
+
+class Refusing(FakeAdmin):
+    """Refuses to store the defaults: already in a dry run, or only then."""
+
+    in_dry_run = True
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer = super().__call__(request)
+        is_about = (request.method, request.url.path) == ("PUT", "/v1/defaults")
+        if not is_about or (not self.in_dry_run and "dry_run" in request.url.params):
+            return answer
+        status, body, headers = problem(409, "conflict", "there are 1000 plans already")
+        return httpx.Response(status, json=body, headers=headers)
+
+
+def test_one_of_several_that_is_refused_keeps_the_others_from_being_stored(two: tuple[str, str]) -> None:
+    fake = Refusing(answers())
+    result = call(fake, "plans", "apply", *two)
+    assert (result.exit_code, result.stdout, "there are 1000 plans" in result.stderr) == (5, "", True)
+    puts = [request for request in fake.requests if request.method == "PUT"]
+    assert [(one.url.path, one.url.params["dry_run"]) for one in puts] == [
+        (PATH, "true"), ("/v1/defaults", "true"),
+    ]  # fmt: skip
+    # The defaults may name the plan of the other file.
+    assert puts[1].url.params["with_plans"] == "careful"
+
+
+def test_what_was_stored_before_a_failure_is_told_by_plans_apply_too(two: tuple[str, str]) -> None:
+    fake = Refusing(answers())
+    fake.in_dry_run = False
+    result = call(fake, "plans", "apply", *two)
+    assert (result.exit_code, result.stdout) == (5, "plan careful changes (number 2)\n")
+    assert "there are 1000 plans" in result.stderr
+    told = call(fake, "plans", "apply", *two, "--json")
+    assert (told.exit_code, [one["name"] for one in json.loads(told.stdout)["results"]]) == (5, ["careful"])
+
+
 def test_apply_takes_no_endpoints(file: Path) -> None:
     result = call(FakeAdmin(), "plans", "apply", str(file))
     assert (result.exit_code, "headgate apply" in result.stderr) == (2, True)
@@ -142,6 +187,9 @@ def test_a_plan_of_the_same_file_counts_as_stored_in_a_dry_run(file: Path) -> No
         result = call(fake, *command, str(file))
         assert result.exit_code == 0, result.output
         assert dict(fake.last.url.params) == {"dry_run": "true", "with_plans": "careful"}
+        asked = {one.url.path: dict(one.url.params) for one in fake.requests if one.method == "PUT"}
+        assert asked["/v1/defaults"] == {"dry_run": "true", "with_plans": "careful"}
+        assert asked[PATH] == {"dry_run": "true"}
     unchanged = {**answers(), "PUT /v1/endpoints/digits": ok({**PLANNED, "changes": False})}
     assert call(FakeAdmin(unchanged), "plan", "--check", str(file)).exit_code == 1
 

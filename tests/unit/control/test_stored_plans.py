@@ -1,4 +1,4 @@
-"""Plans and defaults that two people write at once.
+"""Plans and defaults that two people write at once, and plans that are removed while something is on the way to naming them.
 
 Not here: one writer (``test_rollouts``, ``admin/test_rollouts``).
 """
@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from headgate.control import Call, Precondition
-from headgate.errors import RevisionConflict
+from headgate.errors import Conflict, ModelLoadFailed, RevisionConflict
 from unit.control.test_rollouts import ANN, PLAN
-from unit.control_harness import gateway, run
+from unit.control_harness import Gate, document, gateway, holding, run, until
+
+NAMING = document() + "rollout: careful\n"
+DEFAULTS = b"apiVersion: headgate/v1\nkind: Defaults\nrollout: careful\n"
+
+
+def names(gate: Gate, endpoint: str = "digits") -> Any:
+    """The plan that the endpoint in force names."""
+    current = gate.control.current(endpoint)
+    return None if current is None else current.spec.rollout
 
 
 def test_a_removal_is_of_the_plan_that_was_read_and_not_of_one_stored_meanwhile(tmp_path: Path) -> None:
@@ -30,5 +42,93 @@ def test_a_removal_is_of_the_plan_that_was_read_and_not_of_one_stored_meanwhile(
             assert [type(one) for one in lost] == [RevisionConflict] * 2, found
             stored = gate.store.plans.all()
             assert [one.n for one in stored] == [view["n"] for view in gate.control.plans()]
+
+    run(work)
+
+
+def test_a_plan_is_not_removed_while_an_endpoint_that_names_it_loads(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            gate.native.held = {"v1"}
+            loading = asyncio.create_task(gate.apply(NAMING))
+            await until(lambda: len(gate.native.applied) == 1)
+            with pytest.raises(Conflict, match="plan careful is named by digits, which is being applied"):
+                await gate.control.delete_plan("careful", call=ANN)
+            gate.native.release()
+            await loading
+            assert (names(gate), len(gate.control.plans())) == ("careful", 1)
+            with pytest.raises(Conflict, match="used by digits"):
+                await gate.control.delete_plan("careful", call=ANN)
+
+    run(work)
+
+
+def test_what_did_not_come_to_name_a_plan_keeps_it_no_longer(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            gate.native.failing = {"v1": "no model"}
+            with pytest.raises(ModelLoadFailed):
+                await gate.apply(NAMING)
+            gate.native.failing = {}
+            assert (await gate.apply(NAMING, dry_run=True))["status"] == "planned"
+            assert (await gate.control.delete_plan("careful", call=ANN))["status"] == "applied"
+
+    run(work)
+
+
+def test_a_plan_whose_removal_is_being_written_is_named_by_nothing_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            reached, go = holding(monkeypatch, gate.store.plans, "delete")
+            removal = asyncio.create_task(gate.control.delete_plan("careful", call=ANN))
+            await until(reached.is_set)
+            with pytest.raises(Conflict, match="plan careful is being removed"):
+                await gate.apply(NAMING)
+            with pytest.raises(Conflict, match="plan careful is being removed"):
+                await gate.control.put_plan(DEFAULTS, call=ANN)
+            go.set()
+            assert (await removal)["status"] == "applied"
+            assert (names(gate), gate.control.plans()) == (None, [])
+
+    run(work)
+
+
+def test_a_plan_is_not_removed_while_defaults_that_name_it_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            reached, go = holding(monkeypatch, gate.store.plans, "put")
+            writing = asyncio.create_task(gate.control.put_plan(DEFAULTS, call=ANN))
+            await until(reached.is_set)
+            with pytest.raises(Conflict, match="plan careful is named by the defaults, which"):
+                await gate.control.delete_plan("careful", call=ANN)
+            go.set()
+            await writing
+            with pytest.raises(Conflict, match="used by the defaults"):
+                await gate.control.delete_plan("careful", call=ANN)
+
+    run(work)
+
+
+def test_an_old_revision_whose_plan_is_gone_comes_back_with_a_note(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            await gate.apply(NAMING)
+            await gate.apply(document())
+            back = await gate.control.restore("digits", 1, call=Call("ann", dry_run=True))
+            assert not [note for note in back["plan"]["notes"] if "careful" in note]
+            await gate.control.delete_plan("careful", call=ANN)
+            back = await gate.control.restore("digits", 1, call=ANN)
+            assert [
+                note for note in back["plan"]["notes"] if note.startswith("no plan is named careful any more")
+            ]
 
     run(work)

@@ -221,6 +221,16 @@ def _about(subject: str, decide: Decide) -> Decide:
     return lambda state: replace(decide(state), subject=subject)
 
 
+def noted(decide: Decide, notes: tuple[str, ...]) -> Decide:
+    """A decision with these notes as well."""
+
+    def with_notes(state: EndpointState) -> Decision:
+        decision = decide(state)
+        return replace(decision, notes=(*decision.notes, *notes))
+
+    return with_notes
+
+
 def not_frozen(name: str, revision: Revision) -> None:
     """:class:`Conflict` while the endpoint is frozen."""
     frozen = revision.traffic.frozen

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -48,6 +50,10 @@ class StoredPlans:
         self._context = context
         self._endpoints = endpoints
         self._known: dict[tuple[str, str], tuple[PlanRecord, RolloutPlan | Defaults]] = {}
+        self._held: dict[str, Counter[str]] = {}
+        """By plan: what is about to name it, with the number of such writes."""
+        self._leaving: Counter[tuple[str, str]] = Counter()
+        """Documents whose removal is being written."""
 
     async def restore(self) -> None:
         """Reads all of them. One that cannot be read is left out, with an alarm."""
@@ -110,18 +116,27 @@ class StoredPlans:
         return document
 
     async def put(
-        self, document: OtherDocument, call: Call, applied: AppliedDocument | None = None
+        self,
+        document: OtherDocument,
+        call: Call,
+        applied: AppliedDocument | None = None,
+        with_plans: frozenset[str] = frozenset(),
     ) -> PlanResult:
         """Stores a document in the place of the one before. A rollout that is under way keeps the plan that it began with.
 
-        ``applied`` remembers the file that it comes from.
+        ``applied`` remembers the file that it comes from. A dry run takes it that plans of the names ``with_plans`` are stored first.
         """
+        content = document.content
+        named = content.rollout if isinstance(content, Defaults) else None
+        with self.using(named, _title(document.kind, document.name), call, with_plans):
+            return await self._put(document, call, applied)
+
+    async def _put(self, document: OtherDocument, call: Call, applied: AppliedDocument | None) -> PlanResult:
         key = (document.kind, document.name)
         known = self._known.get(key)
         before = None if known is None else known[0]
         number = None if before is None else before.n
         call.precondition.check(_title(*key), number)
-        self._check_names(document)
         if before is None and len(self._known) >= MOST:
             raise Conflict(f"there are {MOST} plans already: delete one that is not used")
         now = self._context.now()
@@ -152,16 +167,29 @@ class StoredPlans:
         users = self._users(kind, name)
         if users:
             raise Conflict(f"{title} is used by {_few(users)}: change rollout: there first")
+        coming = sorted(self._held.get(name, ())) if kind == "RolloutPlan" else []
+        if coming:
+            raise Conflict(
+                f"{title} is named by {_few(coming)}, which is being applied: try again after that"
+            )
         result = self._result(found, found[0], "planned" if call.dry_run else "applied", removes=True)
         if not call.dry_run:
-            detail = {"kind": kind, "name": name, "n": found[0].n}
-            audit = audit_record(call, self._context.now(), "plan_delete", (None, None), ("applied", detail))
-            answer = remembered(self._context, call, result)
-            await self._context.write(
-                lambda: self._context.store.plans.delete(kind, name, found[0].n, audit, answer)
-            )
-            self._known.pop((kind, name), None)
+            await self._delete(found[0], call, result)
         return result
+
+    async def _delete(self, record: PlanRecord, call: Call, result: PlanResult) -> None:
+        key = (record.kind, record.name)
+        detail = {"kind": record.kind, "name": record.name, "n": record.n}
+        audit = audit_record(call, self._context.now(), "plan_delete", (None, None), ("applied", detail))
+        answer = remembered(self._context, call, result)
+        self._leaving[key] += 1
+        try:
+            await self._context.write(lambda: self._context.store.plans.delete(*key, record.n, audit, answer))
+            self._known.pop(key, None)
+        finally:
+            self._leaving[key] -= 1
+            if not self._leaving[key]:
+                del self._leaving[key]
 
     def _result(
         self,
@@ -205,15 +233,49 @@ class StoredPlans:
             )
         return NotFound(f"no plan is named {quoted(name)}; there are {', '.join(self.names())}")
 
-    def _check_names(self, document: OtherDocument) -> None:
-        content = document.content
-        if isinstance(content, Defaults):
-            self.check_plan(content.rollout)
+    def _check_plan(self, name: str | None) -> None:
+        """:class:`PolicyInvalid` for a ``rollout:`` that names no plan, :class:`Conflict` for a plan whose removal is being written."""
+        if not self._is_there(name):
+            words = self._unknown("RolloutPlan", name or "").message
+            raise faults({"rollout": f"{words}: apply the plan first"})
+        if name is not None and self._leaving["RolloutPlan", name]:
+            raise Conflict(f"plan {name} is being removed: name another one, or store it again after that")
 
-    def check_plan(self, name: str | None) -> None:
-        """:class:`PolicyInvalid` for a ``rollout:`` that names no plan."""
-        if name is not None and name != BUILT_IN and ("RolloutPlan", name) not in self._known:
-            raise faults({"rollout": f"{self._unknown('RolloutPlan', name).message}: apply the plan first"})
+    def notes_on(self, name: str | None) -> tuple[str, ...]:
+        """What a reader should know of a ``rollout:`` that comes back with an old revision."""
+        if self._is_there(name):
+            return ()
+        return (f"no plan is named {name} any more: store it, or name another one, before a rollout starts",)
+
+    @contextmanager
+    def using(self, name: str | None, who: str, call: Call, with_plans: frozenset[str]) -> Iterator[None]:
+        """Checks that the plan is there, then :meth:`held`. A dry run takes it that plans of the names ``with_plans`` are stored, and holds
+        nothing.
+        """
+        if not (call.dry_run and name in with_plans):
+            self._check_plan(name)
+        with nullcontext() if call.dry_run else self.held(name, who):
+            yield
+
+    @contextmanager
+    def held(self, name: str | None, who: str) -> Iterator[None]:
+        """Keeps a plan from being removed while ``who`` is on the way to naming it. Until then it is not among its users."""
+        if name is None or name == BUILT_IN:
+            yield
+            return
+        holders = self._held.setdefault(name, Counter())
+        holders[who] += 1
+        try:
+            yield
+        finally:
+            holders[who] -= 1
+            if not holders[who]:
+                del holders[who]
+            if not holders:
+                del self._held[name]
+
+    def _is_there(self, name: str | None) -> bool:
+        return name is None or name == BUILT_IN or ("RolloutPlan", name) in self._known
 
 
 def _title(kind: str, name: str) -> str:
