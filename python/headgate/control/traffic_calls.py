@@ -104,7 +104,9 @@ class TrafficCalls(RolloutCalls):
             self._end_first_load(endpoint, call, force=force)
             state = self._endpoints.known(endpoint)
             await self._model_checks.of_cold_versions(state)
-            decide = self._decisions.delete(lambda state: None if force else self._busy(state))
+            decide = self._decisions.delete(
+                lambda state: None if force else self._busy(state), self._stamp(call)
+            )
             return await self._writer.write(state, call, decide)
 
         return await self._runner.run(call, ("remove", endpoint), work)

@@ -56,10 +56,11 @@ def name_of(event: EventRecord) -> str | None:
     kind = str(event.data.get("kind", ""))
     if event.type == "failed":
         return None if kind in _URGENT else "load_failed"
-    if event.type != "applied":
+    if event.type not in ("applied", "removed"):
         return None
     rollout = event.data.get("rollout")
     if not isinstance(rollout, Mapping):
+        # A removal is told for the rollout that it ends.
         return _KINDS.get(kind)
     return _PHASES.get(str(rollout.get("phase")), "step")
 

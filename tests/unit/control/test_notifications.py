@@ -164,6 +164,31 @@ def test_an_endpoint_that_is_gone_is_told_of_to_the_end(tmp_path: Path) -> None:
     run(work)
 
 
+def test_a_removal_is_told_as_the_end_of_the_rollout_that_it_ends(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            net = Net()
+            told_by(gate, net)
+            await gate.control.put_plan(PLAN.encode())
+            for name in ("digits", "quiet"):
+                await gate.apply(document(name=name) + HOOK.replace("alarm", "abort"))
+            await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            for name in ("digits", "quiet"):
+                await gate.control.delete(name, force=True, call=ANN)
+            await once(gate)
+            told = [(one["data"]["endpoint"], one["type"].removeprefix("headgate.")) for one in net.bodies]
+            assert told == [("digits", "step"), ("digits", "abort")]
+            last = net.bodies[-1]["data"]
+            assert (last["event"], last["data"]["rollout"]["reason"]) == ("removed", "remove")
+            # Who comes back under the name is another endpoint.
+            await gate.apply(document())
+            await gate.control.rollback("digits", call=ANN)
+            await once(gate)
+            assert len(net.bodies) == 2
+
+    run(work)
+
+
 def test_a_restart_delivers_what_waits(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

@@ -435,13 +435,23 @@ def test_a_rollout_of_an_endpoint_that_was_removed_is_over_in_the_history(tmp_pa
     async def work() -> None:
         async with gateway(tmp_path) as gate:
             await on_trial(gate)
-            await gate.control.delete("digits", force=True, call=ANN)
+            gone = await gate.control.delete("digits", force=True, call=ANN)
+            assert "rollout r1 of v2 is aborted" in gone["plan"]["notes"]
             for returns in (False, True):
                 if returns:
                     await gate.apply(document())
                     assert await gate.control.rollout_view("digits") is None
                 (summary,) = await gate.control.rollouts("digits")
-                assert (summary["phase"], summary["said"]) == ("aborted", "The endpoint was removed.")
+                assert (summary["phase"], summary["said"]) == (
+                    "aborted",
+                    "The endpoint was removed by ann: better.",
+                )
+            (event,) = [
+                one
+                for one in await gate.control.stored_events(0, limit=100, endpoint="digits")
+                if one.type == "removed"
+            ]
+            assert (event.data["rollout"]["phase"], event.data["rollout"]["reason"]) == ("aborted", "remove")
             await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
             newest, first = await gate.control.rollouts("digits")
             assert (newest["id"], newest["attempts"], first["id"]) == ("r2", 2, "r1")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from headgate.control.reads.rollout_figures import RolloutFigures
-from headgate.control.writes.rollout_counts import MOST_REASONS, RolloutCounts
+from headgate.control.writes.rollout_counts import MOST_GONE, MOST_REASONS, RolloutCounts
 from headgate.observe.facts import Facts
 from headgate.observe.rollout_metrics import ROLLOUTS
 from headgate.store import EventRecord
@@ -99,9 +100,43 @@ def test_ends_and_pauses_are_counted_once_by_reason(tmp_path: Path) -> None:
             assert (await shown(gate))["headgate_rollouts_ended_total"] == ends
             await gate.control.unfreeze("digits", call=ANN)
             await gate.control.delete("digits", call=ANN, force=True)
-            assert all(samples == [] for samples in (await shown(gate)).values())
+            left = {name: samples for name, samples in (await shown(gate)).items() if samples}
+            assert left == {"headgate_rollout_pauses_total": pauses, "headgate_rollouts_ended_total": ends}
 
     run(work)
+
+
+def test_a_removal_is_an_end_that_is_counted_after_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate)
+            await gate.control.delete("digits", call=ANN, force=True)
+            removed = [({"endpoint": "digits", "phase": "aborted", "reason": "remove"}, 1)]
+            for _ in range(2):
+                assert (await shown(gate))["headgate_rollouts_ended_total"] == removed
+            await gate.apply(document())
+            await gate.control.rollout_start("digits", "v2", "careful", call=ANN)
+            await gate.control.rollout_abort("digits", call=ANN)
+            await gate.control.flush()
+            aborted = ({"endpoint": "digits", "phase": "aborted", "reason": "abort"}, 1)
+            assert (await shown(gate))["headgate_rollouts_ended_total"] == [*removed, aborted]
+
+    run(work)
+
+
+def test_endpoints_that_are_gone_are_counted_as_long_as_there_are_few() -> None:
+    counts = RolloutCounts()
+    names = [f"e{number}" for number in range(MOST_GONE + 3)]
+    for name in names:
+        counts.saw(replace(event("removed", "r1", "aborted", "remove"), endpoint=name))
+    counts.keep(names)
+    assert len(counts.ends()) == len(names)
+    # The first two are there still, and the next one went first.
+    counts.keep(names[:2])
+    assert {name for name, *_ in counts.ends()} == {*names[:2], *names[3:]}
+    counts.keep(names)
+    counts.keep([])
+    assert len(counts.ends()) == MOST_GONE
 
 
 def test_a_rollback_that_the_disk_does_not_take_is_counted_once(tmp_path: Path) -> None:

@@ -306,6 +306,11 @@ def unfreeze(live: LiveTraffic) -> Change:
     return Change(replace(live, frozen=None), "unfrozen")
 
 
+def removed(live: LiveTraffic, stamp: Stamp) -> LiveTraffic:
+    """As it was, with its rollout ended: that is what is written of an endpoint that is taken away."""
+    return with_rollout(live, interruptions.removed(live.rollout, stamp))
+
+
 def restore(live: LiveTraffic, then: LiveTraffic, known: KnownVersions, when: str) -> Change:
     """Champion, table, salt and last good champion of an old revision; blocks stay as they are now, attempts never count backwards."""
     _check_unblocked(live, then, known)

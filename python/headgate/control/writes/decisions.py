@@ -180,7 +180,7 @@ class Decisions:
         change = replace(change, message=f"back as revision {then.n}: {change.message}")
         return decision_of("restore", change, state, then.moved(change.live))
 
-    def delete(self, busy: Callable[[EndpointState], str | None]) -> Decide:
+    def delete(self, busy: Callable[[EndpointState], str | None], stamp: Stamp) -> Decide:
         """Takes the endpoint away; ``busy`` says why that must not be."""
 
         def decide(state: EndpointState) -> Decision:
@@ -189,7 +189,14 @@ class Decisions:
             reason = busy(state)
             if reason is not None:
                 raise Conflict(reason)
-            return Decision("remove", f"{state.name} removed; its history stays", None)
+            last = before.moved(traffic.removed(before.traffic, stamp))
+            ended = last.traffic.rollout
+            notes: tuple[str, ...] = ()
+            if ended is not None and ended != before.traffic.rollout:
+                notes = (f"rollout {ended.id} of {ended.challenger.name} is aborted",)
+            return Decision(
+                "remove", f"{state.name} removed; its history stays", None, notes=notes, last=last
+            )
 
         return decide
 

@@ -68,6 +68,8 @@ class EndpointState:
     tail: int = 0
     current: Revision | None = None
     carried: LiveTraffic | None = None
+    notified: Sequence[Mapping[str, Any]] = ()
+    """The webhooks (``notify``) of the document that was in force when it was taken away: they are told of that."""
     loaded: frozenset[str] = frozenset()
     omitted: dict[str, str] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
@@ -144,6 +146,7 @@ class EndpointState:
         """Revision ``n`` took the endpoint away; its blocks and attempts are carried to a later namesake."""
         self.newest = n
         self.carried = None if self.current is None else self.current.traffic
+        self.notified = () if self.current is None else self.current.spec.notify
         self.current = None
         self.loaded = frozenset()
         self.omitted = {}

@@ -117,7 +117,10 @@ class Notifications:
 
     def route(self, event: EventRecord) -> Sequence[Envelope]:
         """The messages of an event. Called in any thread; what it reads is replaced and never changed."""
-        told = self._receivers(self._endpoints.get(event.endpoint or ""))
+        state = self._endpoints.get(event.endpoint or "")
+        told = self._receivers(state)
+        if told is None and event.type == "removed" and state is not None:
+            told = receivers(state.notified)
         return envelopes(event, told or ())
 
     def _receivers(self, state: EndpointState | None) -> tuple[Receiver, ...] | None:

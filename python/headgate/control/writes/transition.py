@@ -62,6 +62,8 @@ class Decision:
     """What the call names, for the plan: a version, a digest, a revision."""
     file_bytes: Mapping[str, int] = field(default_factory=dict)
     """The sizes of a document's models by digest."""
+    last: Revision | None = None
+    """What is written of an endpoint that is taken away: its state, with its rollout ended."""
 
 
 Decide = Callable[[EndpointState], Decision]
@@ -128,7 +130,7 @@ def prepare(context: Context, state: EndpointState, call: Call, decision: Decisi
     before = state.current
     stamp = Stamp(call.principal, context.now(), call.reason)
     parent = None if before is None else before.n
-    wanted = decision.after or before
+    wanted = decision.after or decision.last or before
     if wanted is None:
         raise Conflict(f"{state.name} does not exist")
     revision = wanted.numbered(state.tail + 1, parent, decision.kind, stamp)

@@ -75,6 +75,14 @@ def aborted(state: RolloutState | None, reason: str, said: str, now_ms: int) -> 
     return state.ended("aborted", Ending(reason=reason, at_ms=now_ms, words=said))
 
 
+def removed(state: RolloutState | None, stamp: Stamp) -> RolloutState | None:
+    """The endpoint is taken away."""
+    if state is None or not state.active:
+        return state
+    said = stamp.told("The endpoint was removed by")
+    return state.ended("aborted", Ending(reason="remove", at_ms=stamp.ms, words=said, who=stamp.who))
+
+
 def restored(
     now: RolloutState | None, then: RolloutState | None, tried: tuple[Tried, ...], revision: str, now_ms: int
 ) -> RolloutState | None:
