@@ -92,6 +92,7 @@ def looks(draw: st.DrawFn) -> dict[str, Any]:
         "srm": st.sampled_from(["ok", "undecided", "mismatch"]),
         "few_keys": st.sampled_from([None, "mostly three units"]),
         "load": st.none(),
+        "refused": st.just("fraud: v8 does not load"),
         "replay": st.one_of(
             st.none(),
             st.builds(

@@ -114,7 +114,7 @@ ROLLOUTS: tuple[Declared, ...] = (
         "headgate_rollout_paused",
         "gauge",
         "1 while a rollout waits for a person, by reason: manual, approve, undecided, override, crash, srm, few_keys, gate, "
-        "interference, champion_unhealthy, breaker.",
+        "interference, champion_unhealthy, breaker, load_failed.",
         _paused,
     ),
     Declared(

@@ -468,3 +468,28 @@ def test_an_empty_observation_moves_nothing() -> None:
 
 def advance_blind(driver: Driver) -> Advance:
     return advance(driver.state, driver.progress, Observation(), driver.now)
+
+
+def test_a_step_that_does_not_load_pauses_and_a_promotion_tries_it_again() -> None:
+    driver = Driver().start().until(0)
+    # Evidence comes first: what is missing is not asked of the data plane.
+    assert driver.look(gates=(), requests=0, copies=None, refused="fraud: v8 does not load").state.phase == (
+        "progressing"
+    )
+    for _ in range(20):
+        driver.look(refused="fraud: v8 does not load")
+    pause = driver.state.pause
+    assert pause is not None
+    assert (driver.state.step, driver.weight, pause.reason) == (0, 0, "load_failed")
+    assert pause.words == (
+        "Step 2 of 4 (weight 1%) could not be entered: fraud: v8 does not load. "
+        "A promotion tries it again at once, a resume after the present step."
+    )
+    driver.promote()
+    assert (driver.state.step, driver.weight, driver.state.phase) == (1, 100, "progressing")
+
+
+def test_harm_is_rolled_back_whatever_was_refused() -> None:
+    driver = Driver().start().until(1)
+    driver.look(gates=(status("fail"),), refused="fraud: v8 does not load")
+    assert driver.state.phase == "rolled_back"

@@ -32,6 +32,7 @@ from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState, present
 from headgate.control.writes.observing import Figures, Observer
+from headgate.control.writes.refused_moves import RefusedMoves
 from headgate.control.writes.rollout_counts import RolloutCounts
 from headgate.control.writes.rollout_decisions import (
     Move,
@@ -92,8 +93,7 @@ class Rollouts:
         self._looks: dict[str, Look] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._moving: dict[str, asyncio.Task[None]] = {}
-        self._refused: dict[str, tuple[RolloutState, str]] = {}
-        """Why the newest move was not carried out, and from which state it would have led."""
+        self._refused = RefusedMoves()
 
     # === what people ask ===
 
@@ -229,7 +229,7 @@ class Rollouts:
         failed = _over(self._moving)
         under_way = {state.name: state for state in self._endpoints.values() if _is_under_way(state)}
         self._observer.forget({*under_way})
-        self._refused = {name: one for name, one in self._refused.items() if name in under_way}
+        self._refused.keep(under_way)
         if self.replays is not None:
             rollouts = {name: rollout_of(present(state)) for name, state in under_way.items()}
             try:
@@ -251,6 +251,8 @@ class Rollouts:
         progress = self._known(state.name, rollout)
         advanced = advance(rollout, progress, seen, now_ms)
         changes = advanced.state != rollout or advanced.move is not None
+        if changes and self._refused.waits(state.name, rollout, advanced, now_ms):
+            return
         if not changes:
             self._keep(state.name, advanced)
             await self._begin_replay(state, advanced)
@@ -269,15 +271,17 @@ class Rollouts:
         move: Move = lambda _: advanced  # noqa: E731
         decide = RolloutMove(self._writing.decisions, move, self._stamp(call, said), expected=rollout)
         write = self._writing.urgent.write if is_urgent(advanced) else self._writing.ordinary.write
+        tail = state.tail
         try:
             await asyncio.shield(asyncio.ensure_future(write(state, call, decide)))
         except RolloutChanged:
             # A person came first, which is no fault: the next look sees what they left.
             return
         except HeadgateError as error:
-            self._refused[state.name] = (rollout, error.message)
+            refused = (rollout, advanced)
+            self._refused.note(state.name, refused, error, self._now_ms(), is_left=state.tail > tail)
             raise
-        self._refused.pop(state.name, None)
+        self._refused.carried_out(state.name)
         self._keep(state.name, advanced)
         await self._begin_replay(state, advanced)
 
@@ -286,6 +290,7 @@ class Rollouts:
         rollout = rollout_of(current)
         replay = None if self.replays is None else await self.replays.seen(state.name, rollout)
         seen = await self._observer.look(state, current, replay)
+        seen = seen.model_copy(update={"refused": self._refused.lasting(state.name, rollout)})
         self._looks[state.name] = Look(rollout.id, self._known(state.name, rollout), seen, self._now_ms())
         return seen
 
@@ -314,8 +319,8 @@ class Rollouts:
 
     def _not_carried_out(self, endpoint: str, rollout: RolloutState) -> tuple[Missing, ...]:
         """What a move was refused for: it is tried again with every look, and without this nobody would see why nothing happens."""
-        before, why = self._refused.get(endpoint, (None, ""))
-        return (Missing(f"its next move, which is refused: {why}"),) if before == rollout else ()
+        why = self._refused.why(endpoint, rollout)
+        return () if why is None else (Missing(f"its next move, which is refused: {why}"),)
 
     def _known(self, endpoint: str, rollout: RolloutState) -> Progress:
         known = self._progress.get(endpoint)

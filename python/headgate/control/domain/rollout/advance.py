@@ -9,7 +9,7 @@ The order decides: what is above stops what is below.
     paused                            nothing more
     a gate of pause_if, srm,
     few keys, interference            pause
-    nothing is missing                the next step
+    nothing is missing                the next step; pause if the data plane refused it
     undecided for too long, or a
     replay that decided nothing       pause or abort, as the plan says
 
@@ -146,6 +146,8 @@ def _pauses(state: RolloutState, progress: Progress, observation: Observation, n
 
 def _onward(state: RolloutState, progress: Progress, observation: Observation, now_ms: int) -> Advance:
     open_ends = missing(state, progress, observation, now_ms)
+    if not open_ends and observation.refused is not None:
+        return pause(state, progress, "load_failed", words.not_entered(state, observation.refused), now_ms)
     if not open_ends:
         return next_step(state, progress, observation, now_ms)
     final = [one.words for one in open_ends if one.final]

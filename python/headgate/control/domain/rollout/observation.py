@@ -115,6 +115,8 @@ class Observation(Value):
     replay: Replay | None = None
     frozen: bool = False
     ready: bool = True
+    refused: str | None = None
+    """Why the data plane refused to enter the next step from this state, if trying again would be refused as well."""
 
     def has_traffic(self, now_ms: int) -> bool:
         """Whether a request came lately."""

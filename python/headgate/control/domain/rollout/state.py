@@ -32,6 +32,7 @@ PauseReason = Literal[
     "breaker",
     "approve",
     "gate",
+    "load_failed",
 ]
 Verdict = Literal["pass", "fail", "undecided", "error"]
 BEFORE_FIRST = -1

@@ -204,6 +204,13 @@ def line(state: RolloutState) -> str:
     return head + where
 
 
+def not_entered(state: RolloutState, why: str) -> str:
+    """The next step was refused when it was to be served, as one whose model does not load is."""
+    at = f"Step {state.step + 2} of {len(state.plan.steps)} ({state.following.label})"
+    why = why.rstrip(".")
+    return f"{at} could not be entered: {why}. A promotion tries it again at once, a resume after the present step."
+
+
 def both_ways(why: str) -> str:
     """A champion that is unwell: nothing moves by itself."""
     return (
