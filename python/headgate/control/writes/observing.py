@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.rollout.compared import copied
+from headgate.control.domain.rollout.compared import copied, copied_errors
 from headgate.control.domain.rollout.observation import (
     LEAST_LATENCIES,
     Breaker,
@@ -63,8 +63,7 @@ class _Memory:
 
     step: tuple[Any, ...] = ()
     requests: int = 0
-    pairs: int = 0
-    errors: int = 0
+    copies: Copies = field(default_factory=Copies)
     answered: Mapping[str, int] = field(default_factory=dict)
     last_request_ms: int | None = None
     window: tuple[str, int] | None = None
@@ -107,7 +106,7 @@ class Observer:
         memory = self._remembered(memory, told, rollout, now_ms)
         self._memory[name] = memory
         champion = recent.get(rollout.champion.name)
-        requests = _arm(told.trial, rollout.challenger.name)
+        requests, copies = _arm(told.trial, rollout.challenger.name), _copies(told.shadow, memory)
         seen = Observation(
             **({} if told.answer is None else judged(told.answer)),
             requests=max(_ended(requests) - memory.requests, 0),
@@ -118,12 +117,14 @@ class Observer:
             challenger_breaker=_breaker(told, rollout.challenger.name),
             pool=_pool(name, rollout.champion.name, champion),
             load=self._load(told, rollout, recent, memory),
-            copies=_copies(told.shadow, memory),
+            copies=copies,
             replay=replay,
             frozen=current.traffic.frozen is not None,
             ready=_is_ready(state, current, rollout),
         )
-        return seen.model_copy(update={"gates": (*seen.gates, *_compared(rollout, told.shadow, replay))})
+        errors = copied_errors(rollout, copies)
+        compared = (*_compared(rollout, told.shadow, replay), *(() if errors is None else (errors,)))
+        return seen.model_copy(update={"gates": (*seen.gates, *compared)})
 
     def _remembered(self, memory: _Memory, told: Told, rollout: RolloutState, now_ms: int) -> _Memory:
         """With this look: where the step's counts begin, and when a request came last."""
@@ -161,8 +162,7 @@ class Observer:
             memory,
             step=step,
             requests=0 if fresh_trial else _ended(_arm(trial, rollout.challenger.name)),
-            pairs=0 if fresh_shadow or shadow is None else shadow["pairs"],
-            errors=0 if fresh_shadow or shadow is None else sum(shadow["errors"].values()),
+            copies=Copies() if fresh_shadow or shadow is None else _counted(shadow),
         )
 
     def _load(
@@ -271,10 +271,23 @@ def _pool(endpoint: str, version: str, figures: Mapping[str, Any] | None) -> tup
 
 
 def _copies(shadow: Mapping[str, Any] | None, memory: _Memory) -> Copies | None:
+    """Of the step. Counters that began anew meanwhile have nothing of what was there before."""
     if shadow is None:
         return None
-    errors = sum(shadow["errors"].values())
-    return Copies(pairs=max(shadow["pairs"] - memory.pairs, 0), errors=max(errors - memory.errors, 0))
+    before, now = memory.copies.model_dump(), _counted(shadow).model_dump()
+    return Copies(**{name: max(count - before[name], 0) for name, count in now.items()})
+
+
+def _counted(shadow: Mapping[str, Any]) -> Copies:
+    """All that a shadow counted."""
+    failed = shadow["champion_failed"]
+    return Copies(
+        pairs=shadow["pairs"],
+        errors=sum(shadow["errors"].values()),
+        timeouts=shadow["timeouts"],
+        answered=failed["shadow_answered"],
+        both=failed["shadow_failed"],
+    )
 
 
 def _compared(

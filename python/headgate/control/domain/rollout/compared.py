@@ -10,12 +10,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from headgate.control.domain.rollout.observation import Replay
+from headgate.control.domain.rollout.observation import Copies, Replay
 from headgate.control.domain.rollout.plan import PlanGate, ResolvedPlan
 from headgate.control.domain.rollout.state import ArmNumbers, GateStatus, RolloutState, Verdict
 from headgate.readable import number
 
 Report = Mapping[str, Any]
+ALTERNATIVES = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+"""How many times more often a challenger that is worse may err: as the judge has them (``rust/core/src/stats``)."""
+_MOST_LOG = 600.0
+"""Of an e-value: what is greater has no place in a float, and decides nothing more."""
 _NEGLIGIBLE = 1e-12
 """Terms of a sum below this share of it are left out."""
 
@@ -64,6 +68,61 @@ def disagreement(gate: PlanGate, report: Report, *, closed: bool) -> GateStatus:
             "nan": {"champion": nan["champion"], "challenger": nan["shadow"], "both": nan["both"]},
         }
     )
+
+
+def copied_errors(rollout: RolloutState, copies: Copies | None) -> GateStatus | None:
+    """The gate ``error_rate`` of a plan in a step that gives copies and no weight, from what was counted in it; None without one of these.
+
+    It is looked at again and again, so an e-value decides: given the errors that one version alone made on the same requests, those of a
+    challenger that is no worse are binomial with 1/2, or with ``strict`` at the limit (the test of the judge at the exposure 1/2; Lindon
+    and Malek, 2022). It passes with the step's pairs, as long as it does not fail. Runs that took too long at the lowest priority count for
+    nothing.
+    """
+    gate = next((one for one in rollout.plan.gates if one.gate == "error_rate"), None)
+    step = rollout.present
+    if gate is None or copies is None or step is None or step.kind != "shadow" or rollout.weight > 0:
+        return None
+    proven, both = max(copies.errors - copies.timeouts, 0), copies.both
+    champion, challenger = copies.answered + both, proven + both
+    total = copies.pairs + proven + champion
+    threshold = (
+        max(sum(one.effect != "report" for one in rollout.plan.gates), 1) / rollout.plan.false_rollbacks
+    )
+    e_value: float | None = None
+    verdict: Verdict = "undecided"
+    if gate.above is not None and total > 0:
+        e_value = paired_e_value(proven, copies.answered, gate.above if gate.strict else 1.0)
+        is_more = proven > 0 and challenger >= gate.above * champion
+        is_much = challenger > (gate.ignore_below or 0.0) * total
+        if e_value >= threshold and is_more and is_much:
+            verdict = "fail"
+        elif copies.pairs >= max(step.min_requests, 1):
+            verdict = "pass"
+    return GateStatus(
+        gate=gate.gate,
+        verdict=verdict,
+        champion=ArmNumbers(n=total, bad=champion),
+        challenger=ArmNumbers(n=total, bad=challenger),
+        ratio=challenger / champion if champion else None,
+        e_value=e_value,
+        threshold=threshold,
+        timeouts=copies.timeouts,
+        copies=True,
+    )
+
+
+def paired_e_value(challenger: int, champion: int, limit: float = 1.0) -> float:
+    """The evidence that the challenger alone errs more than ``limit`` times as often as the champion alone, from how many of the same
+    requests each of them alone erred on: the mean of likelihood ratios at the judge's alternatives.
+    """
+    share = limit / (1 + limit)
+    logs = [
+        challenger * math.log(times) - (challenger + champion) * math.log(share * times + 1 - share)
+        for times in ALTERNATIVES
+    ]
+    largest = max(logs)
+    told = largest + math.log(sum(math.exp(one - largest) for one in logs) / len(logs))
+    return math.exp(min(told, _MOST_LOG))
 
 
 # === a replay ===

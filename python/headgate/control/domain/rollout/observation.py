@@ -54,10 +54,16 @@ class PoolLoad(Value):
 
 
 class Copies(Value):
-    """A shadow in this step: pairs that were compared, and copies that were run and failed."""
+    """A shadow in this step: pairs that were compared, and copies that the challenger failed on although the champion answered;
+    ``timeouts`` of these were too slow. Of the requests that the champion failed on, the challenger ``answered`` some and failed on
+    ``both``.
+    """
 
     pairs: int = 0
     errors: int = 0
+    timeouts: int = 0
+    answered: int = 0
+    both: int = 0
 
 
 class Replay(Value):

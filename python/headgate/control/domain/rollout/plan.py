@@ -29,7 +29,7 @@ DEFAULT_IGNORE_BELOW_NS = 5_000_000.0
 MEASURES: tuple[Measure, ...] = ("run", "reply")
 
 JUDGED_IN: dict[str, frozenset[StepKind]] = {
-    "error_rate": frozenset({"replay", "weight"}),
+    "error_rate": frozenset({"replay", "shadow", "weight"}),
     "availability": frozenset({"weight"}),
     "latency": frozenset({"weight"}),
     "feedback": frozenset({"weight"}),

@@ -78,7 +78,8 @@ class GateStatus(Value):
 
     ``disagreement`` has a ``share`` of pairs instead of a ratio, with an interval for a closed sample. A gate that a replay decides has its
     number in ``replay``; its error rate is decided by ``chance``, the probability of as many errors or more of a challenger that is no
-    worse, which must be at most ``most_chance``. ``timeouts`` of its errors were too slow.
+    worse, which must be at most ``most_chance``. With ``copies`` the error rate is that of copies of the champion's requests.
+    ``timeouts`` of its errors were too slow.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -103,6 +104,7 @@ class GateStatus(Value):
     chance: float | None = None
     most_chance: float | None = None
     timeouts: int = 0
+    copies: bool = False
 
     @field_validator("champion", "challenger", mode="before")
     @classmethod

@@ -124,6 +124,8 @@ def _failure(status: GateStatus, above: float | None) -> str:
         said += f"; evidence {figure(status.e_value)}, needed {figure(status.threshold)}"
     if status.chance is not None:
         said += f"; the same requests were put to both: by chance in {percent(status.chance)} of replays"
+    if status.copies:
+        said += "; of copies of the champion's requests"
     return said + "."
 
 
@@ -160,6 +162,12 @@ def undecided(status: GateStatus | None, gate: PlanGate) -> str:
     if _is_feedback(status):
         return f"{gate.key} is undecided ({status.reason or f'{number(status.challenger.n)} values'})"
     known = f"{number(status.challenger.n)} requests"
+    if status.copies:
+        failed, champion = number(status.challenger.bad), number(status.champion.bad)
+        known = f"{number(status.challenger.n)} copies; {failed} failed, and {champion} on the champion"
+        known += (
+            f"; {number(status.timeouts)} more were too slow, which shows nothing" if status.timeouts else ""
+        )
     if status.chance is not None:
         slow = f" ({number(status.timeouts)} were too slow)" if status.timeouts else ""
         known += f"; {number(status.challenger.bad)} failed{slow}, and {number(status.champion.bad)} on the champion"
