@@ -333,6 +333,44 @@ def test_the_busy_share_is_of_the_processors_that_the_process_may_use(tmp_path: 
     run(work)
 
 
+def test_a_dry_run_tells_how_busy_a_weight_would_keep_the_threads(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path, cores=0.5) as gate:
+            seconds = iter(range(0, 1_000, 5))
+            observer = gate.control._rollouts._observer
+            observer._cpu_seconds = lambda: float(next(seconds))
+            observer._figures = Steady()
+            await gate.control.put_plan(PLAN.replace("5%", "50%").encode(), call=ANN)
+            await gate.apply(document())
+            # The newest trial of these bytes tells their runs: 0.4 s in place of 0.1 s.
+            digests = gate.control.current("digits").spec.digests()  # type: ignore[union-attr]
+            told = trial(gate, 10)
+            for arm, run_s in zip(told["arms"], (0.1, 0.4), strict=True):
+                arm |= {
+                    "digest": digests[arm["version"]],
+                    "run": {"count": 10, "sum_ns": round(10 * run_s * 1e9)},
+                }
+            gate.native.running["digits"] = told
+            for _ in range(2):
+                gate.clock.forward(20.0)
+                await gate.control._rollouts.turn()
+            planned = await gate.control.rollout_start(
+                "digits", "v2", "careful", call=Call("ann", dry_run=True)
+            )
+            # A quarter of a core without 0.12 of a shadow, of half a core, and then 0.3 s more for each second on it.
+            text = planned["plan"]["text"]
+            assert "The threads are 26 % busy, and would be 86 % busy with all requests at v2." in text
+            assert "Warning: steps[3]: promote would keep the threads 86 % busy: it stays undecided." in text
+            # Without one: the medians of what ran since the versions were loaded.
+            gate.native.running.clear()
+            planned = await gate.control.rollout_start(
+                "digits", "v2", "careful", call=Call("ann", dry_run=True)
+            )
+            assert "would be 26 % busy with all requests at v2" in planned["plan"]["text"]
+
+    run(work)
+
+
 def test_a_person_who_comes_first_is_no_fault_of_the_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

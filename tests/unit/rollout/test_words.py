@@ -236,6 +236,16 @@ def test_no_sticky_key_and_no_room_are_told() -> None:
     assert "busy: it stays undecided" in found(load=heavy)["steps[2]"].words
 
 
+def test_a_preview_tells_how_busy_the_threads_get() -> None:
+    plan = plan_of(WEIGHT)
+    load = PoolLoad(busy=0.2, per_second=100, champion_run_s=0.001, challenger_run_s=0.005, threads=2)
+    text = preview_text(plan, CHALLENGER, replace(FACTS, load=load))
+    assert "The threads are 20 % busy, and would be 40 % busy with all requests at v8." in text.splitlines()
+    text = preview_text(plan, CHALLENGER, replace(FACTS, busy=0.2))
+    assert "The threads are 20 % busy. What v8 adds is not known before it has answered requests" in text
+    assert "busy" not in preview_text(plan, CHALLENGER, FACTS)
+
+
 def test_hours_and_people_are_in_the_preview() -> None:
     plan = plan_of(
         WEIGHT, PlanStep(kind="approve", role="approver"), PlanStep(kind="pause"),

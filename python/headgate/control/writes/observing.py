@@ -35,6 +35,8 @@ from headgate.errors import ModelNotFound, ModelNotReady
 
 _FAILURES = ("backend_failed", "deadline_exceeded", "internal")
 """Codes of requests that a version failed on."""
+_Runs = tuple[float | None, float | None]
+"""How long a run of champion and challenger takes, in seconds."""
 
 
 class Figures(Protocol):
@@ -56,6 +58,19 @@ class Told:
     window: tuple[str, int] | None
     """Attempt and step for which thresholds are set."""
 
+    def runs(self, rollout: RolloutState) -> _Runs:
+        """The mean runs of champion and challenger."""
+        champion, challenger = (_arm(self.trial, one.name) for one in (rollout.champion, rollout.challenger))
+        return _mean(champion), _mean(challenger)
+
+
+@dataclass(frozen=True)
+class LoadBefore:
+    """How busy the processors are, and the load that a challenger adds to. None is not known."""
+
+    busy: float | None
+    load: PoolLoad | None
+
 
 @dataclass(frozen=True)
 class _Memory:
@@ -67,9 +82,6 @@ class _Memory:
     answered: Mapping[str, int] = field(default_factory=dict)
     last_request_ms: int | None = None
     window: tuple[str, int] | None = None
-    cpu: tuple[float, float] | None = None
-    """Seconds of processor time and of the clock at the last look."""
-    busy_cores: float = 0.0
 
 
 class Observer:
@@ -88,6 +100,17 @@ class Observer:
         given = context.settings.cores
         self._cores = float(len(os.sched_getaffinity(0))) if given is None else given
         self._memory: dict[str, _Memory] = {}
+        self._sampled: tuple[float, float] | None = None
+        """Seconds of processor time and of the clock at the last sample."""
+        self._busy_cores: float | None = None
+        self.sample()
+
+    def sample(self) -> None:
+        """Notes how many cores the process kept busy since the last sample: what looks and previews reckon with."""
+        now_s, cpu = self._context.store.now().timestamp(), self._cpu_seconds()
+        if self._sampled is not None and now_s > self._sampled[1]:
+            self._busy_cores = max(cpu - self._sampled[0], 0.0) / (now_s - self._sampled[1])
+        self._sampled = (cpu, now_s)
 
     def forget(self, endpoints: set[str]) -> None:
         """Drops what is remembered of all other endpoints."""
@@ -116,7 +139,7 @@ class Observer:
             champion_breaker=_breaker(told, rollout.champion.name),
             challenger_breaker=_breaker(told, rollout.challenger.name),
             pool=_pool(name, rollout.champion.name, champion),
-            load=self._load(told, rollout, recent, memory),
+            load=self._load(told.runs(rollout), recent, told.shadow_cores),
             copies=copies,
             replay=replay,
             frozen=current.traffic.frozen is not None,
@@ -132,17 +155,11 @@ class Observer:
         came = bool(memory.answered) and any(
             count not in (0, memory.answered.get(version, 0)) for version, count in answered.items()
         )
-        now_s, cpu = now_ms / 1000, self._cpu_seconds()
-        busy = memory.busy_cores
-        if memory.cpu is not None and now_s - memory.cpu[1] > 0:
-            busy = max(cpu - memory.cpu[0], 0.0) / (now_s - memory.cpu[1])
         memory = replace(
             memory,
             answered=answered or memory.answered,
             last_request_ms=now_ms if came else memory.last_request_ms,
             window=told.window,
-            cpu=(cpu, now_s),
-            busy_cores=busy,
         )
         trial, shadow = told.trial, told.shadow
         began = rollout.step_begun_ms
@@ -165,23 +182,57 @@ class Observer:
             copies=Copies() if fresh_shadow or shadow is None else _counted(shadow),
         )
 
-    def _load(
-        self, told: Told, rollout: RolloutState, recent: Mapping[str, Mapping[str, Any]], memory: _Memory
-    ) -> PoolLoad | None:
-        """None while the mean run time of one of the two is not known."""
-        means = [_mean_run(told.trial, one.name) for one in (rollout.champion, rollout.challenger)]
-        seconds = max((one["seconds"] for one in recent.values()), default=0)
-        if means[0] is None or means[1] is None or seconds <= 0:
+    async def before(self, current: Revision, challenger: str) -> LoadBefore:
+        """The load as a look would see it, before a rollout of ``challenger`` begins."""
+        plane = self._context.plane
+        runs, cores = await asyncio.to_thread(lambda: _runs_before(plane, current, challenger))
+        recent = await self._figures.of(current.endpoint)
+        return LoadBefore(self._busy(cores), self._load(runs, recent, cores))
+
+    def _busy(self, shadow_cores: float) -> float | None:
+        """The busy share of the processors. Shadows take what is left over, so that they leave room."""
+        if self._busy_cores is None:
             return None
-        # Shadows take what is left over, so that they leave room.
-        cores = max(memory.busy_cores - told.shadow_cores, 0.0)
+        return min(max(self._busy_cores - shadow_cores, 0.0) / self._cores, 1.0)
+
+    def _load(
+        self, runs: _Runs, recent: Mapping[str, Mapping[str, Any]], shadow_cores: float
+    ) -> PoolLoad | None:
+        """None while the run time of one of the two is not known."""
+        (champion, challenger), busy = runs, self._busy(shadow_cores)
+        seconds = max((one["seconds"] for one in recent.values()), default=0)
+        if champion is None or challenger is None or busy is None or seconds <= 0:
+            return None
         return PoolLoad(
-            busy=min(cores / self._cores, 1.0),
+            busy=busy,
             per_second=sum(one["requests"] for one in recent.values()) / seconds,
-            champion_run_s=means[0],
-            challenger_run_s=means[1],
+            champion_run_s=champion,
+            challenger_run_s=challenger,
             threads=self._cores,
         )
+
+
+def _runs_before(plane: DataPlane, current: Revision, challenger: str) -> tuple[_Runs, float]:
+    """How long runs of champion and challenger take, and the cores that shadows use. Blocks.
+
+    Their means in the newest trial of the same bytes, as a look has them; without one the medians of all that ran since they were loaded.
+    """
+    name, champion = current.endpoint, current.traffic.champion
+    digests = current.spec.digests()
+    pair = (digests[champion], digests.get(challenger))
+    try:
+        told = json.loads(plane.trial(name, False))
+        cores = float(json.loads(plane.shadows(name))["cpu"]["used_cores"])
+    except (ModelNotFound, ModelNotReady):
+        return (None, None), 0.0
+    for trial in (told["trial"], *told["earlier"]):
+        arms = () if trial is None else trial["arms"]
+        known = {arm.get("digest"): _mean(arm) for arm in arms}
+        found = (known.get(pair[0]), known.get(pair[1]))
+        if None not in found:
+            return found, cores
+    versions = status_of(plane.status(name), name).get("versions", {})
+    return (_median(versions.get(champion)), _median(versions.get(challenger))), cores
 
 
 def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tuple[str, int] | None) -> Told:
@@ -240,10 +291,16 @@ def _ended(arm: Mapping[str, Any] | None) -> int:
     return 0 if arm is None else int(arm["routed"] - arm["in_flight"])
 
 
-def _mean_run(trial: Mapping[str, Any] | None, version: str) -> float | None:
-    arm = _arm(trial, version)
+def _mean(arm: Mapping[str, Any] | None) -> float | None:
+    """The mean run of an arm in seconds."""
     run = None if arm is None else arm["run"]
-    return None if run is None or not run["count"] else run["sum_ns"] / run["count"] / 1e9
+    return None if run is None or not run["count"] else float(run["sum_ns"] / run["count"] / 1e9)
+
+
+def _median(version: Mapping[str, Any] | None) -> float | None:
+    """The median run of a version in seconds."""
+    micros = None if version is None else version["run_us"]["p50"]
+    return None if micros is None else float(micros / 1e6)
 
 
 def _breaker(told: Told, version: str) -> Breaker:

@@ -112,7 +112,10 @@ class Rollouts:
         no_replay = await self._no_replay(current, version, plan)
         if no_replay is not None and plan.name == BUILT_IN:
             plan, no_replay = without_replay(plan, no_replay), None
-        facts = replace(facts_of(current, plan, figures, plane), no_replay=no_replay)
+        before = await self._observer.before(current, version)
+        facts = replace(
+            facts_of(current, plan, figures, plane), no_replay=no_replay, busy=before.busy, load=before.load
+        )
         check_supported(current, plan, version)
         found = await asyncio.to_thread(lambda: problems(plan, version, facts))
         refused = {problem.path: problem.words for problem in found if problem.refuses}
@@ -227,6 +230,7 @@ class Rollouts:
         """
         # What was carried out since the last turn keeps no look of this one from going on.
         failed = _over(self._moving)
+        self._observer.sample()
         under_way = {state.name: state for state in self._endpoints.values() if _is_under_way(state)}
         self._observer.forget({*under_way})
         self._refused.keep(under_way)

@@ -28,7 +28,7 @@ class Facts:
     """What is known of the endpoint: requests a day, the digest of each version, the champion, and what gates may draw on.
 
     ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares. ``no_replay`` says why captured
-    requests cannot be put to the challenger.
+    requests cannot be put to the challenger. ``busy`` is the share of the processors in use, ``load`` what the challenger adds to.
     """
 
     champion: str
@@ -39,6 +39,7 @@ class Facts:
     captures: bool = False
     no_replay: str | None = None
     feedback: frozenset[str] = frozenset()
+    busy: float | None = None
     load: PoolLoad | None = None
 
 
@@ -294,6 +295,21 @@ def _besides(plan: ResolvedPlan) -> str:
     return f", plus {', '.join(first)} and {last}" if first else f", plus {last}"
 
 
+def _busy_words(challenger: str, facts: Facts) -> list[str]:
+    """How busy the processors are now and in the end; the steps on the way are among the problems if they get too busy."""
+    if facts.load is not None:
+        after = max(facts.load.busy_after(1.0), 0.0)
+        return [
+            f"The threads are {percent(facts.load.busy)} busy, and would be {percent(after)} busy with all requests at {challenger}."
+        ]
+    if facts.busy is None:
+        return []
+    return [
+        f"The threads are {percent(facts.busy)} busy. What {challenger} adds is not known before it has answered requests; "
+        "it is looked at before each greater weight."
+    ]
+
+
 def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: str = "") -> str:
     """The whole in lines: steps with their times, the sum, what the challenger ``needs``, limits and problems. Notes of the plan are told
     beside it, as those of every change are.
@@ -311,6 +327,7 @@ def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: 
         why = "" if facts.requests_a_day is not None else ": no request came lately"
         lines.append(f"How long it takes is not known{why}.")
     lines += [needs] if needs else []
+    lines += _busy_words(challenger.name, facts)
     if plan.hours is not None:
         lines.append(f"It advances within {plan.hours.text}; it is rolled back at any time.")
     stops = ", ".join(gate.key for gate in plan.with_effect("rollback")) or "nothing"
