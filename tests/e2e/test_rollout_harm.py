@@ -119,6 +119,26 @@ def test_a_challenger_whose_every_run_fails_is_isolated_by_its_breaker(tmp_path:
     run(work)
 
 
+def test_a_challenger_that_fails_on_every_copy_is_rolled_back_before_a_caller_meets_it(
+    tmp_path: Path,
+) -> None:
+    place(tmp_path, models.failing(2.0))
+    plan = PLAN.replace("steps:\n", "steps:\n  - {shadow: 100%, for: 10m}\n")
+
+    async def work() -> None:
+        async with running(tmp_path) as gateway:
+            await begin(gateway, plan + "rollback_if: {error_rate: 1.5x}\n")
+            view = await gateway.until_held()
+            assert (view["phase"], view["end"]["reason"]) == ("rolled_back", "error_rate"), view
+            assert "of copies of the champion's requests" in view["end"]["said"]
+            (status,) = [one for one in view["gates"] if one["gate"] == "error_rate"]
+            assert status["challenger"]["bad"] == status["challenger"]["n"] > 0 == status["champion"]["bad"]
+            assert (gateway.served(), gateway.blocked(), gateway.refused) == ({"v1": 10_000}, ["v2"], 0)
+            assert await kinds(gateway) == ["rollout_rollback", "rollout_step", "rollout_start", "apply"]
+
+    run(work)
+
+
 def test_a_night_without_traffic_is_no_undecided_time_and_the_rollout_goes_on_after_it(
     tmp_path: Path,
 ) -> None:
