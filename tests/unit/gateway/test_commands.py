@@ -104,6 +104,24 @@ def test_traffic_moves_comes_back_and_is_kept_from_a_blocked_version(tmp_path: P
     play(work)
 
 
+def test_webhooks_are_tried_and_one_that_takes_nothing_says_why(tmp_path: Path) -> None:
+    hook = 'notify: [{webhook: "${env:HEADGATE_TEST_NO_SUCH_HOOK}", events: [alarm]}]\n'
+
+    async def work() -> None:
+        path = written(tmp_path, document(TRAFFIC))
+        async with Running(settings(tmp_path, path)):
+            shell = Shell(tmp_path / "state")
+            none = await shell("notify", "test", "digits")
+            assert (none.exit_code, "its document needs notify" in none.stderr) == (5, True)
+            await shell.ok("apply", str(written(tmp_path, document(TRAFFIC) + hook)))
+            tried = await shell("notify", "test", "digits", "--reason", "does it work?")
+            assert tried.exit_code == 1
+            assert "HEADGATE_TEST_NO_SUCH_HOOK is not set where the gateway runs" in tried.stdout
+            assert "does it work?" in await shell.ok("audit", "digits")
+
+    play(work)
+
+
 def test_an_endpoint_that_is_deleted_is_gone_and_its_history_stays(tmp_path: Path) -> None:
     async def work() -> None:
         async with Running(settings(tmp_path, written(tmp_path, document(TRAFFIC)))):
