@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from headgate.errors import (
     PolicyInvalid,
     StorageFailed,
 )
-from unit.control_harness import Gate, document, gateway, run, until
+from unit.control_harness import Clock, Gate, document, gateway, run, until
 from unit.fake_native import FakeNative
 
 PLAN = """\
@@ -465,6 +466,43 @@ def test_copies_that_a_rollout_gives_are_not_switched_off_unheard(tmp_path: Path
                 await gate.control.patch_traffic("digits", switches=off, call=ANN)
             (shadow,) = gate.native.given[-1]["spec"]["traffic"]["shadow"]
             assert (shadow["to"], shadow["share"]) == ("v2", 1_000)
+
+    run(work)
+
+
+class Ticking(Clock):
+    """Each look at it is later than the one before, as on a machine."""
+
+    def __call__(self) -> datetime:
+        self.forward(0.003)
+        return super().__call__()
+
+
+@pytest.mark.parametrize("call", ["traffic", "abort", "rollback", "block", "remove"])
+def test_the_history_tells_the_rollout_of_the_change_that_moved_it_and_of_no_other(
+    tmp_path: Path, call: str
+) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path, clock=Ticking()) as gate:
+            await on_trial(gate)
+            control = gate.control
+            calls = {
+                "traffic": lambda: control.patch_traffic("digits", weights={"v2": "1%"}, call=ANN),
+                "abort": lambda: control.abort("digits", call=ANN),
+                "rollback": lambda: control.rollback("digits", call=ANN),
+                "block": lambda: control.block("digits", "v2", call=ANN),
+                "remove": lambda: control.delete("digits", force=True, call=ANN),
+            }
+            await calls[call]()
+            if call != "remove":
+                await control.freeze("digits", call=ANN)
+            await control.flush()
+            rows = [
+                (row["kind"], row["rollout"] is not None)
+                for row in await control.revisions("digits", limit=2)
+            ]
+            before = ("rollout_step", True)
+            assert rows == ([(call, True), before] if call == "remove" else [("freeze", False), (call, True)])
 
     run(work)
 

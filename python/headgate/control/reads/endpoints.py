@@ -151,6 +151,16 @@ def traffic(state: EndpointState, recent: Mapping[str, RecentView]) -> TrafficVi
     )
 
 
+_MOVING = frozenset({"apply", "restore", "traffic"})
+"""Kinds that may pause or end a rollout beside what they are for."""
+_ENDING = frozenset({"abort", "block", "remove", "rollback"})
+"""Kinds that a rollout ends with, by that name."""
+_SAME_MS = 1_000
+"""The clock is read when a change is decided, and again when its revision is made: what lies within this time is one change."""
+_WAITED_MS = 600_000
+"""It is read when one of these calls comes, which may wait for a load before it is decided."""
+
+
 def revision_summary(record: RevisionRecord) -> RevisionSummary:
     """One line of the history."""
     live = read_revision(record.body).traffic
@@ -174,9 +184,15 @@ def _rollout_moved(record: RevisionRecord, live: LiveTraffic) -> str | None:
     rollout = live.rollout
     if rollout is None:
         return None
-    moments = [one.at_ms for one in (rollout.end,) if one is not None]
-    moments += [one.since_ms for one in (rollout.pause,) if one is not None]
-    moved = record.kind.startswith("rollout_") or ms_of(record.when) in moments
+    if record.kind.startswith("rollout_"):
+        return line(rollout)
+    moments = [(one.at_ms, one.reason) for one in (rollout.end,) if one is not None]
+    moments += [(one.since_ms, one.reason) for one in (rollout.pause,) if one is not None]
+    passed_ms = [(ms_of(record.when) - at_ms, reason) for at_ms, reason in moments]
+    if record.kind in _ENDING:
+        moved = any(reason == record.kind and 0 <= ms <= _WAITED_MS for ms, reason in passed_ms)
+    else:
+        moved = record.kind in _MOVING and any(0 <= ms <= _SAME_MS for ms, _ in passed_ms)
     return line(rollout) if moved else None
 
 
