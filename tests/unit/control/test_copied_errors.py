@@ -66,6 +66,30 @@ def test_a_challenger_that_fails_on_every_copy_is_stopped_as_the_plan_says(
     run(work)
 
 
+def test_requests_that_the_champion_failed_on_count_for_the_challenger(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await in_shadow(gate)
+            copies(gate, 0)
+            await look(gate)
+            failed = {
+                "requests": 17,
+                "by_code": {},
+                "shadow_answered": 5,
+                "shadow_failed": 5,
+                "inputs_lost": 7,
+            }
+            copies(gate, 12, champion_failed=failed)
+            view = await look(gate)
+            (status,) = [one for one in view["gates"] if one["gate"] == "error_rate"]
+            assert (status["champion"]["bad"], status["challenger"]["bad"]) == (17, 17)
+            assert view["phase"] == "progressing"
+            copies(gate, 12)
+            assert (await look(gate))["phase"] == "rolled_back"
+
+    run(work)
+
+
 def test_what_was_counted_before_the_step_is_no_evidence_in_it(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

@@ -336,13 +336,13 @@ def _copies(shadow: Mapping[str, Any] | None, memory: _Memory) -> Copies | None:
 
 
 def _counted(shadow: Mapping[str, Any]) -> Copies:
-    """All that a shadow counted."""
+    """All that a shadow counted. What it would have made of inputs that were lost is not known, and counts for it."""
     failed = shadow["champion_failed"]
     return Copies(
         pairs=shadow["pairs"],
         errors=sum(shadow["errors"].values()),
         timeouts=shadow["timeouts"],
-        answered=failed["shadow_answered"],
+        answered=failed["shadow_answered"] + failed["inputs_lost"],
         both=failed["shadow_failed"],
     )
 

@@ -55,8 +55,8 @@ class PoolLoad(Value):
 
 class Copies(Value):
     """A shadow in this step: pairs that were compared, and copies that the challenger failed on although the champion answered;
-    ``timeouts`` of these were too slow. Of the requests that the champion failed on, the challenger ``answered`` some and failed on
-    ``both``.
+    ``timeouts`` of these were too slow. Of the requests that the champion failed on, the challenger ``answered`` some, and failed on
+    the others as well (``both``).
     """
 
     pairs: int = 0
