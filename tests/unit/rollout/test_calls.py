@@ -334,6 +334,8 @@ def test_a_rollback_after_an_abort_blocks_nothing_and_says_how_to() -> None:
     )
     blocked = traffic.block(driver.live, DIGESTS["v8"], "v8", KNOWN, stamp(driver.now)).live
     assert "not blocked" not in traffic.rollback(blocked, KNOWN, stamp(driver.now)).message
+    champion = replace(driver.live, champion="v8", last_good="v8")
+    assert "not blocked" not in traffic.rollback(champion, KNOWN, stamp(driver.now)).message
     # A rollback of what is rolled back has nothing to add.
     assert "not blocked" not in traffic.rollback(fresh(), KNOWN, stamp(driver.now)).message
 

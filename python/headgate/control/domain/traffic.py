@@ -186,7 +186,9 @@ def _free(live: LiveTraffic, known: KnownVersions) -> str:
     if rollout is None or rollout.phase != "aborted":
         return ""
     name, digest = rollout.challenger.name, rollout.challenger.digest
-    if known.digests.get(name) != digest or live.block_of(digest) is not None:
+    if known.digests.get(name) != digest or not known.usable(live, name):
+        return ""
+    if digest == known.digests.get(live.champion):
         return ""
     return (
         f"; {name} of rollout {rollout.id} has no traffic, so it is not blocked "
