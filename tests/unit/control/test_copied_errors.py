@@ -44,7 +44,7 @@ def test_a_challenger_that_fails_on_every_copy_is_stopped_as_the_plan_says(
     async def work() -> None:
         async with gateway(tmp_path) as gate:
             plan = PLAN.replace("rollback_if", gates)
-            plan = plan if gates == "rollback_if" else f"{plan}rollback_if: {{}}\n"
+            plan += "" if gates == "rollback_if" else "rollback_if: {availability: 1.5x}\n"
             await in_shadow(gate, plan)
             copies(gate, 0)
             assert (await look(gate))["phase"] == "progressing"
