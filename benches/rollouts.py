@@ -2,7 +2,7 @@
 
 Same model: endpoints side by side, each with rollouts one after the other of the same graph under other bytes, with the gates of the
 built-in plan, weights of seconds, and requests of many users of which a share fails in both versions. Every rollback is a false one.
-There is no step with copies: no gate that rolls back is judged there, and copies of runs that do not end take the cores of shadows.
+There is no step with copies, because copies of runs that do not end take the cores of shadows.
 Rollbacks are ``rollback_times``'s. About five minutes.
 """
 

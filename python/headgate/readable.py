@@ -48,6 +48,11 @@ def figure(value: float) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
+def evidence(value: float) -> str:
+    """An e-value with two digits: ``1.8``, ``12``. Beyond a million its size says nothing more."""
+    return "over 1 000 000" if value > 1_000_000 else figure(value)
+
+
 def span(milliseconds: float) -> str:
     """A time that a person waits: ``45 s``, ``15 min``, ``3.2 h``, ``2.5 days``."""
     minutes = milliseconds / 60_000

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headgate.cli.output import Lines, Table
-from headgate.readable import figure, number, span
+from headgate.readable import evidence, figure, number, span
 
 _RATIOS = ("error_rate", "availability", "latency")
 """Families of gates whose limit is a ratio to the champion."""
@@ -124,14 +124,14 @@ def _limit(limit: View | None) -> str | None:
 def _judged(gate: View | None) -> list[object]:
     if gate is None:
         return ["no data", *[None] * 6]
-    evidence = None
+    shown = None
     if gate["e_value"] is not None and gate["threshold"] is not None:
-        evidence = f"{figure(gate['e_value'])} of {figure(gate['threshold'])}"
+        shown = f"{evidence(gate['e_value'])} of {figure(gate['threshold'])}"
     return [
         gate["verdict"],
         _estimate(gate),
         _difference_words(gate["interval"]) if _is_feedback(gate) else interval_words(gate["interval"]),
-        evidence,
+        shown,
         _counts(gate["champion"]),
         _counts(gate["challenger"]),
         _caught(gate),

@@ -168,7 +168,7 @@ def _judged(name: str, kinds: list[str], path: Path, report: Report) -> None:
     elif family == "output_drift":
         needed = ("shadow", "weight")
     elif family == "error_rate":
-        needed = ("replay", "weight")
+        needed = ("replay", "shadow", "weight")
     else:
         needed = ("weight",)
     if kinds and not set(needed) & set(kinds):

@@ -226,7 +226,7 @@ FAULTS: list[tuple[dict[str, str], str, str]] = [
     ({"report": "[disagreement]"}, "report[0]", "is there twice"),
     ({"rollback_if": "{availability: {above: 2x, measure: run}}"}, "rollback_if.availability.measure", "about latency"),
     ({"rollback_if": "{error_rate: {above: 2x, ignore_below: 5ms}}"}, "rollback_if.error_rate.ignore_below", "0.1%"),
-    ({"steps": "[{shadow: 5%}, pause]"}, "rollback_if.error_rate", "judged in steps with replay or weight, and the plan has none"),
+    ({"steps": "[{approve: {}}, promote]"}, "rollback_if.error_rate", "judged in steps with replay or shadow or weight"),
     (
         {"steps": "[{replay: 10}]", "rollback_if": "{availability: 2x}"},
         "rollback_if.availability",

@@ -69,6 +69,12 @@ def test_a_promotion_says_no_more_than_is_known(fields: dict[str, Any], says: st
     assert said.endswith(says)
 
 
+def test_evidence_beyond_a_million_has_no_digits() -> None:
+    told = words.harm([status("fail", e_value=4.5e17)], HARM_GATES)
+    assert "; evidence over 1 000 000, needed 600." in told
+    assert "; evidence 800, needed 600." in words.harm([status("fail")], HARM_GATES)
+
+
 def test_no_word_promises_safety() -> None:
     said = [
         words.promotion([status(verdict, detectable=2.0)], ["error_rate"], "ann")

@@ -10,7 +10,7 @@ from typing import Any
 
 from headgate.control.domain.rollout.plan import PlanGate
 from headgate.control.domain.rollout.state import GateStatus, RolloutState
-from headgate.readable import figure, number, percent
+from headgate.readable import evidence, figure, number, percent
 
 _CONFIDENCE = "anytime 95 %"
 _LIKELY = 0.8
@@ -121,7 +121,7 @@ def _failure(status: GateStatus, above: float | None) -> str:
     else:
         said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
     if status.e_value is not None and status.threshold is not None:
-        said += f"; evidence {figure(status.e_value)}, needed {figure(status.threshold)}"
+        said += f"; evidence {evidence(status.e_value)}, needed {figure(status.threshold)}"
     if status.chance is not None:
         said += f"; the same requests were put to both: by chance in {percent(status.chance)} of replays"
     if status.copies:
