@@ -14,7 +14,7 @@ TAKEN: dict[str, Any] = {
     "webhook": "hooks.example", "events": ["rollback", "pause"], "status": "delivered", "detail": None,
 }  # fmt: skip
 REFUSED: dict[str, Any] = {
-    "webhook": "HOOK_URL", "events": ["alarm"], "status": "failed",
+    "webhook": "env:HOOK_URL", "events": ["alarm"], "status": "failed",
     "detail": "the variable HOOK_URL is not set where the gateway runs",
 }  # fmt: skip
 
@@ -42,7 +42,7 @@ def test_one_that_took_nothing_says_why_and_is_a_no() -> None:
     assert (told.exit_code, json.loads(told.stdout)) == (1, {"webhooks": [TAKEN, REFUSED]})
     assert call(fake, "notify", "test", "digits", "-o", "name").stdout.split() == [
         "hooks.example",
-        "HOOK_URL",
+        "env:HOOK_URL",
     ]
 
 
