@@ -5,7 +5,8 @@
 //!
 //! Read in this order: [`question`] (what is asked), [`evidence`] (what a report says of two arms), [`exposure`] (how much of what
 //! happened each arm was exposed to), [`timeline`] (events in blocks), [`event_test`] (the test on them), [`error_rate`],
-//! [`availability`] and [`latency`] (the gates on events), [`feedback`] (the gate on means), [`durations`] and [`thresholds`] (what durations are compared with), [`power`] (what so much data
+//! [`availability`] and [`latency`] (the gates on events), [`feedback`] (the gate on means),
+//! [`output_drift`] (the gate on distributions), [`durations`] and [`thresholds`] (what durations are compared with), [`power`] (what so much data
 //! can show), [`sample_ratio`], [`few_keys`] and [`interference`] (what pauses a rollout), [`judge`] (all of it).
 //!
 //! Not here: what follows from a verdict (the control plane), the statistics themselves ([`crate::stats`]).
@@ -21,6 +22,7 @@ pub mod few_keys;
 pub mod interference;
 pub mod judge;
 pub mod latency;
+pub mod output_drift;
 pub mod power;
 pub mod question;
 pub mod report;

@@ -2,13 +2,15 @@
 //!
 //! Read in this order: [`normal`] and [`beta`] (the distributions), [`proportion`] (intervals of shares),
 //! [`agreement`] (two versions that answered the same requests), [`event_ratio`] (which of two versions has more
-//! failures, watched without pause), [`mean_sequence`] (a mean, watched without pause). For measurements of load:
+//! failures, watched without pause), [`mean_sequence`] (a mean, watched without pause),
+//! [`difference_sequence`] (the distance of two distributions, watched without pause). For measurements of load:
 //! [`student`], [`codes`] (durations, counted batch by batch), [`quantile`] (intervals of quantiles), [`verdict`] (whether
 //! a rate holds an objective), [`steadiness`] (warm-up and trends), [`paired`] (which of two is slower).
 
 pub mod agreement;
 pub mod beta;
 pub mod codes;
+pub mod difference_sequence;
 pub mod event_ratio;
 pub mod mean_sequence;
 pub mod normal;

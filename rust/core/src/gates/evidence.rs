@@ -11,10 +11,12 @@ mod told;
 
 use crate::feedback::declared::{Good, Range};
 use crate::feedback::moments::Moments;
+use crate::stats::difference_sequence::DifferenceSums;
 use crate::trial::counts::{ArmCounts, TrialCount};
 use crate::trial::erring::{ErringShare, ErringUnits};
 use crate::trial::feedback::FeedbackLedger;
 use crate::trial::ledger::{Ledger, RowCounts};
+use crate::trial::output_ledger::OutputLedger;
 use crate::trial::report::RunningTrial;
 
 /// The place of the champion in pairs.
@@ -117,6 +119,19 @@ pub struct FeedbackEvidence {
     pub repeated: [u64; 2],
 }
 
+/// What is in a feature of the outputs of champion and challenger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputEvidence {
+    /// The output's name.
+    pub output: String,
+    /// The name of the element.
+    pub column: String,
+    /// The values of champion and challenger.
+    pub values: [u64; 2],
+    /// What their distributions are compared by.
+    pub sums: DifferenceSums,
+}
+
 /// What a trial says of champion and challenger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
@@ -136,6 +151,10 @@ pub struct Evidence {
     pub rows_dropped: u64,
     /// What was given on answers.
     pub feedback: Vec<FeedbackEvidence>,
+    /// What is in the outputs.
+    pub outputs: Vec<OutputEvidence>,
+    /// Features of the outputs that are not counted, because there are too many.
+    pub outputs_left_out: usize,
     /// The thresholds of the present window for run and reply, of champion and challenger.
     pub window: Option<[(u64, u64); 2]>,
     /// The time of the evidence, in milliseconds since 1970.
@@ -192,6 +211,8 @@ impl Evidence {
                 .iter()
                 .map(|feedback| FeedbackEvidence::of(feedback, numbers))
                 .collect(),
+            outputs: ledger.outputs.iter().flat_map(|of| OutputEvidence::of(of, numbers)).collect(),
+            outputs_left_out: ledger.outputs.as_ref().map_or(0, |outputs| outputs.left_out),
             window: window.map(|window| {
                 numbers.map(|arm| window.thresholds.get(usize::from(arm)).copied().unwrap_or_default())
             }),
@@ -250,6 +271,9 @@ impl Evidence {
         if let Some(broken) = self.feedback.iter().find(is_broken) {
             return Err(format!("the sums of the feedback {} contradict themselves", broken.name));
         }
+        if let Some(broken) = self.outputs.iter().find(|of| !of.sums.is_sound(of.sums.sums.len())) {
+            return Err(format!("the sums of the output {} contradict themselves", broken.column));
+        }
         let is_beyond = |row: &&Row| self.splits[row.split].slots.is_none();
         if self.rows.iter().find(is_beyond).is_some() || self.totals.iter().any(|arm| arm.unplaced_errors > 0)
         {
@@ -287,6 +311,23 @@ impl FeedbackEvidence {
             repeated: arms.map(|arm| ledger.repeated.get(&arm).copied().unwrap_or(0)),
         }
     }
+}
+
+impl OutputEvidence {
+    fn of(ledger: &OutputLedger, [champion, challenger]: [u8; 2]) -> Vec<OutputEvidence> {
+        let features = ledger.features.iter().map(|feature| OutputEvidence {
+            output: feature.output.clone(),
+            column: feature.column.clone(),
+            values: [champion, challenger].map(|arm| feature.values(arm)),
+            sums: sums_of(feature.sums.get(&challenger).cloned(), feature.bins()),
+        });
+        features.collect()
+    }
+}
+
+/// Before the first values of both there are no sums.
+fn sums_of(sums: Option<DifferenceSums>, bins: usize) -> DifferenceSums {
+    sums.unwrap_or_else(|| DifferenceSums::new(bins))
 }
 
 /// Counters of requests that end while they are read may be apart by so many.

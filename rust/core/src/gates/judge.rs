@@ -9,8 +9,9 @@ use super::feedback::{self, Comparison};
 use super::few_keys::{FewKeys, few_keys};
 use super::interference::{Interference, interference};
 use super::latency::{self, window_thresholds};
+use super::output_drift::{self, Certainty, OutputComparison};
 use super::power::{caught, detectable, requests_to_catch};
-use super::question::{FeedbackGate, Gate, Margin, Question, RatioLimit};
+use super::question::{FeedbackGate, Gate, Margin, OutputDriftGate, Question, RatioLimit};
 use super::sample_ratio::{SampleRatio, sample_ratio};
 use super::timeline::{Tally, Timeline};
 use super::verdict::Verdict;
@@ -36,6 +37,8 @@ pub struct Decision {
     pub test: TestResult,
     /// The means of a gate on feedback, which has no events.
     pub comparison: Option<Comparison>,
+    /// The distributions of a gate on outputs, which has no events.
+    pub outputs: Option<OutputComparison>,
 }
 
 /// The numbers that a person reads beside a verdict.
@@ -98,6 +101,7 @@ pub fn decide(evidence: &Evidence, gate: Gate, question: &Question) -> Decision 
     let steps = &question.blocks_ms;
     let timeline = match gate {
         Gate::Feedback(gate) => return decide_feedback(evidence, gate, question),
+        Gate::OutputDrift(gate) => return decide_outputs(evidence, gate, question),
         Gate::ErrorRate { .. } => error_rate::timeline(evidence, steps),
         Gate::Availability { .. } => availability::timeline(evidence, steps),
         Gate::Latency(latency) => latency::timeline(evidence, latency.measure, steps),
@@ -111,7 +115,7 @@ pub fn decide(evidence: &Evidence, gate: Gate, question: &Question) -> Decision 
         Ok(found) => found,
         Err(damage) => (Verdict::Error, Some(damage)),
     };
-    Decision { verdict, reason, timeline, test, comparison: None }
+    Decision { verdict, reason, timeline, test, comparison: None, outputs: None }
 }
 
 fn decide_feedback(evidence: &Evidence, gate: FeedbackGate, question: &Question) -> Decision {
@@ -121,14 +125,29 @@ fn decide_feedback(evidence: &Evidence, gate: FeedbackGate, question: &Question)
     let (verdict, reason) = feedback::verdict(evidence, &comparison, (name, gate.above), ln_threshold);
     let ln_e_value = comparison.ln_e_value(ln_threshold);
     let test = TestResult { ln_e_value, is_harm: verdict == Verdict::Fail, since_ms: None };
-    Decision { verdict, reason, timeline: Timeline::default(), test, comparison: Some(comparison) }
+    let timeline = Timeline::default();
+    Decision { verdict, reason, timeline, test, comparison: Some(comparison), outputs: None }
 }
 
-/// The limit on the ratio of events. For latencies, the limit on the durations is in the thresholds; feedback has no events.
+fn decide_outputs(evidence: &Evidence, gate: OutputDriftGate, question: &Question) -> Decision {
+    let name = &question.outputs[gate.place];
+    let ln_threshold = question.threshold().ln();
+    let certainty = Certainty { ln_threshold, confidence: question.confidence };
+    let comparison = output_drift::compare(evidence, name, &gate, certainty);
+    let (verdict, reason) = output_drift::verdict(evidence, &comparison, (name, gate.above), ln_threshold);
+    let test =
+        TestResult { ln_e_value: comparison.ln_e_value, is_harm: verdict == Verdict::Fail, since_ms: None };
+    let timeline = Timeline::default();
+    Decision { verdict, reason, timeline, test, comparison: None, outputs: Some(comparison) }
+}
+
+/// The limit on the ratio of events. For latencies, the limit on the durations is in the thresholds; feedback and outputs have no events.
 fn limit_of(gate: Gate) -> RatioLimit {
     match gate {
         Gate::ErrorRate { limit, .. } | Gate::Availability { limit } => limit,
-        Gate::Latency(_) | Gate::Feedback(_) => RatioLimit { above: 1.0, margin: Margin::Worse },
+        Gate::Latency(_) | Gate::Feedback(_) | Gate::OutputDrift(_) => {
+            RatioLimit { above: 1.0, margin: Margin::Worse }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::id::is_name;
+use crate::stats::difference_sequence::Distance;
 
 /// A question as it is sent, in JSON.
 #[derive(Debug, Deserialize)]
@@ -26,7 +27,8 @@ struct SentQuestion {
 #[serde(deny_unknown_fields)]
 struct SentGate {
     gate: String,
-    above: f64,
+    #[serde(default)]
+    above: Option<f64>,
     #[serde(default)]
     strict: bool,
     #[serde(default)]
@@ -35,6 +37,8 @@ struct SentGate {
     ignore_below_ns: Option<u64>,
     #[serde(default)]
     measure: Option<Measure>,
+    #[serde(default)]
+    distance: Option<Distance>,
 }
 
 fn usual_confidence() -> f64 {
@@ -98,6 +102,19 @@ pub enum Gate {
     Latency(LatencyGate),
     /// What was given on answers.
     Feedback(FeedbackGate),
+    /// How the outputs are distributed.
+    OutputDrift(OutputDriftGate),
+}
+
+/// A limit on how far the distributions of outputs are apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputDriftGate {
+    /// The place of the output's name in [`Question::outputs`]; the name is empty for all outputs.
+    pub place: usize,
+    /// The limit on the distance, below 1; `None` for a gate that is shown and stops nothing.
+    pub above: Option<f64>,
+    /// The distance.
+    pub distance: Distance,
 }
 
 /// A limit on how much worse the challenger's mean of a feedback is.
@@ -131,6 +148,8 @@ pub struct Question {
     pub gates: Vec<Gate>,
     /// The names of the feedbacks that gates are about.
     pub feedback: Vec<String>,
+    /// The names of the outputs that gates are about.
+    pub outputs: Vec<String>,
     /// The probability with which a challenger that is no worse than the champion may fail any of the gates, over a whole attempt.
     pub false_rollbacks: f64,
     /// The confidence of intervals.
@@ -164,15 +183,18 @@ impl Question {
         if sent.gates.is_empty() {
             return Err(Error::invalid("question: gates must name at least one gate"));
         }
-        let mut feedback = Vec::new();
+        let mut names = [Vec::new(), Vec::new()];
         let gates = sent.gates.iter().enumerate().map(|(index, gate)| {
-            gate.checked(&mut feedback)
+            gate.checked(&mut names)
                 .map_err(|problem| Error::invalid(format!("question: gates[{index}]: {problem}")))
         });
+        let gates = gates.collect::<Result<_>>()?;
+        let [feedback, outputs] = names;
         Ok(Question {
             challenger: sent.challenger,
-            gates: gates.collect::<Result<_>>()?,
+            gates,
             feedback,
+            outputs,
             false_rollbacks: sent.false_rollbacks,
             confidence: sent.confidence,
             blocks_ms: sent.blocks_ms,
@@ -187,30 +209,43 @@ impl Question {
             Gate::Availability { .. } => "availability".to_owned(),
             Gate::Latency(latency) => format!("latency.p{}", latency.percent),
             Gate::Feedback(gate) => format!("{FEEDBACK}{}", self.feedback[gate.place]),
+            Gate::OutputDrift(gate) if self.outputs[gate.place].is_empty() => OUTPUT_DRIFT.to_owned(),
+            Gate::OutputDrift(gate) => format!("{OUTPUT_DRIFT}.{}", self.outputs[gate.place]),
         }
     }
 
-    /// The e-value at which a gate fails: the promise is shared out evenly among the gates.
+    /// The e-value at which a gate fails: the promise is shared out evenly among the gates that may fail.
     pub fn threshold(&self) -> f64 {
-        self.gates.len() as f64 / self.false_rollbacks
+        let is_shown = |gate: &&Gate| matches!(gate, Gate::OutputDrift(OutputDriftGate { above: None, .. }));
+        let fail = self.gates.len() - self.gates.iter().filter(is_shown).count();
+        fail.max(1) as f64 / self.false_rollbacks
     }
 }
 
 impl SentGate {
-    /// The gate. The name of its feedback goes behind those in `feedback`.
-    fn checked(&self, feedback: &mut Vec<String>) -> std::result::Result<Gate, String> {
+    /// The gate. The name of its feedback or of its output goes behind those in `names`.
+    fn checked(&self, names: &mut [Vec<String>; 2]) -> std::result::Result<Gate, String> {
+        let [feedback, outputs] = names;
         if let Some(name) = self.gate.strip_prefix(FEEDBACK) {
             return self.about_feedback(name, feedback);
         }
-        if !(self.above.is_finite() && self.above >= 1.0) {
-            return Err("above must be at least 1, as 1.5".to_owned());
+        match self.gate.strip_prefix(OUTPUT_DRIFT).map(|rest| (rest, rest.strip_prefix('.'))) {
+            Some(("", _)) => return self.about_outputs("", outputs),
+            Some((_, Some(name))) => return self.about_outputs(name, outputs),
+            _ if self.distance.is_some() => {
+                return Err(format!("distance belongs to {OUTPUT_DRIFT}, not to {}", self.gate));
+            }
+            _ => {}
         }
+        let Some(above) = self.above.filter(|above| above.is_finite() && *above >= 1.0) else {
+            return Err("above must be at least 1, as 1.5".to_owned());
+        };
         let only = |is_there: bool, field: &str, gates: &str| match is_there {
             true => Err(format!("{field} belongs to {gates}, not to {}", self.gate)),
             false => Ok(()),
         };
         let margin = if self.strict { Margin::Strict } else { Margin::Worse };
-        let limit = RatioLimit { above: self.above, margin };
+        let limit = RatioLimit { above, margin };
         let is_latency = self.gate.starts_with("latency.");
         if !is_latency {
             only(self.measure.is_some(), "measure", "latency.*")?;
@@ -233,10 +268,10 @@ impl SentGate {
                 let percent = percent_of(&self.gate).ok_or("the quantile must be as in latency.p95")?;
                 let measure = self.measure.ok_or("measure must be \"run\" or \"reply\"")?;
                 let ignore_below_ns = self.ignore_below_ns.unwrap_or(0);
-                Ok(Gate::Latency(LatencyGate { percent, above: self.above, ignore_below_ns, measure }))
+                Ok(Gate::Latency(LatencyGate { percent, above, ignore_below_ns, measure }))
             }
             other => Err(format!(
-                "there is no gate {other:?}; there are error_rate, availability, latency.pXX and feedback.NAME"
+                "there is no gate {other:?}; there are error_rate, availability, latency.pXX, feedback.NAME and output_drift"
             )),
         }
     }
@@ -245,25 +280,43 @@ impl SentGate {
         if !is_name(name) {
             return Err(format!("{name:?} is no name of a feedback"));
         }
-        if !(self.above.is_finite() && self.above >= 0.0) {
+        let Some(above) = self.above.filter(|above| above.is_finite() && *above >= 0.0) else {
             return Err("above must be a difference of means, at least 0".to_owned());
+        };
+        self.has_only_a_limit(self.distance.is_some())?;
+        feedback.push(name.to_owned());
+        Ok(Gate::Feedback(FeedbackGate { place: feedback.len() - 1, above }))
+    }
+
+    fn about_outputs(&self, name: &str, outputs: &mut Vec<String>) -> std::result::Result<Gate, String> {
+        if self.above.is_some_and(|above| !(0.0..1.0).contains(&above)) {
+            return Err("above must be a distance below 1, as 0.1".to_owned());
         }
+        self.has_only_a_limit(false)?;
+        outputs.push(name.to_owned());
+        let distance = self.distance.unwrap_or(Distance::Ks);
+        Ok(Gate::OutputDrift(OutputDriftGate { place: outputs.len() - 1, above: self.above, distance }))
+    }
+
+    fn has_only_a_limit(&self, has_distance: bool) -> std::result::Result<(), String> {
         let other = [
             (self.strict, "strict"),
             (self.measure.is_some(), "measure"),
             (self.ignore_below.is_some(), "ignore_below"),
             (self.ignore_below_ns.is_some(), "ignore_below_ns"),
+            (has_distance, "distance"),
         ];
-        if let Some((_, field)) = other.into_iter().find(|(is_there, _)| *is_there) {
-            return Err(format!("{field} does not belong to {}", self.gate));
+        match other.into_iter().find(|(is_there, _)| *is_there) {
+            Some((_, field)) => Err(format!("{field} does not belong to {}", self.gate)),
+            None => Ok(()),
         }
-        feedback.push(name.to_owned());
-        Ok(Gate::Feedback(FeedbackGate { place: feedback.len() - 1, above: self.above }))
     }
 }
 
 /// What the names of gates on feedback begin with.
 const FEEDBACK: &str = "feedback.";
+/// What the names of gates on outputs begin with.
+const OUTPUT_DRIFT: &str = "output_drift";
 
 fn percent_of(gate: &str) -> Option<f64> {
     let percent: f64 = gate.strip_prefix("latency.p")?.parse().ok()?;

@@ -8,6 +8,7 @@ use super::feedback::Comparison;
 use super::few_keys::FewKeys;
 use super::interference::{ChampionTimes, Interference};
 use super::judge::{Decision, JudgedGate, Judgement, judge};
+use super::output_drift::{OutputComparison, POWER};
 use super::power::{detectable, requests_to_catch};
 use super::question::{Gate, Measure, Question};
 use super::sample_ratio::{SAMPLE_RATIO_THRESHOLD, SampleRatio};
@@ -16,9 +17,12 @@ use super::timeline::{Exposed, Tally};
 use super::verdict::Verdict;
 use crate::error::{Error, Result};
 use crate::feedback::moments::Moments;
+use crate::stats::difference_sequence::planned_beyond;
 
 /// The form of an answer. It grows with each change that a reader of the one before would misunderstand.
 const FORMAT: u64 = 1;
+/// The sets of values of an output that a plan reckons with: the bins of one continuous feature.
+const PLANNED_SETS: usize = 75;
 /// No larger number is told in JSON.
 const GREATEST: f64 = 1e300;
 
@@ -56,7 +60,9 @@ pub fn thresholds_json(evidence: &str, question: &str) -> Result<String> {
     }
 }
 
-/// What a step with a number of challenger's requests at an exposure shows: `{"detectable", "requests": [[ratio, requests], ...]}`.
+/// What a step with a number of challenger's requests at an exposure shows: `{"detectable", "requests": [[ratio, requests], ...],
+/// "distance_beyond"}`. The last is how far beyond its limit a distance of outputs must be, if each request has a unit of its own; null
+/// without a request.
 ///
 /// # Errors
 /// `invalid_argument` for a share outside of (0, 1), or a threshold below 1.
@@ -68,7 +74,12 @@ pub fn power(exposed: Exposed, base: f64, threshold: f64) -> Result<Value> {
     }
     let requests = [2.0, 3.0, 5.0, 10.0]
         .map(|ratio| json!([ratio, requests_to_catch(exposed.exposure, base, ratio, threshold, 0.5)]));
-    Ok(json!({"detectable": detectable(&[exposed], base, threshold, 0.8), "requests": requests}))
+    let beyond =
+        planned_beyond(exposed.requests as f64, exposed.exposure, (PLANNED_SETS, threshold.ln()), POWER);
+    Ok(json!({
+        "detectable": detectable(&[exposed], base, threshold, 0.8), "requests": requests,
+        "distance_beyond": finite(beyond),
+    }))
 }
 
 enum Read {
@@ -138,6 +149,9 @@ fn gate_report(evidence: &Evidence, judged: &JudgedGate, question: &Question) ->
     if let Some(comparison) = &decision.comparison {
         return feedback_report(&name, decision, comparison, question);
     }
+    if let Some(comparison) = &decision.outputs {
+        return outputs_report(&name, decision, comparison, question);
+    }
     let caught = numbers.caught.iter();
     json!({
         "gate": name, "measure": measure_of(gate), "verdict": decision.verdict.as_str(), "reason": decision.reason,
@@ -168,6 +182,27 @@ fn feedback_report(name: &str, decision: &Decision, comparison: &Comparison, que
         "difference": finite(comparison.difference()), "interval": [finite(interval.low), finite(interval.high)],
         "e_value": decision.test.ln_e_value.exp().min(GREATEST), "threshold": question.threshold(), "need": null,
         "detectable": finite(comparison.detectable(ln_threshold)), "caught": [], "since_ms": null,
+    })
+}
+
+/// A gate on outputs: values in place of events, and the distance of their distributions in place of a ratio.
+fn outputs_report(
+    name: &str,
+    decision: &Decision,
+    comparison: &OutputComparison,
+    question: &Question,
+) -> Value {
+    let arm = |arm: usize| json!({"units": comparison.values[arm], "n": comparison.values[arm], "bad": 0});
+    let (output, column) = comparison.feature.as_ref().map(|(output, column)| (output, column)).unzip();
+    let (low, high) = comparison.interval;
+    json!({
+        "gate": name, "measure": null, "verdict": decision.verdict.as_str(), "reason": decision.reason,
+        "champion": arm(CHAMPION), "challenger": arm(CHALLENGER), "ratio": null,
+        "distance": finite(comparison.estimate), "distance_kind": comparison.distance.as_str(),
+        "output": output, "column": column, "features": comparison.features, "left_out": comparison.left_out,
+        "interval": [low, high], "e_value": decision.test.ln_e_value.exp().min(GREATEST),
+        "threshold": question.threshold(), "need": null, "detectable": finite(comparison.detectable), "caught": [],
+        "since_ms": null,
     })
 }
 

@@ -12,6 +12,7 @@ use super::counts::{ArmCounts, REFUSALS, TrialCount};
 use super::event_ring::RawEvent;
 use super::non_finite::NonFiniteOutputs;
 use super::outcome::{RequestEnd, RunStage, TrialError, TrialOutcome};
+use super::outputs::{OutputBins, VersionOutputs};
 pub use super::shard::ArmReading;
 use super::shard::{ArmShard, count_outputs};
 use super::units::{MAX_LEVELS, Side, UnitError, UnitTable};
@@ -89,6 +90,8 @@ pub struct TrialArm {
     pub side: Side,
     /// The number of the split; `None` beyond [`MAX_LEVELS`].
     pub level: Option<u8>,
+    /// The features of its outputs that are counted, if any are.
+    pub outputs: Option<Arc<VersionOutputs>>,
     shards: Box<[OnceLock<Box<ArmShard>>]>,
 }
 
@@ -117,6 +120,8 @@ pub struct TrialEnd {
     pub is_replied: bool,
     /// What is in its outputs; `None` if they were freed before.
     pub outputs: Option<NonFiniteOutputs>,
+    /// The bins of the values of its outputs.
+    pub bins: OutputBins,
 }
 
 /// Why a request is no evidence though the version answered it.
@@ -134,7 +139,12 @@ impl TrialArm {
     /// An arm without counts, for a number of IO threads.
     pub fn new(shared: Arc<TrialShared>, arm: u8, side: Side, level: Option<u8>, threads: usize) -> TrialArm {
         let shards = (0..threads).map(|_| OnceLock::new()).collect();
-        TrialArm { shared, arm, side, level, shards }
+        TrialArm { shared, arm, side, level, outputs: None, shards }
+    }
+
+    /// The same, which counts these features of the outputs.
+    pub fn with_outputs(self, outputs: Option<Arc<VersionOutputs>>) -> TrialArm {
+        TrialArm { outputs, ..self }
     }
 
     fn shard(&self, thread: usize) -> &ArmShard {
@@ -236,6 +246,9 @@ impl TrialArm {
         if !ended.is_settled {
             shard.counts.add(TrialCount::Unsettled as usize);
         }
+        if error.is_none() {
+            self.count_bins(shard, request, ended.bins);
+        }
         match error {
             Some(error) => self.count_error(shard, request, error, ended.now_ns),
             None if ended.end.code.is_some() => shard.counts.add(TrialCount::Unwritable as usize),
@@ -249,6 +262,40 @@ impl TrialArm {
             }
             None => {}
         }
+    }
+
+    /// The features whose values would be counted if this request had an answer now.
+    pub fn wanted_outputs(&self, request: &TrialRequest) -> Option<&VersionOutputs> {
+        let (outputs, level) = (self.outputs.as_deref()?, self.level?);
+        let is_wanted = match request.unit.zip(self.shared.units.as_ref()) {
+            None => true,
+            Some((unit, units)) => units.would_count_outputs(unit, level, |level| self.slots_at(level)),
+        };
+        is_wanted.then_some(outputs)
+    }
+
+    /// Counts the values of an answer, once for its unit.
+    fn count_bins(&self, shard: &ArmShard, request: &TrialRequest, bins: OutputBins) {
+        let (Some(outputs), Some(level)) = (&self.outputs, self.level) else { return };
+        if bins.is_empty() {
+            return;
+        }
+        let found = match request.unit.zip(self.shared.units.as_ref()) {
+            None => UnitError::First,
+            Some((unit, units)) => units.count_outputs(unit, self.side, level, |level| self.slots_at(level)),
+        };
+        let earlier = match found {
+            UnitError::Repeated => return,
+            UnitError::First => None,
+            UnitError::After(earlier) => Some(earlier),
+        };
+        let watched = &outputs.watched;
+        shard.count_bins(earlier, watched.counters(), watched.counters_of(bins));
+    }
+
+    /// The slots of all challengers at a split.
+    fn slots_at(&self, level: u8) -> u16 {
+        self.shared.challengers_slots[usize::from(level)].load(Relaxed) as u16
     }
 
     fn count_error(&self, shard: &ArmShard, request: &TrialRequest, error: TrialError, now_ns: u64) {
@@ -276,7 +323,7 @@ impl TrialArm {
     /// Counts an error or a refusal once for its unit; what it is for its unit, if the split has a number.
     fn count_once(&self, shard: &ArmShard, request: &TrialRequest, event: UnitEvent) -> Option<UnitError> {
         let level = self.level?;
-        let slots = |level: u8| self.shared.challengers_slots[usize::from(level)].load(Relaxed) as u16;
+        let slots = |level: u8| self.slots_at(level);
         let first = match (request.unit.zip(self.shared.units.as_ref()), event) {
             (None, _) => UnitError::First,
             (Some((unit, units)), UnitEvent::Error) => units.err(unit, self.side, level, slots),
@@ -342,7 +389,8 @@ impl TrialArm {
 
     /// What the threads have counted so far. One thread at a time may call this: first errors come once.
     pub fn read(&self) -> ArmReading {
-        let mut reading = ArmReading::default();
+        let outputs_digest = self.outputs.as_ref().map_or(0, |outputs| outputs.watched.digest);
+        let mut reading = ArmReading { outputs_digest, ..ArmReading::default() };
         self.shards().for_each(|shard| shard.add_to(&mut reading));
         reading
     }

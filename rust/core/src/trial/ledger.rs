@@ -11,6 +11,7 @@ use super::arm::{ArmReading, MAX_ARMS};
 use super::counts::{ArmCounts, Exceedances, TrialCount};
 use super::erring::ErringUnits;
 use super::feedback::FeedbackLedger;
+use super::output_ledger::OutputLedger;
 use super::rows;
 pub use super::rows::{MAX_ROWS, MINUTE_MS, MinuteRow, RowCounts};
 use super::units::{MAX_LEVELS, Side};
@@ -153,6 +154,9 @@ pub struct Ledger {
     /// What was given on answers, by the number of the feedback.
     #[serde(default)]
     pub feedback: Vec<FeedbackLedger>,
+    /// What is in the outputs of the answers, if the baseline has bins for them.
+    #[serde(default)]
+    pub outputs: Option<OutputLedger>,
     /// Restarts in between.
     pub gaps: VecDeque<Gap>,
     /// Gaps that fell out.
@@ -178,6 +182,7 @@ impl Ledger {
             events_dropped: 0,
             erring: BTreeMap::new(),
             feedback: Vec::new(),
+            outputs: None,
             gaps: VecDeque::new(),
             gaps_dropped: 0,
             window: None,
@@ -244,6 +249,7 @@ impl Ledger {
         self.rows_dropped +=
             rows::add(&mut self.rows, now_ms, (split, window.saturating_sub(1)), (arm, late));
         self.events_dropped += delta.events_dropped;
+        self.add_outputs(place, delta.outputs_digest, &delta.outputs);
         if !delta.erring.is_empty() {
             let erring = self.erring.entry(arm).or_default();
             delta.erring.iter().for_each(|unit| erring.add(*unit));
@@ -316,6 +322,7 @@ impl Ledger {
             && self.events.iter().all(|event| is_split(event.split) && is_arm(&event.arm))
             && self.feedback.len() <= MAX_FEEDBACKS
             && self.feedback.iter().all(|feedback| feedback.is_sound(arms, splits))
+            && self.outputs.as_ref().is_none_or(|outputs| outputs.is_sound(arms))
             && self.events.iter().all(|event| Code::ALL.iter().any(|code| code.as_str() == event.code))
     }
 }

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use super::counts::{ERRORS, OUTCOMES, TrialCount};
 use super::erring::ErringUnits;
 use super::feedback::FeedbackLedger;
-use super::ledger::{ArmLedger, FirstError, Ledger, MinuteRow};
+use super::ledger::{ArmLedger, ArmName, FirstError, Ledger, MinuteRow};
+use super::output_ledger::OutputLedger;
 use super::units::Side;
 use crate::feedback::moments::Moments;
 use crate::fine_histogram::{FineCounts, fine_upper_ns};
@@ -56,6 +57,7 @@ impl Ledger {
             "written_ms": self.written_ms, "arms": arms, "unit_bytes": running.unit_bytes,
             "window": self.window_report(),
             "feedback": self.feedback.iter().map(|feedback| self.feedback_report(feedback, detail)).collect::<Vec<_>>(),
+            "outputs": self.outputs.as_ref().map(|outputs| self.outputs_report(outputs, detail)),
             "gaps": self.gaps.iter().map(|gap| json!({"from_ms": gap.from_ms, "to_ms": gap.to_ms})).collect::<Vec<_>>(),
             "gaps_dropped": self.gaps_dropped,
             "minutes_dropped": self.rows_dropped, "first_errors_dropped": self.events_dropped,
@@ -129,6 +131,19 @@ impl Ledger {
             report["strata"] = strata.collect();
         }
         report
+    }
+
+    fn outputs_report(&self, outputs: &OutputLedger, detail: Detail) -> Value {
+        let features = outputs.features.iter().map(|feature| {
+            let values = |(number, arm): (usize, &ArmName)| (arm.version.clone(), json!(feature.values(number as u8)));
+            let values: Map<String, Value> = self.arms.iter().enumerate().map(values).collect();
+            let mut told = json!({"output": feature.output, "column": feature.column, "bins": feature.bins(), "values": values});
+            if detail == Detail::Whole {
+                told["sums"] = self.by_name(&feature.sums, |sums| json!(sums));
+            }
+            told
+        });
+        json!({"features": features.collect::<Vec<_>>(), "left_out": outputs.left_out})
     }
 
     fn window_report(&self) -> Value {

@@ -29,7 +29,11 @@ pub(super) struct ArmShard {
     pub(super) events: EventRing,
     pub(super) erring: UnitRing,
     pub(super) pending: PendingRequests,
+    /// Values of outputs by bin: of units without an earlier answer (0), and of those with one of the champion at a split (and one more).
+    outputs: OnceLock<Box<[OnceLock<OutputCounters>; MAX_LEVELS + 1]>>,
 }
+
+type OutputCounters = Box<[AtomicU64]>;
 
 /// Counters with one writer.
 pub(super) struct Counters<const N: usize>([AtomicU64; N]);
@@ -78,6 +82,10 @@ pub struct ArmReading {
     pub erring: Vec<u32>,
     /// First errors that no reading took in time.
     pub events_dropped: u64,
+    /// The hash of the features whose values are counted.
+    pub outputs_digest: u64,
+    /// Values of outputs by bin, by the split of the unit's earlier answer, which was the champion's.
+    pub outputs: BTreeMap<Option<u8>, Vec<u64>>,
 }
 
 impl ArmReading {
@@ -105,7 +113,17 @@ impl ArmReading {
             events: self.events.clone(),
             erring: self.erring.clone(),
             events_dropped: self.events_dropped - earlier.events_dropped,
+            outputs_digest: self.outputs_digest,
+            outputs: self.outputs_since(earlier),
         }
+    }
+
+    fn outputs_since(&self, earlier: &ArmReading) -> BTreeMap<Option<u8>, Vec<u64>> {
+        let grown = self.outputs.iter().map(|(place, now)| {
+            let then = earlier.outputs.get(place).into_iter().flatten().chain(std::iter::repeat(&0));
+            (*place, now.iter().zip(then).map(|(now, then)| now - then).collect::<Vec<u64>>())
+        });
+        grown.filter(|(_, counts)| counts.iter().any(|&count| count > 0)).collect()
     }
 }
 
@@ -133,6 +151,23 @@ impl ArmShard {
         self.events.drain(|event| reading.events.push(event));
         self.erring.drain(|unit| reading.erring.push(unit));
         reading.events_dropped += self.events.dropped();
+        for (place, counters) in self.outputs.get().into_iter().flat_map(|outputs| outputs.iter()).enumerate()
+        {
+            let Some(counters) = counters.get() else { continue };
+            let sums = reading
+                .outputs
+                .entry((place as u8).checked_sub(1))
+                .or_insert_with(|| vec![0; counters.len()]);
+            sums.iter_mut().zip(counters).for_each(|(sum, counter)| *sum += counter.load(Relaxed));
+        }
+    }
+
+    /// Counts the values of an answer: those counters, of `all` that there are.
+    pub(super) fn count_bins(&self, earlier: Option<u8>, all: usize, counters: impl Iterator<Item = usize>) {
+        let outputs = self.outputs.get_or_init(|| Box::new(std::array::from_fn(|_| OnceLock::new())));
+        let place = earlier.map_or(0, |earlier| usize::from(earlier) + 1);
+        let bins = outputs[place].get_or_init(|| (0..all).map(|_| AtomicU64::new(0)).collect());
+        counters.for_each(|counter| add(&bins[counter]));
     }
 
     /// Counts an error (0) or a refusal (1) of a unit that had one on the champion at an earlier split.

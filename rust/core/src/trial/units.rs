@@ -6,7 +6,8 @@
 //!       bits 3 to 7 its error: 0 none, 1 to 30 on the champion at that split, 31 on a challenger
 //! second byte: bits 3 to 7 its refusal, in the same way
 //! ```
-//! A byte for each feedback says up to which split the unit has given it.
+//! A byte for each feedback says up to which split the unit has given it. Another one says, as the second byte does, at which split the
+//! outputs of an answer were counted.
 //! Many keys may share a unit, and then count as one. Several threads write one table; each change of a byte is one atomic exchange, so
 //! that two requests of a unit cannot both be its first.
 
@@ -25,6 +26,10 @@ const CHUNK: usize = 1 << CHUNK_BITS;
 const CHUNKS: usize = (UNITS as usize).div_ceil(CHUNK);
 /// The bytes of a unit beside those of feedbacks.
 const PLANES: usize = 2;
+
+/// The numbers of the first chunks of feedbacks and of outputs in a store.
+const FEEDBACK_CHUNKS: usize = PLANES * CHUNKS;
+const OUTPUT_CHUNKS: usize = FEEDBACK_CHUNKS + MAX_FEEDBACKS * CHUNKS;
 
 const SEEN_BY_CHAMPION: u8 = 1;
 const SEEN_BY_CHALLENGER: u8 = 2;
@@ -84,11 +89,13 @@ pub struct UnitTable {
     chunks: Chunks,
     /// For each feedback a byte of each unit: the number of the newest split of which it was counted, and one more.
     feedback: OnceLock<Chunks>,
+    /// A byte of each unit whose outputs were counted: bits 3 to 7 at which split, as with errors.
+    outputs: OnceLock<Chunks>,
 }
 
 impl Default for UnitTable {
     fn default() -> Self {
-        Self { chunks: no_chunks(PLANES), feedback: OnceLock::new() }
+        Self { chunks: no_chunks(PLANES), feedback: OnceLock::new(), outputs: OnceLock::new() }
     }
 }
 
@@ -151,6 +158,26 @@ impl UnitTable {
         mark(byte, side, level, challengers_slots)
     }
 
+    /// Notes that the outputs of an answer of the unit are counted, as [`UnitTable::err`] does for errors.
+    pub fn count_outputs(
+        &self,
+        unit: u32,
+        side: Side,
+        level: u8,
+        challengers_slots: impl Fn(u8) -> u16,
+    ) -> UnitError {
+        mark(self.output_byte(unit), side, level, challengers_slots)
+    }
+
+    /// Whether the outputs of an answer of the unit would be counted at the split `level`.
+    pub fn would_count_outputs(&self, unit: u32, level: u8, challengers_slots: impl Fn(u8) -> u16) -> bool {
+        found(self.output_byte(unit).load(Relaxed), level, challengers_slots) != UnitError::Repeated
+    }
+
+    fn output_byte(&self, unit: u32) -> &AtomicU8 {
+        byte_of(self.outputs.get_or_init(|| no_chunks(1)), (unit >> CHUNK_BITS) as usize, unit)
+    }
+
     /// Whether the feedback of this number is the unit's first one on an answer of the split, or of a later one than those before.
     pub fn first_feedback(&self, unit: u32, feedback: u8, split: u8) -> bool {
         debug_assert!(usize::from(feedback) < MAX_FEEDBACKS);
@@ -176,13 +203,14 @@ impl UnitTable {
 
     /// The chunks that are there with their numbers.
     fn numbered(&self) -> impl Iterator<Item = (usize, &[AtomicU8])> {
-        let feedback = self.feedback.get().into_iter().flatten();
-        let all = self.chunks.iter().chain(feedback).enumerate();
-        all.filter_map(|(number, chunk)| Some((number, &**chunk.get()?)))
+        let feedback = self.feedback.get().into_iter().flatten().zip(FEEDBACK_CHUNKS..);
+        let outputs = self.outputs.get().into_iter().flatten().zip(OUTPUT_CHUNKS..);
+        let all = self.chunks.iter().zip(0..).chain(feedback).chain(outputs);
+        all.filter_map(|(chunk, number)| Some((number, &**chunk.get()?)))
     }
 
     /// All bytes, for a store: each chunk that is there as its number in two bytes (little-endian) and its 4 096 bytes. Chunks of second
-    /// bytes are numbered on behind the others, and those of feedbacks behind these.
+    /// bytes are numbered on behind the others, those of feedbacks behind these, and those of outputs last.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut all = Vec::with_capacity(self.bytes() + 4 * CHUNKS);
         for (number, chunk) in self.numbered() {
@@ -202,9 +230,12 @@ impl UnitTable {
         for chunk in chunks {
             let (number, units) = chunk.split_at(2);
             let number = usize::from(u16::from_le_bytes([number[0], number[1]]));
-            let place = match number.checked_sub(PLANES * CHUNKS) {
-                None => &table.chunks[number],
-                Some(number) => table.feedback.get_or_init(|| no_chunks(MAX_FEEDBACKS)).get(number)?,
+            let place = match number {
+                number if number < FEEDBACK_CHUNKS => &table.chunks[number],
+                number if number < OUTPUT_CHUNKS => {
+                    &table.feedback.get_or_init(|| no_chunks(MAX_FEEDBACKS))[number - FEEDBACK_CHUNKS]
+                }
+                number => table.outputs.get_or_init(|| no_chunks(1)).get(number - OUTPUT_CHUNKS)?,
             };
             place.set(units.iter().map(|&byte| AtomicU8::new(byte)).collect()).ok()?;
         }
@@ -217,23 +248,26 @@ fn mark(byte: &AtomicU8, side: Side, level: u8, challengers_slots: impl Fn(u8) -
     debug_assert!(usize::from(level) < MAX_LEVELS);
     let mut before = byte.load(Relaxed);
     loop {
-        let found = match before >> ERROR_SHIFT {
-            0 => UnitError::First,
-            ON_CHALLENGER => return UnitError::Repeated,
-            erred => {
-                let earlier = erred - 1;
-                if challengers_slots(level) <= challengers_slots(earlier) {
-                    return UnitError::Repeated;
-                }
-                UnitError::After(earlier)
-            }
-        };
+        let found = found(before, level, &challengers_slots);
+        if found == UnitError::Repeated {
+            return found;
+        }
         let error = if side == Side::Challenger { ON_CHALLENGER } else { level + 1 };
         let after = before & ((1 << ERROR_SHIFT) - 1) | error << ERROR_SHIFT;
         match byte.compare_exchange_weak(before, after, Relaxed, Relaxed) {
             Ok(_) => return found,
             Err(other) => before = other,
         }
+    }
+}
+
+/// What an event at the split `level` is for a unit with that byte.
+fn found(byte: u8, level: u8, challengers_slots: impl Fn(u8) -> u16) -> UnitError {
+    match byte >> ERROR_SHIFT {
+        0 => UnitError::First,
+        ON_CHALLENGER => UnitError::Repeated,
+        marked if challengers_slots(level) <= challengers_slots(marked - 1) => UnitError::Repeated,
+        marked => UnitError::After(marked - 1),
     }
 }
 
@@ -271,12 +305,19 @@ mod tests {
         table.err(7, Side::Champion, 0, |_| 100);
         table.see(900_000, Side::Challenger);
         table.refuse(900_000, Side::Challenger, 0, |_| 100);
+        table.count_outputs(UNITS - 1, Side::Champion, 0, |_| 100);
         let stored = table.to_bytes();
         let back = UnitTable::from_bytes(&stored).unwrap();
         assert_eq!(back.to_bytes(), stored);
         assert_eq!(back.err(7, Side::Champion, 0, |_| 100), UnitError::Repeated);
         assert!(!back.see(900_000, Side::Challenger).is_first);
         assert_eq!(back.refuse(900_000, Side::Challenger, 0, |_| 100), UnitError::Repeated);
+        let slots = |level: u8| [100, 200][usize::from(level)];
+        assert!(
+            !back.would_count_outputs(UNITS - 1, 0, slots) && back.would_count_outputs(UNITS - 1, 1, slots)
+        );
+        assert_eq!(back.count_outputs(UNITS - 1, Side::Challenger, 1, slots), UnitError::After(0));
+        assert!(back.first_feedback(7, 0, 0), "no byte of outputs is one of feedback");
         assert!(UnitTable::from_bytes(&stored[1..]).is_none());
         let mut foreign = stored.clone();
         foreign[1] = 0xff;

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{ArmTotals, Damage, Evidence, FeedbackEvidence, Row, Split, UnitKind, place_of, slots_of};
+use super::{
+    ArmTotals, Damage, Evidence, FeedbackEvidence, OutputEvidence, Row, Split, UnitKind, place_of, slots_of,
+    sums_of,
+};
 use crate::feedback::declared::{Good, Range};
 use crate::feedback::moments::Moments;
 use crate::fine_histogram::FineCounts;
 use crate::gates::durations::{Durations, Times};
+use crate::stats::difference_sequence::DifferenceSums;
 use crate::trial::ledger::RowCounts;
+use crate::trial::outputs::MAX_BINS;
 use crate::trial::report::FORMAT;
 
 impl Evidence {
@@ -47,6 +52,23 @@ struct ToldTrial {
     window: Option<ToldWindow>,
     #[serde(default)]
     feedback: Vec<ToldFeedback>,
+    #[serde(default)]
+    outputs: Option<ToldOutputs>,
+}
+
+#[derive(Default, Deserialize)]
+struct ToldOutputs {
+    features: Vec<ToldOutput>,
+    left_out: usize,
+}
+
+#[derive(Deserialize)]
+struct ToldOutput {
+    output: String,
+    column: String,
+    bins: usize,
+    values: BTreeMap<String, u64>,
+    sums: BTreeMap<String, DifferenceSums>,
 }
 
 #[derive(Deserialize)]
@@ -157,6 +179,17 @@ impl ToldFeedback {
     }
 }
 
+impl ToldOutput {
+    fn evidence(mut self, pair: &[String; 2]) -> OutputEvidence {
+        OutputEvidence {
+            values: pair.each_ref().map(|name| self.values.get(name).copied().unwrap_or(0)),
+            sums: sums_of(self.sums.remove(&pair[1]), self.bins.min(MAX_BINS)),
+            output: self.output,
+            column: self.column,
+        }
+    }
+}
+
 impl ToldTrial {
     fn evidence(self, challenger: &str) -> Result<(Evidence, Durations), Damage> {
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
@@ -201,6 +234,7 @@ impl ToldTrial {
             splits: self.splits.iter().map(times).collect(),
             champion: [arms[0].run.counts(), arms[0].reply.counts()],
         };
+        let outputs = self.outputs.unwrap_or_default();
         let evidence = Evidence {
             attempt: self.attempt,
             unit,
@@ -212,6 +246,8 @@ impl ToldTrial {
             rows: rows.collect(),
             rows_dropped: self.minutes_dropped,
             feedback: self.feedback.into_iter().map(|feedback| feedback.evidence(&pair)).collect(),
+            outputs_left_out: outputs.left_out,
+            outputs: outputs.features.into_iter().map(|of| of.evidence(&pair)).collect(),
             window: self.window.as_ref().map(|window| pair.each_ref().map(|name| thresholds(window, name))),
             as_of_ms: self.as_of_ms,
             names: pair.clone(),

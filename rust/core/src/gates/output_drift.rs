@@ -1,0 +1,129 @@
+//! The gate `output_drift`: whether the outputs of the challenger are distributed otherwise than the champion's, by more than a limit.
+//!
+//! It is looked at all outputs that the baseline has bins for, or at one. Each feature is compared on its bins, so that the distance is
+//! never greater than that of the values themselves. The gate fails if the mean e-value of all sets of all features reaches the threshold
+//! (`stats::difference_sequence`): then one of them is further apart than the limit.
+
+use super::evidence::{CHALLENGER, CHAMPION, Evidence, OutputEvidence};
+use super::question::OutputDriftGate;
+use super::verdict::Verdict;
+use crate::stats::difference_sequence::{Distance, ln_add, ln_e_value};
+
+/// The normal quantile of the probability with which a distance is told to be detectable, 0.8.
+pub const POWER: f64 = 0.841_621_233_572_914_2;
+
+/// The outputs of champion and challenger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OutputComparison {
+    /// The distance that is compared.
+    pub distance: Distance,
+    /// The feature that differs most, by its output and its own name; `None` without one.
+    pub feature: Option<(String, String)>,
+    /// Its values of champion and challenger.
+    pub values: [u64; 2],
+    /// Its distance; NaN without values.
+    pub estimate: f64,
+    /// The distance of any feature is in it, at every moment.
+    pub interval: (f64, f64),
+    /// ln of the mean e-value of "no feature is further apart than the limit".
+    pub ln_e_value: f64,
+    /// The distance that so many values show with probability 0.8; infinite if there is none.
+    pub detectable: f64,
+    /// The features that were looked at.
+    pub features: usize,
+    /// Features that are not counted, because there are too many.
+    pub left_out: usize,
+}
+
+/// What a comparison is to be judged by: ln of the threshold, and the confidence of the interval.
+#[derive(Clone, Copy, Debug)]
+pub struct Certainty {
+    /// ln of the e-value that fails.
+    pub ln_threshold: f64,
+    /// The confidence of the interval.
+    pub confidence: f64,
+}
+
+/// Compares the outputs that a gate is about: those of the output `name` or the feature of that name, all if it is empty.
+pub fn compare(
+    evidence: &Evidence,
+    name: &str,
+    gate: &OutputDriftGate,
+    certainty: Certainty,
+) -> OutputComparison {
+    let is_meant = |of: &&OutputEvidence| name.is_empty() || of.output == name || of.column == name;
+    let features: Vec<&OutputEvidence> = evidence.outputs.iter().filter(is_meant).collect();
+    let distance = gate.distance;
+    let sets = features.iter().map(|of| of.sums.set_count(distance)).sum();
+    let Certainty { ln_threshold, confidence } = certainty;
+    let mut found = OutputComparison {
+        distance,
+        feature: None,
+        values: [0; 2],
+        estimate: f64::NAN,
+        interval: (0.0, 0.0),
+        ln_e_value: f64::NEG_INFINITY,
+        detectable: 0.0,
+        features: features.len(),
+        left_out: evidence.outputs_left_out,
+    };
+    let limit = gate.above.unwrap_or(0.0);
+    for OutputEvidence { output, column, values, sums } in features {
+        let (low, high) = sums.interval(distance, (sets, 1.0 - confidence));
+        found.interval = (found.interval.0.max(low), found.interval.1.max(high));
+        found.ln_e_value = ln_add(found.ln_e_value, sums.ln_wealth(distance, limit));
+        // The feature of which least can be seen decides.
+        let beyond = sums.detectable_beyond(distance, (sets, ln_threshold), POWER);
+        found.detectable = found.detectable.max(limit + beyond);
+        let estimate = sums.estimate(distance);
+        if found.feature.is_none() || estimate > found.estimate || found.estimate.is_nan() {
+            found.feature = Some((output.clone(), column.clone()));
+            (found.values, found.estimate) = (*values, estimate);
+        }
+    }
+    if found.features == 0 {
+        return OutputComparison {
+            interval: (0.0, 1.0),
+            ln_e_value: 0.0,
+            detectable: f64::INFINITY,
+            ..found
+        };
+    }
+    // No distance is above 1.
+    let detectable = if found.detectable <= 1.0 { found.detectable } else { f64::INFINITY };
+    OutputComparison { ln_e_value: ln_e_value(found.ln_e_value, sets), detectable, ..found }
+}
+
+/// The verdict of a comparison for the gate on `name`, at an e-value of `exp(ln_threshold)`.
+pub fn verdict(
+    evidence: &Evidence,
+    comparison: &OutputComparison,
+    (name, above): (&str, Option<f64>),
+    ln_threshold: f64,
+) -> (Verdict, Option<String>) {
+    let undecided = |words: String| (Verdict::Undecided, Some(words));
+    if comparison.features == 0 {
+        return undecided(match (name, evidence.outputs.is_empty()) {
+            (_, true) => {
+                "no output is counted: the endpoint has no baseline with columns of its outputs".to_owned()
+            }
+            (name, false) => format!("the baseline has no output or column {name}"),
+        });
+    }
+    for arm in [CHALLENGER, CHAMPION] {
+        if comparison.values[arm] == 0 {
+            return undecided(format!("no answer of {} is counted yet", evidence.names[arm]));
+        }
+    }
+    match above {
+        None => undecided("it is shown, and stops nothing".to_owned()),
+        Some(_) if comparison.ln_e_value >= ln_threshold => (Verdict::Fail, None),
+        Some(above) if comparison.detectable.is_infinite() => {
+            undecided(format!("so few answers show no distance above {above}, however great it is"))
+        }
+        Some(_) => (Verdict::Pass, None),
+    }
+}
+
+#[cfg(test)]
+mod tests;
