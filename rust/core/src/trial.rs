@@ -7,7 +7,7 @@
 //!
 //! Read in this order: [`outcome`] (how a request ended), [`units`] (what is known of a sticky key), [`arm`] (the counters of an arm on
 //! the IO threads), [`ledger`] and [`rows`] (what they add up to: minutes, first errors in order, gaps), [`feedback`] and [`feedback_count`]
-//! (what was given on the answers), [`outputs`] and [`output_ledger`] (what is in them). No part of it has a clock or a lock.
+//! (what was given on the answers), [`outputs`], [`output_ledger`] and [`output_count`] (what is in them). No part of it has a clock or a lock.
 //!
 //! Not here: when a trial begins and ends (the server's registry), what is decided on it.
 
@@ -20,6 +20,7 @@ pub mod feedback_count;
 pub mod ledger;
 pub mod non_finite;
 pub mod outcome;
+pub mod output_count;
 pub mod output_ledger;
 pub mod outputs;
 pub mod pending;

@@ -143,6 +143,25 @@ impl TypedSlice<'_> {
         self.len() == 0
     }
 
+    /// An element as a number; a string as its length. `None` beyond the end.
+    pub fn value(&self, at: usize) -> Option<f64> {
+        match self {
+            Self::U8(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::U16(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::F16(v) => v.get(at).map(|&bits| f64::from(fp16_to_single(bits))),
+            Self::Bf16(v) => v.get(at).map(|&bits| f64::from(bf16_to_single(bits))),
+            Self::U32(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::U64(v) => v.get(at).map(|&value| value as f64),
+            Self::I8(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::I16(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::I32(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::I64(v) => v.get(at).map(|&value| value as f64),
+            Self::F32(v) => v.get(at).map(|&value| f64::from(value)),
+            Self::F64(v) => v.get(at).copied(),
+            Self::Strings(v) => (at < v.count()).then(|| v.length(at) as f64),
+        }
+    }
+
     /// Whether elements of that type have this variant.
     pub fn is_of(&self, datatype: ElementType) -> bool {
         matches!(
@@ -185,6 +204,28 @@ mod tests {
         }
         assert!(fp16_to_single(0x7e00).is_nan());
         assert_eq!(bf16_to_single(0x3f80), 1.0);
+    }
+
+    #[test]
+    fn an_element_is_a_number_whatever_its_type() {
+        let all = [
+            TypedSlice::U8(&[0, 7]),
+            TypedSlice::U16(&[0, 7]),
+            TypedSlice::F16(&[0, 0x4700]),
+            TypedSlice::Bf16(&[0, 0x40e0]),
+            TypedSlice::U32(&[0, 7]),
+            TypedSlice::U64(&[0, 7]),
+            TypedSlice::I8(&[0, 7]),
+            TypedSlice::I16(&[0, 7]),
+            TypedSlice::I32(&[0, 7]),
+            TypedSlice::I64(&[0, 7]),
+            TypedSlice::F32(&[0.0, 7.0]),
+            TypedSlice::F64(&[0.0, 7.0]),
+            TypedSlice::Strings(&[0, 7]),
+        ];
+        for elements in all {
+            assert_eq!((elements.value(1), elements.value(2)), (Some(7.0), None), "{elements:?}");
+        }
     }
 
     #[test]

@@ -2,23 +2,19 @@
 //! which its distribution is compared with the champion's.
 //!
 //! A unit counts with one answer. It was the challenger's with the probability of the weight, whatever it was asked, so that answers are
-//! compared at equal times and nothing needs to be known of how they change. Next: `report`.
+//! compared at equal times and nothing needs to be known of how they change. Next: `output_count`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::TrialCount;
-use super::ledger::{Ledger, SplitLedger};
 use super::outputs::{MAX_BINS, MAX_WATCHED, WatchedFeature, WatchedOutputs};
-use crate::stats::difference_sequence::{DifferenceSums, Drawn};
+use crate::stats::difference_sequence::DifferenceSums;
 
 /// The weight of the reference among the expected shares, in values.
 const REFERENCE_VALUES: f64 = 100.0;
 /// The values by which shares are expected: when there are more, the older ones count for half.
 const EXPECTED_FROM: f64 = 10_000.0;
-/// Requests of each arm without which the share that is answered is taken to be 1.
-const LEAST_ENDED: u64 = 200;
 
 /// What is counted of the outputs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -31,11 +27,11 @@ pub struct OutputLedger {
     pub left_out: usize,
     /// What came since the sums were made: by split and earlier split of the champion, by arm.
     #[serde(skip)]
-    pending: BTreeMap<Place, BTreeMap<u8, Vec<u64>>>,
+    pub(super) pending: BTreeMap<Place, BTreeMap<u8, Vec<u64>>>,
 }
 
 /// The split, and the one of the unit's answer before, which was the champion's.
-type Place = (u8, Option<u8>);
+pub(super) type Place = (u8, Option<u8>);
 
 /// What is counted of a feature.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,7 +59,7 @@ impl OutputLedger {
         }
     }
 
-    fn add(&mut self, (split, arm): (u8, u8), counts: &BTreeMap<Option<u8>, Vec<u64>>) {
+    pub(super) fn add(&mut self, (split, arm): (u8, u8), counts: &BTreeMap<Option<u8>, Vec<u64>>) {
         for (earlier, counts) in counts {
             let of_arm = self.pending.entry((split, *earlier)).or_default().entry(arm);
             let sums = of_arm.or_insert_with(|| vec![0; counts.len()]);
@@ -107,12 +103,14 @@ impl FeatureLedger {
         self.counts.get(&arm).into_iter().flatten().sum()
     }
 
-    fn shares(&self) -> Vec<f64> {
+    /// The share of each bin that is expected.
+    pub(super) fn shares(&self) -> Vec<f64> {
         let total: f64 = self.expected.iter().sum();
         self.expected.iter().map(|count| count / total).collect()
     }
 
-    fn learn(&mut self, arm: u8, counts: &[u64]) {
+    /// Adds values of an arm.
+    pub(super) fn learn(&mut self, arm: u8, counts: &[u64]) {
         let of_arm = self.counts.entry(arm).or_insert_with(|| vec![0; counts.len()]);
         of_arm.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         self.expected.iter_mut().zip(counts).for_each(|(sum, &count)| *sum += count as f64);
@@ -121,95 +119,3 @@ impl FeatureLedger {
         }
     }
 }
-
-impl Ledger {
-    /// Counts these features from now on. What was counted of others, or on other bins, is forgotten: it cannot be compared.
-    pub fn watch(&mut self, watched: &WatchedOutputs) {
-        if self.outputs.as_ref().is_none_or(|outputs| outputs.digest != watched.digest) {
-            self.outputs = Some(OutputLedger::new(watched));
-        }
-    }
-
-    pub(super) fn add_outputs(
-        &mut self,
-        place: (u8, u8),
-        digest: u64,
-        counts: &BTreeMap<Option<u8>, Vec<u64>>,
-    ) {
-        if let Some(outputs) = self.outputs.as_mut().filter(|outputs| outputs.digest == digest) {
-            outputs.add(place, counts);
-        }
-    }
-
-    /// Adds what came since the last time to the sums. All arms must have been added: what is expected must not depend on these values.
-    pub fn settle_outputs(&mut self) {
-        let Some(outputs) = &mut self.outputs else { return };
-        let pending = std::mem::take(&mut outputs.pending);
-        if pending.is_empty() {
-            return;
-        }
-        let arms = self.arms.len() as u8;
-        let has_keys = self.identity.sticky.is_some();
-        let mut from = 0;
-        for feature in &mut outputs.features {
-            let (bins, shares) = (from..from + feature.expected.len(), feature.shares());
-            from = bins.end;
-            let none = vec![0u64; bins.len()];
-            for (&place, of_arms) in &pending {
-                let of = |arm: u8| of_arms.get(&arm).map_or(&none[..], |counts| &counts[bins.clone()]);
-                for challenger in 1..arms {
-                    let weight = weight(&self.splits, place, challenger).map(|weight| {
-                        if has_keys {
-                            weight
-                        } else {
-                            answered(&self.splits[usize::from(place.0)], challenger, weight)
-                        }
-                    });
-                    let Some(weight) = weight else { continue };
-                    let sums = feature.sums.entry(challenger);
-                    sums.or_insert_with(|| DifferenceSums::new(bins.len())).add(Drawn {
-                        weight,
-                        expected: &shares,
-                        counts: [of(0), of(challenger)],
-                    });
-                }
-            }
-            for of_arms in pending.values() {
-                of_arms.iter().for_each(|(&arm, counts)| feature.learn(arm, &counts[bins.clone()]));
-            }
-        }
-    }
-}
-
-/// The probability that a unit was the challenger's and not the champion's; `None` if one of them had no slot for it.
-///
-/// A unit with an earlier answer of the champion has not had one of the slots that the challenger had then.
-fn weight(splits: &[SplitLedger], (split, earlier): Place, challenger: u8) -> Option<f64> {
-    let slots = |split: u8, arm: u8| {
-        let slots = splits.get(usize::from(split)).and_then(|split| split.slots.get(&arm));
-        f64::from(slots.copied().unwrap_or(0))
-    };
-    let champion = slots(split, 0);
-    let gained = slots(split, challenger) - earlier.map_or(0.0, |earlier| slots(earlier, challenger));
-    (champion > 0.0 && gained > 0.0).then(|| gained / (gained + champion))
-}
-
-/// The weight among answers, if each request is its own unit: a version that answers fewer of its requests has fewer.
-fn answered(split: &SplitLedger, challenger: u8, weight: f64) -> f64 {
-    let share = |arm: u8| {
-        let counts = &split.arms.get(&arm)?.counts;
-        let ended = counts.routed().saturating_sub(counts.in_flight());
-        let answers = counts.get(TrialCount::Ran).saturating_sub(counts.errors());
-        (ended >= LEAST_ENDED && answers > 0).then(|| answers as f64 / ended as f64)
-    };
-    match (share(0), share(challenger)) {
-        (Some(champion), Some(challenger)) => {
-            let of_challenger = weight * challenger;
-            of_challenger / (of_challenger + (1.0 - weight) * champion)
-        }
-        _ => weight,
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -258,7 +258,7 @@ pub(crate) fn equal_feedback() -> Vec<FeedbackScenario> {
 }
 
 /// Runs side by side with seeds from 0: what each gave.
-fn side_by_side(runs: u64, one: impl Fn(u64) -> Option<u64> + Sync) -> Vec<Option<u64>> {
+pub(crate) fn side_by_side(runs: u64, one: impl Fn(u64) -> Option<u64> + Sync) -> Vec<Option<u64>> {
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found: Vec<(u64, Option<u64>)> = std::thread::scope(|scope| {

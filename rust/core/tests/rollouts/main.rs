@@ -4,6 +4,7 @@
 //! Short and seeded here; `make simulate` runs the whole and prints the tables of `docs/design/gates.md`.
 
 mod feedback;
+mod output_drift;
 mod random;
 mod scenario;
 mod tables;
@@ -88,6 +89,35 @@ fn equal_feedback_stays_and_worse_feedback_is_caught() {
         ..feedback::FeedbackScenario::null("worse", feedback::Values::Label(0.1))
     };
     assert!((0..RUNS).all(|seed| feedback::failed_after(&worse, &question, seed).is_some()));
+}
+
+#[test]
+fn outputs_that_are_near_stay_and_distant_ones_are_caught() {
+    const RUNS: u64 = 3;
+    for (scenario, above) in output_drift::near_outputs() {
+        let short = output_drift::OutputScenario { look: scenario.look.max(10), ..scenario };
+        for distance in ["ks", "total_variation"] {
+            let found = output_drift::false_failures(&(short.clone(), above), distance, RUNS);
+            assert!(found <= binomial_bound(RUNS, 0.01), "{} {distance}: {found} of {RUNS}", short.name);
+        }
+    }
+    let distant = output_drift::OutputScenario {
+        moved: 0.4,
+        look: 10,
+        ..output_drift::OutputScenario::null("distant", output_drift::Outputs::Uniform)
+    };
+    for distance in ["ks", "total_variation"] {
+        let question = output_drift::output_question(0.1, distance);
+        assert!((0..RUNS).all(|seed| output_drift::failed_after(&distant, &question, seed).is_some()));
+    }
+}
+
+#[test]
+#[ignore = "minutes: make simulate"]
+fn simulate_outputs() {
+    let runs = tables::rollouts();
+    let broken = output_drift::print_outputs(runs, binomial_bound(runs, 0.01));
+    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 #[test]

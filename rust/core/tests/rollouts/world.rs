@@ -17,6 +17,7 @@ use headgate_core::trial::arm::{ArmReading, TrialArm, TrialEnd, TrialShared};
 use headgate_core::trial::ledger::{ArmName, Ledger, MINUTE_MS, TrialIdentity};
 use headgate_core::trial::non_finite::NonFiniteOutputs;
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
+use headgate_core::trial::outputs::{OutputBins, VersionOutputs};
 use headgate_core::trial::report::RunningTrial;
 use headgate_core::trial::units::{UNITS, UnitTable};
 
@@ -50,6 +51,8 @@ pub(crate) struct World {
     question: Question,
     has_window: bool,
     pub(crate) minute: u64,
+    /// What is counted of the outputs.
+    outputs: Option<Arc<VersionOutputs>>,
 }
 
 fn name(version: &str) -> ArmName {
@@ -77,7 +80,14 @@ impl World {
             question,
             has_window: false,
             minute: 0,
+            outputs: None,
         }
+    }
+
+    /// The same, which counts these outputs of both versions.
+    pub(crate) fn with_outputs(mut self, outputs: Arc<VersionOutputs>) -> World {
+        self.ledger.watch(Some(&outputs.watched));
+        World { outputs: Some(outputs), ..self }
     }
 
     /// Begins a step: the challenger has so many slots.
@@ -90,7 +100,8 @@ impl World {
         for arm in 0..2u8 {
             let known = self.live.iter().position(|live| live.split == split && live.arm.arm == arm);
             self.now[usize::from(arm)] = known.unwrap_or_else(|| {
-                let arm = TrialArm::new(self.shared.clone(), arm, Ledger::side(arm), level, 1);
+                let arm = TrialArm::new(self.shared.clone(), arm, Ledger::side(arm), level, 1)
+                    .with_outputs(self.outputs.clone());
                 self.live.push(LiveArm { arm, split, last: ArmReading::default() });
                 self.live.len() - 1
             });
@@ -109,6 +120,16 @@ impl World {
 
     /// A request of a unit on its arm.
     pub(crate) fn request(&self, unit: u32, is_challenger: bool, outcome: Outcome) {
+        self.ends((unit, is_challenger), outcome, OutputBins::default());
+    }
+
+    /// An answer to a request of a unit, with the bins of its outputs.
+    pub(crate) fn answer(&self, unit: u32, is_challenger: bool, bins: OutputBins) {
+        let outcome = Outcome::Answered { run_ns: 1_000, reply_ns: 2_000 };
+        self.ends((unit, is_challenger), outcome, bins);
+    }
+
+    fn ends(&self, (unit, is_challenger): (u32, bool), outcome: Outcome, bins: OutputBins) {
         let arm = &self.live[self.now[usize::from(is_challenger)]].arm;
         let begun_ns = self.minute * NS_PER_MINUTE + 1;
         let request = arm.begin(0, Some(unit), begun_ns);
@@ -125,6 +146,7 @@ impl World {
             is_settled: true,
             is_replied: true,
             outputs: run_ns.map(|_| NonFiniteOutputs::default()),
+            bins,
         };
         arm.end(0, request, &ended);
     }
@@ -162,6 +184,7 @@ impl World {
             live.last = reading;
         }
         self.ledger.settle_events();
+        self.ledger.settle_outputs();
     }
 
     fn open_window(&mut self) {

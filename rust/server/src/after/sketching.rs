@@ -185,7 +185,7 @@ impl headgate_sketch::typed_slice::StringLengths for StringLengths<'_> {
 }
 
 /// The elements of a tensor of fixed size; `None` for strings.
-fn elements<'a>(view: &TensorView<'a>) -> Option<TypedSlice<'a>> {
+pub(super) fn elements<'a>(view: &TensorView<'a>) -> Option<TypedSlice<'a>> {
     match view.datatype {
         DataType::Bool | DataType::Uint8 => view.elements().map(TypedSlice::U8),
         DataType::Uint16 => view.elements().map(TypedSlice::U16),

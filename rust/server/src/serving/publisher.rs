@@ -33,6 +33,7 @@ use crate::serving::sketch_registry::SketchRegistry;
 use crate::serving::update_outcome::{UnavailableReason, UpdateOutcome};
 use crate::serving::updates::{EndpointUpdate, PublishState, Reload};
 use crate::serving::version::{VersionParts, VersionState};
+use crate::serving::watched_outputs;
 
 /// Loader threads for ordinary updates. There is one more for urgent ones.
 const LOADERS: usize = 2;
@@ -360,9 +361,10 @@ impl PublisherCore {
 
     fn build(&self, spec: &EndpointSpec, models: &[Arc<Model>]) -> Result<LiveEndpoint> {
         let baseline = self.sketches.baseline(spec)?;
+        let watched = watched_outputs::of_versions(baseline.as_deref(), spec, models);
         let outputs = |index: usize| {
             let outputs = &models[index].signature().outputs;
-            outputs.iter().map(|output| output.name.clone()).collect()
+            (outputs.iter().map(|output| output.name.clone()).collect(), watched[index].clone())
         };
         let mut arms = self.shared.trial_registry.arms(spec, outputs, self.shared.trial_clock())?.into_iter();
         let mut next = models.iter();

@@ -13,6 +13,7 @@ use headgate_core::trial::arm::{ArmReading, TrialArm, TrialShared};
 use headgate_core::trial::feedback::GivenFeedback;
 use headgate_core::trial::feedback_count::Counted;
 use headgate_core::trial::ledger::{ArmName, Ledger};
+use headgate_core::trial::outputs::VersionOutputs;
 use headgate_core::trial::report::{Detail, RunningTrial};
 use headgate_core::trial::units::UnitTable;
 use serde::Deserialize;
@@ -37,6 +38,14 @@ impl TrialClock {
     pub fn now_ms(self) -> u64 {
         self.unix_ms(self.now_ns)
     }
+}
+
+/// A version of an endpoint, as a trial needs it.
+pub(super) struct TrialVersion {
+    /// Its name.
+    pub(super) name: ArmName,
+    /// What is counted of its outputs.
+    pub(super) outputs: Option<Arc<VersionOutputs>>,
 }
 
 /// One trial.
@@ -101,10 +110,10 @@ impl Trial {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The arms of the versions `names` that have slots.
+    /// The arms of those versions that have slots.
     pub(super) fn arms(
         &self,
-        names: &[ArmName],
+        versions: &[TrialVersion],
         slots: &[u16],
         threads: usize,
         clock: TrialClock,
@@ -116,24 +125,30 @@ impl Trial {
             ledger.resume(clock.now_ms());
         }
         ledger.ended_ms = None;
-        let with_slots = names.iter().zip(slots).map(|(name, &slots)| (slots > 0).then_some(name));
+        let with_slots =
+            versions.iter().zip(slots).map(|(version, &slots)| (slots > 0).then_some(&version.name));
         let numbers: Vec<Option<u8>> = with_slots.map(|name| ledger.arm(name?)).collect();
+        ledger.watch(versions.iter().find_map(|version| Some(&*version.outputs.as_ref()?.watched)));
         let split_slots = numbers.iter().zip(slots).filter_map(|(number, &slots)| Some(((*number)?, slots)));
         let (split, level) = ledger.split(&split_slots.collect());
         if let Some(level) = level {
             self.shared.challengers_slots[usize::from(level)]
                 .store(u32::from(ledger.challengers_slots(level)), Relaxed);
         }
-        let mut arm = |number: u8| {
-            let known = live.iter().find(|live| live.split == split && live.arm.arm == number);
-            known.map(|live| live.arm.clone()).unwrap_or_else(|| {
+        let mut arm = |(number, outputs): (u8, &Option<Arc<VersionOutputs>>)| {
+            let is_it = |live: &&LiveArm| {
+                live.split == split && live.arm.arm == number && live.arm.outputs == *outputs
+            };
+            live.iter().find(is_it).map(|live| live.arm.clone()).unwrap_or_else(|| {
                 let side = Ledger::side(number);
-                let arm = Arc::new(TrialArm::new(self.shared.clone(), number, side, level, threads));
+                let arm = TrialArm::new(self.shared.clone(), number, side, level, threads);
+                let arm = Arc::new(arm.with_outputs(outputs.clone()));
                 live.push(LiveArm { arm: arm.clone(), split, last: ArmReading::default() });
                 arm
             })
         };
-        numbers.into_iter().map(|number| number.map(&mut arm)).collect()
+        let of_versions = numbers.into_iter().zip(versions);
+        of_versions.map(|(number, version)| Some(arm((number?, &version.outputs)))).collect()
     }
 
     /// Collects the counts of the IO threads.
@@ -159,6 +174,7 @@ impl Trial {
             is_held
         });
         ledger.settle_events();
+        ledger.settle_outputs();
     }
 
     /// Counts feedback on one of its answers.

@@ -15,12 +15,13 @@ use headgate_core::trial::arm::TrialArm;
 use headgate_core::trial::feedback::GivenFeedback;
 use headgate_core::trial::feedback_count::Counted;
 use headgate_core::trial::ledger::{ArmName, Ledger, TrialIdentity};
+use headgate_core::trial::outputs::VersionOutputs;
 use headgate_core::trial::report::Detail;
 use headgate_core::trial::units::UnitTable;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::serving::trial::{ArmThresholds, Trial, TrialClock};
+use crate::serving::trial::{ArmThresholds, Trial, TrialClock, TrialVersion};
 
 /// The most trials that have ended and stay in memory.
 const MAX_ENDED: usize = 256;
@@ -58,14 +59,14 @@ impl TrialRegistry {
     }
 
     /// The arms of the versions of a spec, in their order; `None` for each version without slots, and for all if only one has any.
-    /// `outputs` gives the names of a version's outputs.
+    /// `outputs` gives the names of a version's outputs, and what is counted of them.
     ///
     /// # Errors
     /// `policy_invalid` for a table that is not sound.
     pub fn arms(
         &self,
         spec: &EndpointSpec,
-        outputs: impl Fn(usize) -> Vec<String>,
+        outputs: impl Fn(usize) -> (Vec<String>, Option<Arc<VersionOutputs>>),
         clock: TrialClock,
     ) -> Result<Vec<Option<Arc<TrialArm>>>> {
         let slots = slots_of(spec)?;
@@ -73,25 +74,21 @@ impl TrialRegistry {
             self.forget_stored(&spec.name);
             return Ok(vec![None; slots.len()]);
         }
-        let names: Vec<ArmName> = spec
-            .versions
-            .iter()
-            .enumerate()
-            .map(|(index, version)| ArmName {
-                version: version.name.clone(),
-                digest: version.digest.clone(),
-                outputs: outputs(index),
-            })
-            .collect();
-        let Some(champion) = names.iter().find(|name| name.version == spec.champion) else {
-            return Ok(vec![None; slots.len()]);
-        };
+        let versions = spec.versions.iter().enumerate().map(|(index, version)| {
+            let (names, outputs) = outputs(index);
+            let (version, digest) = (version.name.clone(), version.digest.clone());
+            TrialVersion { name: ArmName { version, digest, outputs: names }, outputs }
+        });
+        let versions: Vec<TrialVersion> = versions.collect();
+        let champion =
+            versions.iter().map(|version| &version.name).find(|name| name.version == spec.champion);
+        let Some(champion) = champion else { return Ok(vec![None; slots.len()]) };
         let mut trials = self.trials();
         let trial = find_or_begin(trials.entry(spec.name.clone()).or_default(), spec, champion, clock);
         if let Some(of_endpoint) = trials.get_mut(&spec.name) {
             of_endpoint.retain(|other| Arc::ptr_eq(other, &trial) || !other.state().is_stored);
         }
-        Ok(trial.arms(&names, &slots, self.threads, clock))
+        Ok(trial.arms(&versions, &slots, self.threads, clock))
     }
 
     /// No trial ends from now on, because the gateway stops.

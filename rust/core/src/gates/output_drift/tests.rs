@@ -44,7 +44,7 @@ fn add(ledger: &mut Ledger, arm: u8, score: [u64; 2], label: [u64; 2]) {
 
 fn compared(challenger: [u64; 2]) -> Ledger {
     let mut ledger = trial(5_000);
-    ledger.watch(&watched());
+    ledger.watch(Some(&watched()));
     add(&mut ledger, 0, [500, 500], [900, 100]);
     add(&mut ledger, 1, challenger, [900, 100]);
     ledger.settle_outputs();
@@ -106,7 +106,7 @@ fn nothing_passes_without_answers_that_could_show_something() {
     };
     let mut ledger = trial(5_000);
     assert!(reason(&ledger).contains("no baseline with columns of its outputs"));
-    ledger.watch(&watched());
+    ledger.watch(Some(&watched()));
     assert!(reason(&ledger).contains("no answer of v8"));
     add(&mut ledger, 1, [5, 5], [5, 5]);
     ledger.settle_outputs();

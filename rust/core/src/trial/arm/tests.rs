@@ -67,6 +67,7 @@ fn ended(request: &Request, now_ns: u64) -> TrialEnd {
         is_settled: true,
         is_replied: true,
         outputs: Some(NonFiniteOutputs { nan: request.nan, ..NonFiniteOutputs::default() }),
+        bins: OutputBins::default(),
     }
 }
 

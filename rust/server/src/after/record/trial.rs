@@ -9,10 +9,12 @@ use headgate_core::route::RouteReason;
 use headgate_core::trial::arm::{NotCompared, TrialEnd};
 use headgate_core::trial::non_finite::NonFiniteOutputs;
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
+use headgate_core::trial::outputs::OutputBins;
+use headgate_engine::RunResult;
 
 use super::RequestRecord;
-use super::non_finite;
 use super::trial_part::TrialPart;
+use super::{non_finite, output_bins};
 use crate::after::copies;
 use crate::thread::io::Io;
 
@@ -24,7 +26,7 @@ impl RequestRecord {
         }
         let Some(arm) = &self.version().payload.trial else { return };
         let request = arm.begin(self.routed.thread, unit, io.shared.now_ns());
-        self.trial = Some(TrialPart { request, outputs: None });
+        self.trial = Some(TrialPart { request, outputs: None, bins: OutputBins::default() });
     }
 
     /// Frees what a run holds of the request's memory before the request is booked: its tensors, or their share of that memory if copies
@@ -33,9 +35,18 @@ impl RequestRecord {
         let Some(mut run) = self.sample.run.take() else { return };
         if self.copies.is_some() {
             self.sample.run = copies::detach(&mut run).is_ok().then_some(run);
-        } else if let (Some(part), RunStage::Succeeded) = (&mut self.trial, self.timing.stage) {
+        } else if let (Some(mut part), RunStage::Succeeded) = (self.trial, self.timing.stage) {
             part.outputs.get_or_insert_with(|| non_finite::outputs(&run));
+            part.bins = self.bins_of(&part, &run);
+            self.trial = Some(part);
         }
+    }
+
+    /// The bins of the values of a run, if the request's unit counts with it.
+    fn bins_of(&self, part: &TrialPart, run: &RunResult) -> OutputBins {
+        let Some(arm) = &self.version().payload.trial else { return OutputBins::default() };
+        let wanted = arm.wanted_outputs(&part.request);
+        wanted.map(|wanted| output_bins::bins(run, wanted, self.sample.request_hash)).unwrap_or_default()
     }
 
     /// Whether the outputs of the run are evidence of a trial.
@@ -55,13 +66,13 @@ impl RequestRecord {
         let part = self.trial.take();
         let Some(arm) = &self.version().payload.trial else { return };
         let thread = self.routed.thread;
-        let Some(TrialPart { request, outputs }) = part else {
-            return arm.count_apart(thread, self.not_compared());
-        };
+        let Some(part) = part else { return arm.count_apart(thread, self.not_compared()) };
+        let TrialPart { request, outputs, bins } = part;
         let timing = &self.timing;
         let succeeded = timing.stage == RunStage::Succeeded;
-        let outputs =
-            outputs.or_else(|| self.sample.run.as_ref().filter(|_| succeeded).map(non_finite::outputs));
+        let run = self.sample.run.as_ref().filter(|_| succeeded);
+        let outputs = outputs.or_else(|| run.map(non_finite::outputs));
+        let bins = run.filter(|_| bins.is_empty()).map_or(bins, |run| self.bins_of(&part, run));
         let now = delivered.unwrap_or_else(Instant::now);
         let end = RequestEnd {
             code,
@@ -80,6 +91,7 @@ impl RequestRecord {
             run_ns: timing.run_ns,
             is_settled: !timing.was_disturbed && self.version().payload.model.placement_policy.is_settled(),
             outputs,
+            bins,
         };
         arm.end(thread, request, &ended);
     }

@@ -4,6 +4,7 @@
 
 use headgate_core::trial::arm::TrialRequest;
 use headgate_core::trial::non_finite::NonFiniteOutputs;
+use headgate_core::trial::outputs::OutputBins;
 
 /// A request's part in a trial.
 #[derive(Clone, Copy)]
@@ -12,4 +13,6 @@ pub(super) struct TrialPart {
     pub(super) request: TrialRequest,
     /// What is in its outputs, if they were looked at before it is booked.
     pub(super) outputs: Option<NonFiniteOutputs>,
+    /// The bins of its values, likewise.
+    pub(super) bins: OutputBins,
 }

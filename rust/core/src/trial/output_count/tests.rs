@@ -6,7 +6,7 @@ use crate::stats::testing::close;
 use crate::trial::arm::{ArmReading, TrialArm, TrialEnd, TrialShared};
 use crate::trial::ledger::{ArmName, TrialIdentity};
 use crate::trial::outcome::{RequestEnd, RunStage};
-use crate::trial::outputs::{OutputBins, OutputPlace, Reference, VersionOutputs};
+use crate::trial::outputs::{OutputBins, OutputPlace, Reference, VersionOutputs, WatchedFeature};
 use crate::trial::units::{Side, UnitTable};
 
 fn name(version: &str) -> ArmName {
@@ -28,7 +28,7 @@ fn ledger(sticky: Option<&str>, slots: &[u16]) -> Ledger {
     for &slots in slots {
         ledger.split(&BTreeMap::from([(0, 10_000 - slots), (1, slots)]));
     }
-    ledger.watch(&watched(&[0.0]));
+    ledger.watch(Some(&watched(&[0.0])));
     ledger
 }
 
@@ -108,9 +108,9 @@ fn other_bins_begin_anew_and_late_values_of_the_old_ones_count_for_nothing() {
     let mut ledger = ledger(None, &[5_000]);
     ledger.add(0, (0, 1), &reading(None, 1, 2), |ns| ns);
     ledger.settle_outputs();
-    ledger.watch(&watched(&[0.0]));
+    ledger.watch(Some(&watched(&[0.0])));
     assert_eq!(ledger.outputs.as_ref().unwrap().features[0].values(1), 3);
-    ledger.watch(&watched(&[0.0, 1.0]));
+    ledger.watch(Some(&watched(&[0.0, 1.0])));
     ledger.add(0, (0, 1), &reading(None, 1, 2), |ns| ns);
     ledger.settle_outputs();
     assert_eq!(ledger.outputs.as_ref().unwrap().features[0].values(1), 0);
@@ -142,7 +142,7 @@ fn arms(ledger: &mut Ledger) -> (Arc<TrialShared>, [TrialArm; 2]) {
     shared.challengers_slots[0].store(5_000, std::sync::atomic::Ordering::Relaxed);
     let place = OutputPlace { output: 0, element: 0, width: 1 };
     let outputs = Arc::new(VersionOutputs { watched: Arc::new(watched(&[0.0])), places: vec![Some(place)] });
-    ledger.watch(&outputs.watched);
+    ledger.watch(Some(&outputs.watched));
     let arm = |number, side| {
         TrialArm::new(shared.clone(), number, side, Some(0), 1).with_outputs(Some(outputs.clone()))
     };
