@@ -130,7 +130,7 @@ def _judged(gate: View | None) -> list[object]:
     return [
         gate["verdict"],
         _estimate(gate),
-        _difference_words(gate["interval"]) if _is_feedback(gate) else interval_words(gate["interval"]),
+        interval_words(gate["interval"]) if _has_ratio(gate) else _difference_words(gate["interval"]),
         shown,
         _counts(gate["champion"]),
         _counts(gate["challenger"]),
@@ -138,14 +138,17 @@ def _judged(gate: View | None) -> list[object]:
     ]
 
 
-def _is_feedback(gate: View) -> bool:
-    return bool(gate["gate"].startswith("feedback."))
+def _has_ratio(gate: View) -> bool:
+    """Whether its estimate is a ratio: that of feedback is a difference, and that of outputs a distance."""
+    return gate["gate"].partition(".")[0] not in ("feedback", "output_drift")
 
 
 def _estimate(gate: View) -> str | None:
-    """The ratio; of feedback the difference of the means."""
+    """The ratio; of feedback the difference of the means, of outputs the distance with what differs most."""
     if gate["ratio"] is not None:
         return figure(gate["ratio"])
+    if gate.get("distance") is not None:
+        return f"{gate['distance']:.3g} ({gate['feature']})"
     difference = gate.get("difference")
     return None if difference is None else f"{difference:+.3g}"
 
@@ -167,7 +170,7 @@ def interval_words(interval: list[float | None] | None) -> str | None:
 
 
 def _counts(arm: View) -> str:
-    """``4 of 812``; of feedback ``mean 0.3 of 812``."""
+    """``4 of 812``; of feedback ``mean 0.3 of 812``; of outputs, of which none is bad, ``0 of 812``."""
     if "mean" in arm:
         return f"mean {'-' if arm['mean'] is None else format(arm['mean'], '.3g')} of {number(arm['n'])}"
     return f"{number(arm['bad'])} of {number(arm['n'])}"
@@ -180,7 +183,7 @@ def _caught(gate: View) -> str | None:
         likely = [one for one in caught if one["probability"] >= _LIKELY]
         told = min(likely, key=lambda one: one["ratio"], default=max(caught, key=lambda one: one["ratio"]))
         return f"{told['ratio']:.3g}x in {told['probability'] * 100:.0f} %"
-    if _is_feedback(gate) and gate["detectable"] is not None:
+    if not _has_ratio(gate) and gate["detectable"] is not None:
         return f"{gate['detectable']:.3g} in {_LIKELY * 100:.0f} %"
     return None if gate["detectable"] is None else f"{gate['detectable']:.3g}x in {_LIKELY * 100:.0f} %"
 

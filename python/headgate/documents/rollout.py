@@ -242,7 +242,8 @@ class Gate(Part):
     """A limit that the challenger must not pass. A limit alone is short for ``{above: ...}``."""
 
     above: Above = Field(
-        description="The limit: a ratio to the champion (1.5x), a share beyond the noise floor (2%), or a number."
+        description="The limit: a ratio to the champion (1.5x), a share beyond the noise floor (2%), or a number: a difference of means "
+        "of feedback, a distance below 1 of outputs."
     )
     ignore_below: IgnoreBelow | None = Field(
         None, description="What is smaller than this is no harm: a time, or for error_rate a share."
@@ -254,6 +255,11 @@ class Gate(Part):
     measure: Literal["run", "reply"] | None = Field(
         None,
         description="Of latency: the run, or from admission to reply. Unless written both are looked at.",
+    )
+    distance: Literal["ks", "total_variation"] | None = Field(
+        None,
+        description="Of output_drift: the greatest difference of the shares up to a number (ks, for scores; so unless written), or of the "
+        "shares of any set of values (total_variation, for labels).",
     )
 
     @model_validator(mode="before")

@@ -14,8 +14,6 @@ from headgate.documents.rollout import BUILT_IN, STEP_KINDS
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
 GATES = ("error_rate", "availability", "latency.p95", "disagreement", "output_drift", "feedback.<name>")
-REPORT_ONLY: frozenset[str] = frozenset({"output_drift"})
-"""Families of gates that may be reported, and do not roll back or pause."""
 _LATENCY = re.compile(r"latency\.p([1-9][0-9]?)(\.[0-9]?[1-9])?\Z")
 _NAMED = re.compile(r"(output_drift|feedback)\.[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")
 _RATIO_GATES = ("error_rate", "availability", "latency")
@@ -40,8 +38,6 @@ def check_plan(plan: dict[str, Any], report: Report) -> None:
         for name, gate in gates.items() if isinstance(gates, dict) else ():
             path: Path = (field, name)
             if _is_gate(name, path, report):
-                if name.partition(".")[0] in REPORT_ONLY:
-                    report(path, "is not supported yet as a gate that stops a rollout; list it under report")
                 _gate(name, gate, path, report)
                 _judged(name, kinds, path, report)
             _once(name, seen, path, report)
@@ -135,6 +131,12 @@ def _gate(name: str, gate: Any, path: Path, report: Report) -> None:
     form = _form(above)
     if form is not None and form != wanted:
         report((*path, "above") if isinstance(gate, dict) else path, f"must be {_LIMITS[wanted]}")
+    if family == "output_drift" and form == "value" and not 0 < above < 1:
+        report(
+            (*path, "above") if isinstance(gate, dict) else path, "must be a distance below 1, such as 0.1"
+        )
+    if "distance" in written and family != "output_drift":
+        report((*path, "distance"), "is about output_drift")
     if "measure" in written and family != "latency":
         report((*path, "measure"), "is about latency")
     if written.get("strict") is True and family not in ("error_rate", "availability"):
@@ -165,8 +167,6 @@ def _judged(name: str, kinds: list[str], path: Path, report: Report) -> None:
     family = name.partition(".")[0]
     if family == "disagreement":
         needed: tuple[str, ...] = _COMPARED
-    elif family == "output_drift":
-        needed = ("shadow", "weight")
     elif family == "error_rate":
         needed = ("replay", "shadow", "weight")
     else:

@@ -59,15 +59,20 @@ def _per_arm(field: str) -> Callable[[Facts], Samples]:
 
 
 def _bound(place: int) -> Callable[[_View], Any]:
-    """A bound of a gate's interval; one that is open above is infinite. None for feedback, whose interval is of a difference."""
+    """A bound of a gate's ratio; one that is open above is infinite. None for feedback and outputs, which have no ratio."""
 
     def of(gate: _View) -> Any:
-        if gate["interval"] is None or gate["gate"].startswith("feedback."):
+        if gate["interval"] is None or gate["gate"].partition(".")[0] in ("feedback", "output_drift"):
             return None
         found = gate["interval"][place]
         return math.inf if found is None and place else found
 
     return of
+
+
+def _distance(of: Callable[[_View], Any]) -> Callable[[_View], Any]:
+    """A number of a gate on outputs; None for the others."""
+    return lambda gate: of(gate) if gate["gate"].partition(".")[0] == "output_drift" else None
 
 
 def _phases(facts: Facts) -> Samples:
@@ -218,6 +223,24 @@ ROLLOUTS: tuple[Declared, ...] = (
         "gauge",
         "Its upper bound.",
         _per_gate(_bound(1)),
+    ),
+    Declared(
+        "headgate_rollout_gate_distance",
+        "gauge",
+        "The distance of the outputs of champion and challenger, 0 to 1, of a gate on output drift.",
+        _per_gate(_distance(lambda gate: gate.get("distance"))),
+    ),
+    Declared(
+        "headgate_rollout_gate_distance_low",
+        "gauge",
+        "The lower bound of that distance, which holds at any time (95 %).",
+        _per_gate(_distance(lambda gate: None if gate["interval"] is None else gate["interval"][0])),
+    ),
+    Declared(
+        "headgate_rollout_gate_distance_high",
+        "gauge",
+        "Its upper bound.",
+        _per_gate(_distance(lambda gate: None if gate["interval"] is None else gate["interval"][1])),
     ),
     Declared(
         "headgate_rollout_gate_e_value",

@@ -19,7 +19,6 @@ from headgate.documents import (
     parse,
     parse_each,
     parse_one,
-    rollout_rules,
 )
 from headgate.documents.hours import Hours, parse_hours
 from headgate.errors import PolicyInvalid
@@ -61,12 +60,6 @@ limits: {timeout: 2s, breaker: {consecutive: 3}}
 """
 
 
-@pytest.fixture
-def supported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if every gate could stop a rollout."""
-    monkeypatch.setattr(rollout_rules, "REPORT_ONLY", frozenset())
-
-
 def plan(text: str) -> RolloutPlan:
     parsed = parse_each(text.encode(), source="x.yaml", root=Path("/"), kinds=Kinds.ALL)
     if parsed.refused is not None:
@@ -101,12 +94,47 @@ def test_gates_on_feedback_are_read_with_a_number() -> None:
     assert said == "must be a number"
 
 
-def test_gates_that_nothing_judges_are_refused_as_not_supported() -> None:
-    (said,) = faults(changed(pause_if="{output_drift.score: 0.1}", report="[]")).values()
-    assert "list it under report" in said
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("{output_drift.score: 1.5x}", "must be a number"),
+        ("{output_drift: 1}", "must be a distance below 1, such as 0.1"),
+        ("{output_drift: {above: 0.1, distance: psi}}", "ks"),
+        ("{output_drift: {above: 0.1, strict: true}}", "is about error_rate and availability"),
+        ("{output_drift: {above: 0.1, ignore_below: 1%}}", "is about latency and error_rate"),
+        ("{error_rate: {above: 2x, distance: ks}}", "is about output_drift"),
+    ],
+)
+def test_a_gate_on_outputs_has_a_distance_as_its_limit(gate: str, said: str) -> None:
+    (found,) = faults(changed(rollback_if=gate, pause_if="", report="[]")).values()
+    assert said in found
 
 
-@pytest.mark.usefixtures("supported")
+def test_a_gate_on_outputs_is_read_written_and_asked_about() -> None:
+    text = changed(
+        rollback_if="{output_drift.label: {above: 0.1, distance: total_variation}}",
+        pause_if="{output_drift: 0.2}",
+        report="[output_drift.score]",
+    )
+    found = plan(text)
+    assert found.as_written()["rollback_if"] == {
+        "output_drift.label": {"above": 0.1, "distance": "total_variation"}
+    }
+    assert plan(json.dumps(found.as_written())) == found
+    resolved = resolve(found)
+    assert judged_by_trial(resolved) == [
+        {"gate": "output_drift.label", "above": 0.1, "distance": "total_variation"},
+        {"gate": "output_drift", "above": 0.2},
+        {"gate": "output_drift.score", "above": None},
+    ]
+    # What is not said is not in JSON, so that an earlier build reads it.
+    assert [set(gate.model_dump(mode="json")) & {"distance"} for gate in resolved.gates] == [
+        {"distance"},
+        set(),
+        set(),
+    ]
+
+
 def test_without_the_switch_they_are_read_and_in_the_schema() -> None:
     text = ENDPOINT + 'rollout: careful\nnotify: [{webhook: "https://example.com/x", events: [promote]}]\n'
     endpoint = parse_one(text.encode(), source="x", root=Path("/")).endpoint
@@ -119,7 +147,6 @@ def test_without_the_switch_they_are_read_and_in_the_schema() -> None:
     assert again == endpoint
 
 
-@pytest.mark.usefixtures("supported")
 def test_who_expects_endpoints_is_told_of_another_kind() -> None:
     assert faults(ENDPOINT + "---\n" + CAREFUL, Kinds.ENDPOINTS) == {
         "kind": "a document of kind Endpoint is expected here, not RolloutPlan"
@@ -138,7 +165,6 @@ def test_the_spec_of_an_endpoint_without_them_is_as_it_was() -> None:
 # === plans ===
 
 
-@pytest.mark.usefixtures("supported")
 def test_a_plan_is_read_and_written_again() -> None:
     found = plan(CAREFUL)
     assert [step.kind for step in found.steps] == [
@@ -155,7 +181,6 @@ def test_a_plan_is_read_and_written_again() -> None:
     assert plan(json.dumps(written)) == found
 
 
-@pytest.mark.usefixtures("supported")
 def test_a_plan_is_resolved_without_gaps() -> None:
     found = resolve(plan(CAREFUL))
     assert [step.label for step in found.steps] == [
@@ -185,10 +210,10 @@ def test_a_plan_is_resolved_without_gaps() -> None:
             "ignore_below_ns": 5_000_000,
             "measure": "reply",
         },
+        {"gate": "output_drift", "above": None},
     ]
 
 
-@pytest.mark.usefixtures("supported")
 def test_absence_never_promotes_and_never_leaves_a_plan_without_gates() -> None:
     found = resolve(
         plan(changed(steps="[{weight: 5%}]", rollback_if="", pause_if="", report="[availability]"))
@@ -245,7 +270,6 @@ FAULTS: list[tuple[dict[str, str], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("supported")
 @pytest.mark.parametrize(("fields", "path", "says"), FAULTS)
 def test_faults_of_a_plan_say_where_and_what_would_be_right(
     fields: dict[str, str], path: str, says: str
@@ -255,7 +279,6 @@ def test_faults_of_a_plan_say_where_and_what_would_be_right(
     assert says in found[path]
 
 
-@pytest.mark.usefixtures("supported")
 def test_every_fault_is_told_at_once_with_its_line() -> None:
     text = changed(steps="[{weight: 5%}, {weight: 1%}, promote]", false_rollbacks="0%", nmae="x")
     parsed = parse_each(text.encode(), source="x.yaml", root=Path("/"), kinds=Kinds.ALL)
@@ -265,7 +288,6 @@ def test_every_fault_is_told_at_once_with_its_line() -> None:
     assert lines["nmae"] == text.split("\n").index("nmae: x") + 1
 
 
-@pytest.mark.usefixtures("supported")
 def test_a_name_is_described_once_in_a_file_for_each_kind() -> None:
     same = CAREFUL.replace("name: careful", "name: digits")
     both = parse_each((ENDPOINT + "---\n" + same).encode(), source="x", root=Path("/"), kinds=Kinds.ALL)
@@ -303,7 +325,6 @@ def test_days_may_go_over_the_end_of_the_week_and_be_left_out() -> None:
 # === defaults ===
 
 
-@pytest.mark.usefixtures("supported")
 def test_defaults_fill_what_an_endpoint_does_not_say() -> None:
     parsed = parse_each(DEFAULTS.encode(), source="x", root=Path("/"), kinds=Kinds.ALL)
     defaults = parsed.others[0].content
@@ -318,7 +339,6 @@ def test_defaults_fill_what_an_endpoint_does_not_say() -> None:
     assert own.limits.breaker.consecutive == 3
 
 
-@pytest.mark.usefixtures("supported")
 @pytest.mark.parametrize(
     ("hook", "says"),
     [
@@ -349,7 +369,6 @@ def test_a_webhook_and_its_secret_may_be_in_files() -> None:
 # === the schema ===
 
 
-@pytest.mark.usefixtures("supported")
 @pytest.mark.parametrize(("kind", "text"), [("RolloutPlan", CAREFUL), ("Defaults", DEFAULTS)])
 def test_the_schema_of_a_kind_has_its_fields_and_no_others(kind: str, text: str) -> None:
     parsed = parse_each(text.encode(), source="x", root=Path("/"), kinds=Kinds.ALL)
@@ -361,7 +380,6 @@ def test_the_schema_of_a_kind_has_its_fields_and_no_others(kind: str, text: str)
     assert "Endpoint" not in schema["$defs"]
 
 
-@pytest.mark.usefixtures("supported")
 def test_the_schema_knows_short_forms_of_steps_and_gates() -> None:
     parts = json_schema("RolloutPlan")["$defs"]
     word, step = parts["RolloutStep"]["anyOf"]
@@ -373,7 +391,6 @@ def test_the_schema_knows_short_forms_of_steps_and_gates() -> None:
     assert parts["Gate"]["anyOf"][0]["type"] == ["string", "number"]
 
 
-@pytest.mark.usefixtures("supported")
 def test_the_reference_page_has_a_part_for_each_kind() -> None:
     page = "\n".join(reference.document())
     for row in ("| `rollout` |", "| `steps` | yes |", "| `rollback_if.*.above` | yes |", "| `notify` |"):

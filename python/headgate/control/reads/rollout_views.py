@@ -54,7 +54,9 @@ class RolloutStep(TypedDict):
 
 
 class GateLimit(TypedDict):
-    """A gate of the plan. ``above`` is a ratio to the champion, a share or a value; ``ignore_below`` nanoseconds or a share."""
+    """A gate of the plan. ``above`` is a ratio to the champion, a share or a value; ``ignore_below`` nanoseconds or a share; ``distance``
+    null unless the plan of ``output_drift`` names one.
+    """
 
     gate: str
     measure: str | None
@@ -62,6 +64,7 @@ class GateLimit(TypedDict):
     above: float | None
     ignore_below: float | None
     strict: bool
+    distance: str | None
 
 
 class FinishedStepView(TypedDict):
@@ -185,6 +188,7 @@ def _limit(gate: PlanGate) -> GateLimit:
         above=gate.above,
         ignore_below=gate.ignore_below,
         strict=gate.strict,
+        distance=gate.distance,
     )
 
 

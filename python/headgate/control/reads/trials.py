@@ -135,6 +135,14 @@ class FeedbackView(TypedDict):
     dropped: int
 
 
+class OutputView(TypedDict):
+    """An output, or an element of it, whose values are compared: how many of each version count."""
+
+    output: str
+    column: str
+    values: dict[str, int]
+
+
 class TrialView(TypedDict):
     """A trial: one attempt, one champion, one sticky key. What fell out of a list is counted in ``dropped``; totals keep all of it."""
 
@@ -151,6 +159,7 @@ class TrialView(TypedDict):
     dropped: dict[str, int]
     unit_bytes: int
     feedback: list[FeedbackView]
+    outputs: list[OutputView]
     splits: list[SplitView]
     minutes: list[MinuteView]
     first_errors: list[FirstErrorView]
@@ -219,6 +228,10 @@ def _trial(told: Mapping[str, Any]) -> TrialView:
         },
         unit_bytes=told["unit_bytes"],
         feedback=[_feedback(one) for one in told.get("feedback", [])],
+        outputs=[
+            OutputView(output=one["output"], column=one["column"], values=one["values"])
+            for one in (told.get("outputs") or {"features": []})["features"]
+        ],
         splits=[_split(split) for split in told.get("splits", [])],
         minutes=[
             MinuteView(

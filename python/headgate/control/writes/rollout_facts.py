@@ -8,12 +8,13 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.rollout.built_in import Needs, built_in
-from headgate.control.domain.rollout.plan import HARM_GATES, ResolvedPlan, resolve
+from headgate.control.domain.rollout.plan import HARM_GATES, PlanGate, ResolvedPlan, resolve
 from headgate.control.domain.rollout.preview import Facts
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.stored_plans import StoredPlans
@@ -43,9 +44,8 @@ def needs_of(plane: DataPlane, plan: ResolvedPlan | None, base: float) -> Needs:
     """Expected requests until a ratio is caught, between the medians of ``gate_power`` on a logarithmic scale. Infinite below the least
     ratio that has one; beyond the greatest ratio, the requests of that one.
     """
-    gates = HARM_GATES if plan is None else tuple(gate for gate in plan.gates if gate.effect != "report")
-    promise = 0.01 if plan is None else plan.false_rollbacks
-    threshold = max(len(gates), 1) / promise
+    gates = HARM_GATES if plan is None else plan.gates
+    threshold = _threshold(gates, 0.01 if plan is None else plan.false_rollbacks)
     rate = min(max(base, _BASE), _MOST_BASE)
     known: dict[int, list[tuple[float, float]]] = {}
 
@@ -58,6 +58,39 @@ def needs_of(plane: DataPlane, plan: ResolvedPlan | None, base: float) -> Needs:
         return _between(known[slots], ratio)
 
     return needs
+
+
+def beyond_of(plane: DataPlane, plan: ResolvedPlan) -> Callable[[int, float], float]:
+    """How far beyond its limit a distance of outputs must be to be caught in most rollouts; infinite if no distance is."""
+    threshold = _threshold(plan.gates, plan.false_rollbacks)
+
+    def beyond(slots: int, requests: float) -> float:
+        if not 0 < slots < SLOTS:
+            return math.inf
+        told = json.loads(plane.gate_power(round(requests), slots / SLOTS, _BASE, threshold))
+        found = told["distance_beyond"]
+        return math.inf if found is None else float(found)
+
+    return beyond
+
+
+def _threshold(gates: Sequence[PlanGate], promise: float) -> float:
+    """The evidence that each gate needs."""
+    return max(sum(gate.effect != "report" for gate in gates), 1) / promise
+
+
+def outputs_of(baseline: Path | None) -> frozenset[str] | None:
+    """The names of outputs and of their columns in a baseline's file, alone and together; None without one. Blocks."""
+    if baseline is None:
+        return None
+    features = json.loads(baseline.read_bytes())["features"]
+    pairs = {(one["tensor"], one["column"]) for one in features if one["direction"] == "output"}
+    named = {(output, column) for output, column in pairs if not column.isdigit()}
+    return frozenset(
+        {output for output, _ in pairs}
+        | {column for _, column in named}
+        | {f"{output}.{column}" for output, column in named}
+    )
 
 
 def _between(points: list[tuple[float, float]], ratio: float) -> float:
@@ -101,6 +134,7 @@ def facts_of(current: Revision, plan: ResolvedPlan, figures: Figures, plane: Dat
         sticky=current.spec.traffic.sticky is not None,
         captures=current.spec.capture is not None,
         feedback=frozenset(current.spec.feedback),
+        beyond=beyond_of(plane, plan),
     )
 
 
@@ -109,10 +143,6 @@ def check_supported(current: Revision, plan: ResolvedPlan, challenger: str) -> N
     measures: set[str | None] = set()
     for gate in plan.gates:
         stops = gate.effect != "report"
-        if stops and gate.family == "output_drift":
-            raise InvalidArgument(
-                f"plan {plan.name}: {gate.key} is not supported yet as a gate that stops a rollout: list it under report, or remove it"
-            )
         if stops and gate.family == "latency":
             if gate.measure in measures:
                 raise InvalidArgument(

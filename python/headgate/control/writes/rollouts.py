@@ -42,7 +42,7 @@ from headgate.control.writes.rollout_decisions import (
     is_urgent,
     rollout_of,
 )
-from headgate.control.writes.rollout_facts import check_supported, facts_of, plan_of
+from headgate.control.writes.rollout_facts import check_supported, facts_of, outputs_of, plan_of
 from headgate.control.writes.step_replays import StepReplays
 from headgate.control.writes.stored_plans import StoredPlans
 from headgate.control.writes.writer import Writer
@@ -113,9 +113,9 @@ class Rollouts:
         if no_replay is not None and plan.name == BUILT_IN:
             plan, no_replay = without_replay(plan, no_replay), None
         before = await self._observer.before(current, version)
-        facts = replace(
-            facts_of(current, plan, figures, plane), no_replay=no_replay, busy=before.busy, load=before.load
-        )
+        outputs = await self._outputs(current, plan)
+        found_of = facts_of(current, plan, figures, plane)
+        facts = replace(found_of, no_replay=no_replay, busy=before.busy, load=before.load, outputs=outputs)
         check_supported(current, plan, version)
         found = await asyncio.to_thread(lambda: problems(plan, version, facts))
         refused = {problem.path: problem.words for problem in found if problem.refuses}
@@ -137,6 +137,13 @@ class Rollouts:
         planned = result["plan"]
         told = {**planned, "text": f"{planned['text']}\n{text}", "preview": text.splitlines()}
         return {**result, "plan": cast(Plan, told)}
+
+    async def _outputs(self, current: Revision, plan: ResolvedPlan) -> frozenset[str] | None:
+        """The outputs of the endpoint's baseline, if a gate is on some; None without a baseline."""
+        if not any(gate.family == "output_drift" for gate in plan.gates):
+            return None
+        find, digest = self._context.paths.baselines.find, current.spec.baseline
+        return await self._context.io(lambda: outputs_of(find(digest)))
 
     async def _no_replay(self, current: Revision, version: str, plan: ResolvedPlan) -> str | None:
         """Why the steps of a plan that replay have nothing to work on although requests are captured; None: they have, or there are

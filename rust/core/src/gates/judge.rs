@@ -134,7 +134,7 @@ fn decide_outputs(evidence: &Evidence, gate: OutputDriftGate, question: &Questio
     let ln_threshold = question.threshold().ln();
     let certainty = Certainty { ln_threshold, confidence: question.confidence };
     let comparison = output_drift::compare(evidence, name, &gate, certainty);
-    let (verdict, reason) = output_drift::verdict(evidence, &comparison, (name, gate.above), ln_threshold);
+    let (verdict, reason) = output_drift::verdict(evidence, &comparison, name, ln_threshold);
     let test =
         TestResult { ln_e_value: comparison.ln_e_value, is_harm: verdict == Verdict::Fail, since_ms: None };
     let timeline = Timeline::default();

@@ -17,8 +17,10 @@ pub const POWER: f64 = 0.841_621_233_572_914_2;
 pub struct OutputComparison {
     /// The distance that is compared.
     pub distance: Distance,
-    /// The feature that differs most, by its output and its own name; `None` without one.
-    pub feature: Option<(String, String)>,
+    /// The limit; `None` for a gate that is shown and stops nothing.
+    pub limit: Option<f64>,
+    /// The feature that differs most; `None` without one.
+    pub feature: Option<String>,
     /// Its values of champion and challenger.
     pub values: [u64; 2],
     /// Its distance; NaN without values.
@@ -51,13 +53,17 @@ pub fn compare(
     gate: &OutputDriftGate,
     certainty: Certainty,
 ) -> OutputComparison {
-    let is_meant = |of: &&OutputEvidence| name.is_empty() || of.output == name || of.column == name;
-    let features: Vec<&OutputEvidence> = evidence.outputs.iter().filter(is_meant).collect();
+    let is_meant = |of: &&OutputEvidence| {
+        [&of.output, &of.column, &label(&of.output, &of.column)].into_iter().any(|known| known == name)
+    };
+    let features: Vec<&OutputEvidence> =
+        evidence.outputs.iter().filter(|of| name.is_empty() || is_meant(of)).collect();
     let distance = gate.distance;
     let sets = features.iter().map(|of| of.sums.set_count(distance)).sum();
     let Certainty { ln_threshold, confidence } = certainty;
     let mut found = OutputComparison {
         distance,
+        limit: gate.above,
         feature: None,
         values: [0; 2],
         estimate: f64::NAN,
@@ -77,7 +83,7 @@ pub fn compare(
         found.detectable = found.detectable.max(limit + beyond);
         let estimate = sums.estimate(distance);
         if found.feature.is_none() || estimate > found.estimate || found.estimate.is_nan() {
-            found.feature = Some((output.clone(), column.clone()));
+            found.feature = Some(label(output, column));
             (found.values, found.estimate) = (*values, estimate);
         }
     }
@@ -89,16 +95,26 @@ pub fn compare(
             ..found
         };
     }
-    // No distance is above 1.
-    let detectable = if found.detectable <= 1.0 { found.detectable } else { f64::INFINITY };
+    // No distance is above 1, and without a limit none is caught.
+    let is_caught = found.detectable <= 1.0 && gate.above.is_some();
+    let detectable = if is_caught { found.detectable } else { f64::INFINITY };
     OutputComparison { ln_e_value: ln_e_value(found.ln_e_value, sets), detectable, ..found }
+}
+
+/// The name of a feature: `score`, `score.risk`, or `scores[2]` for an element without a name of its own.
+fn label(output: &str, column: &str) -> String {
+    match column {
+        _ if output == column => output.to_owned(),
+        _ if column.bytes().all(|byte| byte.is_ascii_digit()) => format!("{output}[{column}]"),
+        _ => format!("{output}.{column}"),
+    }
 }
 
 /// The verdict of a comparison for the gate on `name`, at an e-value of `exp(ln_threshold)`.
 pub fn verdict(
     evidence: &Evidence,
     comparison: &OutputComparison,
-    (name, above): (&str, Option<f64>),
+    name: &str,
     ln_threshold: f64,
 ) -> (Verdict, Option<String>) {
     let undecided = |words: String| (Verdict::Undecided, Some(words));
@@ -115,7 +131,7 @@ pub fn verdict(
             return undecided(format!("no answer of {} is counted yet", evidence.names[arm]));
         }
     }
-    match above {
+    match comparison.limit {
         None => undecided("it is shown, and stops nothing".to_owned()),
         Some(_) if comparison.ln_e_value >= ln_threshold => (Verdict::Fail, None),
         Some(above) if comparison.detectable.is_infinite() => {

@@ -193,14 +193,13 @@ fn outputs_report(
     question: &Question,
 ) -> Value {
     let arm = |arm: usize| json!({"units": comparison.values[arm], "n": comparison.values[arm], "bad": 0});
-    let (output, column) = comparison.feature.as_ref().map(|(output, column)| (output, column)).unzip();
     let (low, high) = comparison.interval;
     json!({
         "gate": name, "measure": null, "verdict": decision.verdict.as_str(), "reason": decision.reason,
         "champion": arm(CHAMPION), "challenger": arm(CHALLENGER), "ratio": null,
         "distance": finite(comparison.estimate), "distance_kind": comparison.distance.as_str(),
-        "output": output, "column": column, "features": comparison.features, "left_out": comparison.left_out,
-        "interval": [low, high], "e_value": decision.test.ln_e_value.exp().min(GREATEST),
+        "feature": comparison.feature, "features": comparison.features, "left_out": comparison.left_out,
+        "interval": [low, high], "e_value": comparison.limit.map(|_| decision.test.ln_e_value.exp().min(GREATEST)),
         "threshold": question.threshold(), "need": null, "detectable": finite(comparison.detectable), "caught": [],
         "since_ms": null,
     })

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from headgate.documents.hours import Hours
 from headgate.documents.rollout import Gate, RolloutPlan, RolloutStep
@@ -34,12 +34,13 @@ JUDGED_IN: dict[str, frozenset[StepKind]] = {
     "latency": frozenset({"weight"}),
     "feedback": frozenset({"weight"}),
     "disagreement": frozenset({"replay", "shadow"}),
-    "output_drift": frozenset({"shadow", "weight"}),
+    "output_drift": frozenset({"weight"}),
 }
 """The kinds of steps in which a family of gates has to pass. A failure counts in every step."""
 
-JUDGED_BY_TRIAL = ("error_rate", "availability", "latency", "feedback")
+JUDGED_BY_TRIAL = ("error_rate", "availability", "latency", "feedback", "output_drift")
 """The families of gates that the evidence of a trial decides."""
+Distance = Literal["ks", "total_variation"]
 
 
 class Value(BaseModel):
@@ -71,7 +72,9 @@ class PlanStep(Value):
 
 
 class PlanGate(Value):
-    """A gate with its effect. ``above`` is a ratio to the champion, a share or a value; ``ignore_below`` nanoseconds or a share."""
+    """A gate with its effect. ``above`` is a ratio to the champion, a share or a value; ``ignore_below`` nanoseconds or a share;
+    ``distance`` that of ``output_drift``, left out of JSON without one.
+    """
 
     gate: str
     effect: Effect
@@ -79,6 +82,7 @@ class PlanGate(Value):
     above: float | None = None
     strict: bool = False
     ignore_below: float | None = None
+    distance: Distance | None = Field(default=None, exclude_if=lambda distance: distance is None)
 
     @property
     def key(self) -> str:
@@ -205,7 +209,13 @@ def gate_of(name: str, gate: Gate, effect: Effect) -> list[PlanGate]:
     floor = None if gate.ignore_below is None else next(iter(gate.ignore_below.values()))
     return [
         PlanGate(
-            gate=name, effect=effect, measure=measure, above=above, strict=gate.strict, ignore_below=floor
+            gate=name,
+            effect=effect,
+            measure=measure,
+            above=above,
+            strict=gate.strict,
+            ignore_below=floor,
+            distance=gate.distance,
         )
         for measure in measures
     ]
@@ -220,9 +230,15 @@ def _reported(names: tuple[str, ...]) -> list[PlanGate]:
 
 
 def judged_by_trial(plan: ResolvedPlan) -> list[dict[str, Any]]:
-    """The ``gates`` of the question to ``_native.judge``: those that the evidence of a trial decides and that stop something."""
+    """The ``gates`` of the question to ``_native.judge``: those that the evidence of a trial decides and that stop something, and
+    ``output_drift`` also if it is reported, then without a limit.
+    """
     found: list[dict[str, Any]] = []
     for gate in plan.gates:
+        if gate.family == "output_drift":
+            distance = {} if gate.distance is None else {"distance": gate.distance}
+            found.append({"gate": gate.gate, "above": gate.above, **distance})
+            continue
         if gate.effect == "report" or gate.family not in JUDGED_BY_TRIAL:
             continue
         asked: dict[str, Any] = {"gate": gate.gate, "above": gate.above, "strict": gate.strict}

@@ -5,13 +5,13 @@ Not here: how many requests show a ratio (``needs``, injected), memory and sessi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from headgate.control.domain.rollout.built_in import LONGEST_STEP_MS, Needs
 from headgate.control.domain.rollout.missing import weight_of
 from headgate.control.domain.rollout.observation import MOST_BUSY, PoolLoad
-from headgate.control.domain.rollout.plan import JUDGED_IN, PlanStep, ResolvedPlan
+from headgate.control.domain.rollout.plan import JUDGED_IN, PlanGate, PlanStep, ResolvedPlan
 from headgate.control.domain.rollout.state import Trialled
 from headgate.documents.faults import did_you_mean, quoted
 from headgate.documents.values import SLOTS, format_weight
@@ -27,8 +27,10 @@ _HALF = SLOTS // 2
 class Facts:
     """What is known of the endpoint: requests a day, the digest of each version, the champion, and what gates may draw on.
 
-    ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares. ``no_replay`` says why captured
-    requests cannot be put to the challenger. ``busy`` is the share of the processors in use, ``load`` what the challenger adds to.
+    ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares; ``outputs`` those of outputs and
+    their columns in its baseline, None without a baseline. ``beyond`` says how far beyond its limit a distance of outputs must be to be
+    caught, from the weight in slots and the requests. ``no_replay`` says why captured requests cannot be put to the challenger. ``busy`` is
+    the share of the processors in use, ``load`` what the challenger adds to.
     """
 
     champion: str
@@ -40,6 +42,8 @@ class Facts:
     no_replay: str | None = None
     feedback: frozenset[str] = frozenset()
     busy: float | None = None
+    outputs: frozenset[str] | None = None
+    beyond: Callable[[int, float], float] | None = None
     load: PoolLoad | None = None
 
 
@@ -55,7 +59,7 @@ class Problem:
 @dataclass(frozen=True)
 class StepPreview:
     """A step: slots that move to the challenger, its expected requests (or pairs) and time, and the smallest error ratio that such a
-    step catches in most rollouts. None is not known, or nothing.
+    step catches in most rollouts; ``smallest_distance`` likewise of outputs, if a gate is on them. None is not known, or nothing.
     """
 
     index: int
@@ -65,6 +69,7 @@ class StepPreview:
     time_ms: int | None
     smallest_ratio: float | None
     words: str
+    smallest_distance: float | None = None
 
 
 # === contradictions ===
@@ -111,6 +116,8 @@ def _sources(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             has = ", ".join(sorted(facts.feedback)) or "none"
             said = f"no feedback {quoted(name)} is declared (feedback: of the endpoint has {has})"
             found.append(Problem(path, said, refuses=stops))
+        elif gate.family == "output_drift" and (said := _no_outputs(gate, facts)):
+            found.append(Problem(path, said, refuses=stops))
         elif not JUDGED_IN[gate.family] & kinds:
             where = " or ".join(sorted(JUDGED_IN[gate.family]))
             said = f"it is judged in steps with {where}, and the plan has none"
@@ -125,6 +132,23 @@ def _sources(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             )
             found.append(Problem(f"steps[{at}]", said, refuses=True))
     return found
+
+
+def _no_outputs(gate: PlanGate, facts: Facts) -> str:
+    """Why there is nothing to compare the outputs on; empty if there is, and for all outputs if they are only reported."""
+    name = gate.gate.partition(".")[2]
+    if gate.effect == "report" and not name:
+        return ""
+    if facts.outputs is None:
+        return (
+            "outputs are compared on the bins of a baseline, and the endpoint has none: write drift: with a baseline "
+            "that has the outputs as well"
+        )
+    if not facts.outputs:
+        return "the baseline of the endpoint has no output: its sample needs the outputs of the model as well"
+    if name and name not in facts.outputs:
+        return f"the baseline of the endpoint has no output {quoted(name)}; {did_you_mean(name, sorted(facts.outputs))}"
+    return ""
 
 
 def _unreachable(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
@@ -204,6 +228,19 @@ def smallest_ratio(step: PlanStep, requests: float, needs: Needs) -> float | Non
     return next((ratio for ratio in RATIOS if needs(step.slots, ratio) <= requests), None)
 
 
+def smallest_distance(
+    plan: ResolvedPlan, step: PlanStep, requests: float | None, facts: Facts
+) -> float | None:
+    """The smallest distance of outputs that such a step catches in most rollouts, if each request is of another key; None: none, or no
+    gate is on outputs.
+    """
+    limits = [gate.above for gate in plan.gates if gate.family == "output_drift" and gate.above is not None]
+    if step.kind != "weight" or requests is None or not limits or facts.beyond is None:
+        return None
+    found = min(limits) + facts.beyond(step.slots, requests)
+    return found if found <= 1 else None
+
+
 def timeline(plan: ResolvedPlan, challenger: str, facts: Facts) -> tuple[StepPreview, ...]:
     """The steps in their order."""
     found: list[StepPreview] = []
@@ -215,6 +252,9 @@ def timeline(plan: ResolvedPlan, challenger: str, facts: Facts) -> tuple[StepPre
         ratio = None if requests is None else smallest_ratio(step, requests, facts.needs)
         time_ms = expected_ms(step, traffic)
         pair = (wanted - weight, facts.champion, challenger)
+        distance = smallest_distance(plan, step, requests, facts)
+        words = _words(step, pair, requests, ratio, time_ms)
+        words += "" if distance is None else f" It catches outputs that are {distance:.2g} apart."
         found.append(
             StepPreview(
                 index=at,
@@ -223,7 +263,8 @@ def timeline(plan: ResolvedPlan, challenger: str, facts: Facts) -> tuple[StepPre
                 requests=None if requests is None else round(requests),
                 time_ms=time_ms,
                 smallest_ratio=ratio,
-                words=_words(step, pair, requests, ratio, time_ms),
+                words=words,
+                smallest_distance=distance,
             )
         )
         weight = wanted

@@ -123,6 +123,17 @@ class GateStatus(Value):
         return None if found is None else float(found)
 
     @property
+    def apart(self) -> float | None:
+        """Of outputs: the distance of the distributions of the two versions."""
+        found = (self.model_extra or {}).get("distance")
+        return None if found is None else float(found)
+
+    @property
+    def differs_most(self) -> str:
+        """Of outputs: the name of what differs most; empty if nothing was compared."""
+        return str((self.model_extra or {}).get("feature") or "")
+
+    @property
     def harmful(self) -> bool:
         """Whether it fails, on at least one request of the challenger: no data never fails."""
         return self.verdict == "fail" and self.challenger.n > 0

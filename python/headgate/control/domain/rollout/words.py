@@ -25,12 +25,18 @@ _NAMES = {
 def _name(status: GateStatus) -> str:
     if _is_feedback(status):
         return f"difference of {status.gate}"
+    if _is_output_drift(status):
+        return f"distance of {status.gate}"
     name = _NAMES.get(status.gate, f"ratio of {status.gate}")
     return name if status.measure is None else f"{name} ({status.measure})"
 
 
 def _is_feedback(status: GateStatus) -> bool:
     return status.gate.startswith("feedback.")
+
+
+def _is_output_drift(status: GateStatus) -> bool:
+    return status.gate.partition(".")[0] == "output_drift"
 
 
 def _sentence(text: str) -> str:
@@ -46,6 +52,10 @@ def interval(status: GateStatus) -> str | None:
         return None
     if _is_feedback(status):
         return f"{_name(status)} {low or 0.0:.3g} to {high or 0.0:.3g} ({_CONFIDENCE})"
+    if _is_output_drift(status):
+        # An interval of all distances says nothing.
+        known = (low or 0.0) > 0 or (high or 1.0) < 1
+        return f"{_name(status)} {low or 0.0:.3g} to {high or 0.0:.3g} ({_CONFIDENCE})" if known else None
     if low is None or high is None:
         range_ = f"up to {figure(high)}" if high is not None else f"{figure(low or 0.0)} or more"
     else:
@@ -69,6 +79,8 @@ def caught(status: GateStatus) -> str | None:
         ratio, share = told.ratio, told.probability
     elif status.detectable is not None and _is_feedback(status):
         return f"a difference of {status.detectable:.3g} would have been caught in {_LIKELY * 100:.0f} % of such rollouts"
+    elif status.detectable is not None and _is_output_drift(status):
+        return f"a distance of {status.detectable:.3g} would have been caught in {_LIKELY * 100:.0f} % of such rollouts"
     elif status.detectable is not None:
         ratio, share = status.detectable, _LIKELY
     else:
@@ -83,7 +95,8 @@ def promotion(gates: Sequence[GateStatus], undecided: Iterable[str], who: str = 
     said = ["No harm shown."] if not failing else [f"{', '.join(failing)} failed."]
     for status in gates:
         range_, seen = interval(status), caught(status)
-        is_told = range_ is not None if _is_feedback(status) else status.gate == "error_rate"
+        others = _is_feedback(status) or _is_output_drift(status)
+        is_told = range_ is not None if others else status.gate == "error_rate"
         if not is_told or not status.challenger.n:
             continue
         told = f"{_sentence(range_)}." if range_ else _without_interval(status)
@@ -107,7 +120,8 @@ def _failure(status: GateStatus, above: float | None) -> str:
     said = f"{status.key} fails: "
     if status.share is not None:
         return said + f"{_share(status)}, limit {percent(above or 0.0)}; {_differing(status)}."
-    shown = f"{status.difference:.3g}" if status.difference is not None else None
+    value = status.apart if _is_output_drift(status) else status.difference
+    shown = f"{value:.3g}" if value is not None else None
     shown = shown if status.ratio is None else figure(status.ratio)
     if shown is not None:
         said += f"{_name(status)} {shown}"
@@ -118,6 +132,9 @@ def _failure(status: GateStatus, above: float | None) -> str:
     champion, challenger = status.champion, status.challenger
     if _is_feedback(status):
         said += f"champion {number(champion.n)} values, challenger {number(challenger.n)}"
+    elif _is_output_drift(status):
+        which = f"{status.differs_most} differs most; " if status.differs_most else ""
+        said += f"{which}champion {number(champion.n)} answers, challenger {number(challenger.n)}"
     else:
         said += f"champion {number(champion.bad)} of {number(champion.n)}, challenger {number(challenger.bad)} of {number(challenger.n)}"
     if status.e_value is not None and status.threshold is not None:
@@ -161,6 +178,8 @@ def undecided(status: GateStatus | None, gate: PlanGate) -> str:
         return f"{gate.key} is undecided ({_share(status)}, limit {percent(gate.above or 0.0)}; {_differing(status)})"
     if _is_feedback(status):
         return f"{gate.key} is undecided ({status.reason or f'{number(status.challenger.n)} values'})"
+    if _is_output_drift(status):
+        return f"{gate.key} is undecided ({status.reason or f'{number(status.challenger.n)} answers'})"
     known = f"{number(status.challenger.n)} requests"
     if status.copies:
         failed, champion = number(status.challenger.bad), number(status.champion.bad)

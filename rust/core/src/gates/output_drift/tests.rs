@@ -77,7 +77,7 @@ fn a_distance_above_the_limit_fails_and_one_below_it_passes() {
             assert!(interval[0] <= truth && truth <= interval[1] && interval[1] < 1.0, "{found}");
             assert_eq!((&found["features"], &found["distance_kind"]), (&json!(2), &json!(distance)));
             if verdict == "fail" {
-                assert_eq!((&found["output"], &found["column"]), (&json!("score"), &json!("risk")));
+                assert_eq!(found["feature"], "score.risk");
                 assert!(interval[0] > above, "{found}");
             }
         }
@@ -87,7 +87,7 @@ fn a_distance_above_the_limit_fails_and_one_below_it_passes() {
 #[test]
 fn a_gate_on_one_output_does_not_look_at_the_others() {
     let ledger = compared([100, 900]);
-    for (name, verdict) in [("score", "fail"), ("risk", "fail"), ("label", "pass")] {
+    for (name, verdict) in [("score", "fail"), ("risk", "fail"), ("score.risk", "fail"), ("label", "pass")] {
         let found = judged(&ledger, &json!({"gate": format!("output_drift.{name}"), "above": 0.1}));
         assert_eq!((&found["verdict"], &found["features"]), (&json!(verdict), &json!(1)), "{found}");
         assert_eq!(found["gate"], format!("output_drift.{name}"));
@@ -95,6 +95,12 @@ fn a_gate_on_one_output_does_not_look_at_the_others() {
     let unknown = judged(&ledger, &json!({"gate": "output_drift.other", "above": 0.1}));
     assert_eq!(unknown["verdict"], "undecided");
     assert!(unknown["reason"].as_str().unwrap().contains("no output or column other"));
+}
+
+#[test]
+fn a_feature_is_named_by_its_output() {
+    let found = [("score", "score"), ("score", "risk"), ("scores", "2")].map(|(a, b)| label(a, b));
+    assert_eq!(found, ["score", "score.risk", "scores[2]"]);
 }
 
 #[test]
@@ -121,6 +127,7 @@ fn a_gate_that_is_shown_stops_nothing_and_takes_no_part_of_the_promise() {
     let shown = judged(&compared([100, 900]), &json!({"gate": "output_drift"}));
     assert_eq!((&shown["verdict"], &shown["threshold"]), (&json!("undecided"), &json!(100.0)));
     close(shown["distance"].as_f64().unwrap(), 0.4, 1e-9);
+    assert_eq!((&shown["e_value"], &shown["detectable"]), (&Value::Null, &Value::Null));
     let question = |gates: &str| {
         let json = format!(r#"{{"challenger": "v8", "false_rollbacks": 0.01, "gates": [{gates}]}}"#);
         Question::from_json(&json)
