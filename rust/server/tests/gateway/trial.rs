@@ -693,3 +693,71 @@ fn an_endpoint_with_one_version_has_no_trial() {
     assert_eq!(trial.gateway.trial("model", Detail::Whole).unwrap(), json!({"trial": null, "earlier": []}));
     assert_eq!(trial.gateway.trial("other", Detail::Whole).unwrap_err().code, Code::ModelNotFound);
 }
+
+/// A baseline of the output `y`, from 0 to 99, in a file of that folder.
+fn baseline(folder: &std::path::Path) -> String {
+    let column = headgate_sketch::Column {
+        tensor: "y".to_owned(),
+        column: "0".to_owned(),
+        index: 0,
+        direction: headgate_sketch::Direction::Output,
+        integer: false,
+    };
+    let values: Vec<f64> = (0..100).map(f64::from).collect();
+    let fitted = headgate_sketch::fit(&[column], &[&values]).unwrap();
+    let path = folder.join("baseline.json");
+    std::fs::write(&path, fitted.to_json()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn outputs_are_counted_on_the_bins_of_the_baseline_once_for_each_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let with_baseline = json!({"baseline": baseline(folder.path())});
+    let trial = trial(&json!({}), &with_baseline);
+    let values = || {
+        let feature = trial.report()["outputs"]["features"][0].clone();
+        [&feature["values"]["v1"], &feature["values"]["v2"]].map(|count| count.as_u64().unwrap_or(0))
+    };
+    let ask = |key: &str, body: &str| {
+        assert_eq!(trial.ask(key, &Request { body: Some(body), ..Request::default() }), 200);
+    };
+    let rows = |data: &[f32]| {
+        json!({"inputs": [{"name": "x", "shape": [data.len()], "datatype": "FP32", "data": data}]})
+            .to_string()
+    };
+    for key in keys(false).take(3) {
+        ask(&key, &rows(&[20.0]));
+        ask(&key, &rows(&[30.0]));
+    }
+    // A request with many rows is one value, and one that names the version none.
+    let key = key(true);
+    assert_eq!(trial.ask(&key, &Request { version: Some("v2"), ..Request::default() }), 200);
+    ask(&key, &rows(&[40.0; 8]));
+    assert_eq!(values(), [3, 1]);
+    // Half of the keys each: 4 values have an information of 1, and those of the challenger lie above those of the champion.
+    let sums = trial.report()["outputs"]["features"][0]["sums"]["v2"].clone();
+    assert_eq!(sums["information"], 1.0);
+    let upper: f64 =
+        sums["sums"].as_array().unwrap().iter().rev().take(20).map(|sum| sum.as_f64().unwrap()).sum();
+    assert!(upper > 0.4, "{sums}");
+    // A failed run has no answer, and its key counts with its next one.
+    let other = keys(true).nth(1).unwrap();
+    trial.challenger.set(Mode::Fail);
+    trial.ask(&other, &Request::default());
+    trial.challenger.set(Mode::Double);
+    assert_eq!(values(), [3, 1]);
+    ask(&other, &rows(&[40.0]));
+    assert_eq!(values(), [3, 2]);
+    // NaN is a value as well.
+    trial.challenger.set(Mode::Nan);
+    trial.ask(&keys(true).nth(2).unwrap(), &Request { binary: true, ..Request::default() });
+    assert_eq!(values(), [3, 3]);
+    // Without bins nothing is counted, and other ones begin anew.
+    trial.apply(5_000, &json!({}));
+    assert_eq!(trial.report()["outputs"], Value::Null);
+    trial.challenger.set(Mode::Double);
+    trial.apply(5_000, &with_baseline);
+    ask(&keys(true).nth(3).unwrap(), &rows(&[40.0]));
+    assert_eq!(values(), [0, 1]);
+}
