@@ -25,6 +25,7 @@ ROOMS: dict[str, list[set[str]]] = {
             "headers",
             "inspect",
             "metrics",
+            "output_bins",
             "request_context",
             "scheduling",
         },

@@ -109,7 +109,8 @@ class Gateway:
         """Drains and joins every thread; true when nothing had to be cut off. Idempotent."""
 
 def judge(evidence: str, question: str) -> str:
-    """Judges a trial by gates. ``evidence`` is a trial told whole (``"trial"`` of :meth:`Gateway.trial`; ``null`` for none), ``question``
+    """Judges a trial by gates. ``evidence`` is a trial told whole (``"trial"`` of :meth:`Gateway.trial`; ``null`` for none), or the
+    copies of a shadow (``{"format": 1, "champion", "challenger", "pairs"}`` with its ``output_drift``), ``question``
     names challenger, gates and the promise; the answer has a verdict and its numbers for each gate (JSON of ``docs/design/gates.md``).
     Evidence that cannot be judged is the verdict ``error``; a question that makes no sense raises ``InvalidArgument``."""
 
@@ -119,7 +120,9 @@ def latency_thresholds(evidence: str, question: str) -> str:
     Raises ``InvalidArgument`` for evidence that cannot be judged, and for two gates on one measure."""
 
 def gate_power(requests: int, exposure: float, base: float, threshold: float) -> str:
-    """What so many requests of the challenger show: JSON ``{"detectable": r or null, "requests": [[ratio, requests or null], ...]}``.
+    """What so many requests of the challenger show: JSON ``{"detectable": r or null, "requests": [[ratio, requests or null], ...],
+    "distance_beyond": d or null}``. The last is how far beyond its limit a distance of outputs must be to be caught in 80 % of all
+    cases, if each request has a key of its own.
 
     ``detectable`` is the smallest ratio of rates that they catch in 80 % of all cases, ``requests`` the median until a ratio is caught.
     ``exposure`` is the challenger's weight as a share, ``base`` the champion's rate of bad events (both between 0 and 1), ``threshold``

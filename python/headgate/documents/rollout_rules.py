@@ -167,6 +167,8 @@ def _judged(name: str, kinds: list[str], path: Path, report: Report) -> None:
     family = name.partition(".")[0]
     if family == "disagreement":
         needed: tuple[str, ...] = _COMPARED
+    elif family == "output_drift":
+        needed = ("shadow", "weight")
     elif family == "error_rate":
         needed = ("replay", "shadow", "weight")
     else:

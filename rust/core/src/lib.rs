@@ -16,6 +16,7 @@ pub mod gates;
 pub mod histogram;
 pub mod id;
 pub mod limits;
+pub mod paired_outputs;
 pub mod rate;
 pub mod reuse;
 pub mod route;

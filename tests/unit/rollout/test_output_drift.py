@@ -11,6 +11,7 @@ import pytest
 
 from headgate import _native
 from headgate.control.domain.rollout import words
+from headgate.control.domain.rollout.compared import distributions, pairs_to_judge
 from headgate.control.domain.rollout.observation import judged
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep, judged_by_trial
 from headgate.control.domain.rollout.preview import Facts, problems, timeline
@@ -120,6 +121,55 @@ def test_a_preview_says_which_distance_a_step_catches() -> None:
     without = timeline(plan_of(WEIGHT), "v8", facts)[0]
     assert (without.smallest_distance, "apart" in without.words) == (None, False)
     assert timeline(PLAN, "v8", replace(facts, beyond=lambda *_: 1.0))[0].smallest_distance is None
+
+
+COPIES = plan_of(
+    PlanStep(kind="shadow", slots=1_000, for_ms=HOUR, min_requests=100),
+    gates=(
+        GATE,
+        PlanGate(gate="error_rate", effect="rollback", above=1.5),
+        PlanGate(gate="output_drift", effect="report"),
+    ),
+)
+
+
+def copies(moved: int) -> dict[str, Any]:
+    """What the data plane tells of 400 pairs in three bins, of which so many moved from the first to the last one."""
+    sums = {
+        "information": 400.0, "sums": [-moved, 0.0, moved], "squares": [moved, 0.0, moved], "squares_below": [moved, moved],
+    }  # fmt: skip
+    values = {"champion": 400, "challenger": 400}
+    feature = {"output": "score", "column": "0", "bins": 3, "values": values, "sums": {"challenger": sums}}
+    return {
+        "output_drift": {"features": [feature], "left_out": 0},
+        "disagreement": {"undecided": False},
+    }
+
+
+@pytest.mark.parametrize(("moved", "verdict"), [(200, "fail"), (0, "pass")])
+def test_a_step_with_copies_compares_the_answers_to_the_same_requests(moved: int, verdict: str) -> None:
+    need_native()
+    rollout = Driver().start(COPIES).until(0).state
+    found = pairs_to_judge(rollout, copies(moved))
+    assert found is not None
+    evidence, question = found
+    # Two gates may stop it, and one of them is asked about here.
+    assert question["false_rollbacks"] == pytest.approx(0.005)
+    answer = json.loads(_native.judge(json.dumps(evidence), json.dumps(question)))
+    stops, shown = distributions(answer, copies(moved))
+    assert (stops.key, stops.verdict, stops.apart, stops.threshold) == (GATE.key, verdict, moved / 400, 200.0)
+    assert (shown.key, shown.verdict, shown.differs_most) == ("output_drift", "undecided", "score[0]")
+    dropped = {**copies(moved), "disagreement": {"undecided": True}}
+    assert {one.verdict for one in distributions(answer, dropped)} == {"undecided"}
+
+
+def test_copies_are_not_asked_about_without_bins_or_in_a_step_with_a_weight() -> None:
+    rollout = Driver().start(COPIES).until(0).state
+    assert pairs_to_judge(rollout, {**copies(0), "output_drift": None}) is None
+    assert pairs_to_judge(rollout, None) is None
+    assert pairs_to_judge(Driver().start(PLAN).until(0).state, copies(0)) is None
+    without = plan_of(PlanStep(kind="shadow", slots=1_000, for_ms=HOUR))
+    assert pairs_to_judge(Driver().start(without).until(0).state, copies(0)) is None
 
 
 def test_names_of_outputs_are_those_of_the_baseline(tmp_path: Path) -> None:

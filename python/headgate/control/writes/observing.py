@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.rollout.compared import copied, copied_errors
+from headgate.control.domain.rollout.compared import copied, copied_errors, distributions, pairs_to_judge
 from headgate.control.domain.rollout.observation import (
     LEAST_LATENCIES,
     Breaker,
@@ -54,6 +54,8 @@ class Told:
     trial: dict[str, Any] | None
     answer: dict[str, Any] | None
     shadow: dict[str, Any] | None
+    copied: tuple[GateStatus, ...]
+    """How the answers of copies are distributed, in a step with copies."""
     shadow_cores: float
     window: tuple[str, int] | None
     """Attempt and step for which thresholds are set."""
@@ -147,7 +149,7 @@ class Observer:
         )
         errors = copied_errors(rollout, copies)
         compared = (*_compared(rollout, told.shadow, replay), *(() if errors is None else (errors,)))
-        return seen.model_copy(update={"gates": (*seen.gates, *compared)})
+        return seen.model_copy(update={"gates": (*seen.gates, *told.copied, *compared)})
 
     def _remembered(self, memory: _Memory, told: Told, rollout: RolloutState, now_ms: int) -> _Memory:
         """With this look: where the step's counts begin, and when a request came last."""
@@ -262,7 +264,11 @@ def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tup
         evidence, asked = json.dumps(trial), json.dumps(question)
         answer = json.loads(plane.judge(evidence, asked))
         window = _thresholds(plane, current, (evidence, asked), window)
-    return Told(status, trial, answer, shadow, cores, window)
+    of_copies: tuple[GateStatus, ...] = ()
+    if shadow is not None and (asked_of := pairs_to_judge(rollout, shadow)) is not None:
+        found = json.loads(plane.judge(*(json.dumps(one) for one in asked_of)))
+        of_copies = distributions(found, shadow)
+    return Told(status, trial, answer, shadow, of_copies, cores, window)
 
 
 def _thresholds(

@@ -109,6 +109,20 @@ impl DifferenceSums {
         }
     }
 
+    /// Adds the bins of two answers to one request, of the first arm and of the second one. Nothing is drawn here: the mean of a pair's `z`
+    /// is the difference of the shares itself, and its information is 1.
+    pub fn add_pair(&mut self, bins: [usize; 2]) {
+        self.information += 1.0;
+        let [first, second] = bins;
+        if first == second {
+            return;
+        }
+        self.sums[first] -= 1.0;
+        self.sums[second] += 1.0;
+        bins.into_iter().for_each(|bin| self.squares[bin] += 1.0);
+        self.squares_below[first.min(second)..first.max(second)].iter_mut().for_each(|sum| *sum += 1.0);
+    }
+
     /// The sets up to each bin but the last.
     fn below(&self) -> impl Iterator<Item = SetSum> {
         let sums = self.sums.iter().scan(0.0, |sum, of_bin| {

@@ -183,6 +183,12 @@ impl OutputBins {
         self.0[feature] = bin;
     }
 
+    /// The bin of a feature by its number, if it has a value.
+    pub fn get(self, feature: usize) -> Option<usize> {
+        let bin = *self.0.get(feature)?;
+        (bin != OutputBins::NONE).then_some(usize::from(bin))
+    }
+
     /// Whether no feature has a value.
     pub fn is_empty(self) -> bool {
         self == OutputBins::default()

@@ -11,7 +11,6 @@ pub mod awaited_run;
 mod booking;
 mod breaker_report;
 pub mod non_finite;
-mod output_bins;
 pub mod routed_version;
 pub mod timing;
 mod trial;

@@ -17,6 +17,7 @@ use headgate_sketch::shard::{Recorder, ShardWriter, SketchedRows, TensorRows};
 use headgate_sketch::typed_slice::TypedSlice;
 
 use crate::metrics::Shard;
+use crate::output_bins::elements;
 use crate::serving::sketch_registry::VersionSketch;
 use crate::thread::io::Io;
 
@@ -181,24 +182,5 @@ impl headgate_sketch::typed_slice::StringLengths for StringLengths<'_> {
 
     fn length(&self, element: usize) -> usize {
         self.0.length(element)
-    }
-}
-
-/// The elements of a tensor of fixed size; `None` for strings.
-pub(super) fn elements<'a>(view: &TensorView<'a>) -> Option<TypedSlice<'a>> {
-    match view.datatype {
-        DataType::Bool | DataType::Uint8 => view.elements().map(TypedSlice::U8),
-        DataType::Uint16 => view.elements().map(TypedSlice::U16),
-        DataType::Uint32 => view.elements().map(TypedSlice::U32),
-        DataType::Uint64 => view.elements().map(TypedSlice::U64),
-        DataType::Int8 => view.elements().map(TypedSlice::I8),
-        DataType::Int16 => view.elements().map(TypedSlice::I16),
-        DataType::Int32 => view.elements().map(TypedSlice::I32),
-        DataType::Int64 => view.elements().map(TypedSlice::I64),
-        DataType::Fp16 => view.elements().map(TypedSlice::F16),
-        DataType::Bf16 => view.elements().map(TypedSlice::Bf16),
-        DataType::Fp32 => view.elements().map(TypedSlice::F32),
-        DataType::Fp64 => view.elements().map(TypedSlice::F64),
-        DataType::Bytes => None,
     }
 }

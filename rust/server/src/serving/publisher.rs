@@ -375,7 +375,7 @@ impl PublisherCore {
             let metrics = self.shared.metrics.version(&spec.name, &version.name);
             let breaker = self.shared.limit_registry.breaker(spec, version);
             let capture = self.shared.captures.version(spec, version, model.signature());
-            let shadow = self.shared.shadows.shadow_of(spec, version, models);
+            let shadow = self.shared.shadows.shadow_of(spec, version, models, &watched);
             let trial = arms.next().flatten();
             let receipts = feedback::receipts(&self.shared.feedback, spec, version, trial.as_deref());
             let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow, trial, receipts };

@@ -13,6 +13,7 @@ use headgate_core::error::Code;
 use headgate_core::rules::FieldName;
 use headgate_core::shadow::{DrawBy, ShadowSpec};
 use headgate_core::spec::RunSpec;
+use headgate_core::trial::outputs::VersionOutputs;
 use headgate_engine::{Model, RunCounters};
 
 use crate::copied_run::CopiedRun;
@@ -40,6 +41,8 @@ pub struct ShadowPlan {
     pub pairing: Result<Pairing, Mismatch>,
     /// How the champion's tensors belong to its own.
     pub own_pairing: Option<Pairing>,
+    /// The outputs of the champion and its own whose distributions are compared, if the baseline has bins for some.
+    pub outputs: Option<[Arc<VersionOutputs>; 2]>,
     /// How long a copy may wait and run.
     pub timeout: Duration,
     /// The most runs of the version at the same time (`run.instances`); 0 is no bound.
@@ -67,6 +70,8 @@ pub struct ShadowKey {
     pub compare: BTreeMap<String, Comparison>,
     /// The fields whose values are counted apart.
     pub slices: Vec<FieldName>,
+    /// The hash of the outputs whose distributions are compared, and of their bins.
+    pub outputs: Option<u64>,
 }
 
 /// What outlives a revision.

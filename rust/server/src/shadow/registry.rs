@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use headgate_core::error::Result;
+use headgate_core::paired_outputs::PairedOutputs;
 use headgate_core::shadow::{IdleShadow, ShadowSpec};
 use headgate_core::spec::{Device, EndpointSpec, VersionSpec};
+use headgate_core::trial::outputs::VersionOutputs;
 use headgate_engine::Model;
 
 use crate::shadow::cpu_budget::CpuBudget;
@@ -87,19 +89,23 @@ impl ShadowRegistry {
         &self.threads
     }
 
-    /// The shadow that a version of `spec` is, if it is one. `models` are the models of the versions, in the order of the spec. It takes no
-    /// copies before it is installed.
+    /// The shadow that a version of `spec` is, if it is one. `models` are the models of the versions, in the order of the spec, and
+    /// `outputs` what is counted of their outputs. It takes no copies before it is installed.
     pub fn shadow_of(
         &self,
         spec: &EndpointSpec,
         version: &VersionSpec,
         models: &[Arc<Model>],
+        outputs: &[Option<Arc<VersionOutputs>>],
     ) -> Option<Arc<LiveShadow>> {
         let shadow = spec.shadows.iter().find(|shadow| shadow.to == version.name)?;
+        let index_of = |name: &str| spec.versions.iter().position(|version| version.name == name);
         let model_of = |name: &str| {
-            let index = spec.versions.iter().position(|version| version.name == name)?;
+            let index = index_of(name)?;
             Some((&spec.versions[index], models.get(index)?))
         };
+        let outputs_of = |name: &str| outputs.get(index_of(name)?)?.clone();
+        let watched = outputs_of(&spec.champion).zip(outputs_of(&version.name));
         let ((own, model), (champion, asked)) = (model_of(&version.name)?, model_of(&spec.champion)?);
         let key = ShadowKey {
             version: (own.digest.clone(), own.run.clone()),
@@ -107,12 +113,15 @@ impl ShadowRegistry {
             by: shadow.by,
             compare: shadow.compare.clone(),
             slices: shadow.slices.clone(),
+            outputs: watched.as_ref().map(|(asked, _)| asked.watched.digest),
         };
-        let plan = plan(spec, shadow, (own, model), (champion, asked));
+        let paired = watched.as_ref().map(|(asked, _)| PairedOutputs::new(&asked.watched));
+        let outputs = watched.map(|(asked, own)| [asked, own]);
+        let plan = ShadowPlan { outputs, ..plan(spec, shadow, (own, model), (champion, asked)) };
         let known = self.find(&spec.name, &version.name).filter(|state| state.key == key);
         let state = known.unwrap_or_else(|| {
             let outputs = plan.pairing.as_ref().map_or(&[][..], |pairing| &pairing.outputs);
-            let tally = Tally::new(outputs, shadow.slices.len());
+            let tally = Tally { paired, ..Tally::new(outputs, shadow.slices.len()) };
             let names = (spec.name.as_str(), version.name.as_str());
             Arc::new(ShadowState::new(names, key, tally, &self.held, &self.budget))
         });
@@ -262,6 +271,7 @@ fn plan(
         model: model.clone(),
         own_pairing,
         pairing,
+        outputs: None,
         timeout: Duration::from_millis(shadow.timeout_ms.unwrap_or(spec.timeout_ms)),
         instances: usize::from(version.run.instances),
         run_threads: threads_of(version),

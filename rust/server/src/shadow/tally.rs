@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use headgate_core::comparison::Comparison;
 use headgate_core::error::Code;
 use headgate_core::histogram::Histogram;
+use headgate_core::paired_outputs::PairedOutputs;
 use headgate_core::stats::agreement::Pairs;
 
 use self::direction::Direction;
@@ -47,6 +48,8 @@ pub struct Tally {
     pub examples: Examples,
     /// The times of all runs.
     pub runs: Histogram,
+    /// How the outputs are distributed, if the baseline has bins for some.
+    pub paired: Option<PairedOutputs>,
     /// Why the last request was incompatible.
     pub last_mismatch: Option<String>,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use headgate_core::comparison::{Comparison, RowLabel, Tolerance};
+use headgate_core::paired_outputs::PairedOutputs;
 use headgate_core::stats::agreement::mcnemar;
 use headgate_core::stats::proportion::{Interval, Share};
 use serde_json::{Map, Value, json};
@@ -45,6 +46,7 @@ pub fn tally_report(tally: &Tally, context: &TallyContext<'_>) -> Map<String, Va
         "disagreement": disagreement(tally, context.dropped),
         "noise_floor": noise_floor(tally, context.no_floor),
         "excess": excess(tally),
+        "output_drift": tally.paired.as_ref().map(PairedOutputs::report),
     });
     match report {
         Value::Object(report) => report,

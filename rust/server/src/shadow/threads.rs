@@ -13,6 +13,7 @@ use headgate_core::error::{Code, Result};
 use headgate_engine::{RunThread, RunThreads, ThreadCounts};
 
 use crate::copied_run::Answer;
+use crate::output_bins;
 use crate::scheduling::lowest_priority;
 use crate::shadow::cpu_budget::CpuBudget;
 use crate::shadow::drops::DropReason;
@@ -298,8 +299,16 @@ impl CopyRun<'_> {
             let request = ExampleRequest { at: copied.time(), request_id };
             example(request, pairing, (&copied.run, &run.lease), &found, &plan.redaction)
         });
+        // Of a batch its first row.
+        let bins = plan.outputs.as_ref().map(|[asked, own]| {
+            let asked = output_bins::bins(asked, |_| 0, |index| copied.run.output(index).ok());
+            (asked, output_bins::bins(own, |_| 0, |index| run.lease.output(index).ok()))
+        });
         let mut tally = self.shadow.tally();
         tally.add_pair(&found, slices, run.run_ns);
+        if let (Some(paired), Some((asked, own))) = (&mut tally.paired, bins) {
+            paired.add(asked, own);
+        }
         if let Some(shown) = shown {
             tally.examples.add(copied.at, shown);
         }

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from headgate.control.domain.rollout.observation import Copies, Replay
-from headgate.control.domain.rollout.plan import PlanGate, ResolvedPlan
+from headgate.control.domain.rollout.plan import PlanGate, ResolvedPlan, judged_by_pairs
 from headgate.control.domain.rollout.state import ArmNumbers, GateStatus, RolloutState, Verdict
 from headgate.readable import number
 
@@ -40,6 +40,30 @@ def copied(rollout: RolloutState, shadow: Report | None) -> GateStatus | None:
     pairs = shadow["compared"]["pairs"]
     closed = step is not None and step.kind == "shadow" and pairs >= max(step.min_requests, 1)
     return disagreement(gate, shadow, closed=closed)
+
+
+def pairs_to_judge(
+    rollout: RolloutState, shadow: Report | None
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """Evidence and question about how the answers of the challenger's copies are distributed, in a step that gives it copies; None if there
+    is nothing to ask.
+    """
+    gates, share = judged_by_pairs(rollout.plan)
+    pairs = None if shadow is None else shadow.get("output_drift")
+    if not gates or pairs is None or rollout.present is None or rollout.present.kind != "shadow":
+        return None
+    names = {"champion": rollout.champion.name, "challenger": rollout.challenger.name}
+    question = {"challenger": rollout.challenger.name, "gates": gates, "false_rollbacks": share}
+    return {"format": 1, **names, "pairs": pairs}, question
+
+
+def distributions(answer: Report, shadow: Report) -> tuple[GateStatus, ...]:
+    """The judged gates. Dropped copies are no random part of the pairs, so that with many drops nothing is decided."""
+    found = tuple(GateStatus.model_validate(gate) for gate in answer["gates"])
+    if not shadow["disagreement"]["undecided"]:
+        return found
+    said = "more than 5 % of the copies were dropped, when the machine was busy"
+    return tuple(status.model_copy(update={"verdict": "undecided", "reason": said}) for status in found)
 
 
 def disagreement(gate: PlanGate, report: Report, *, closed: bool) -> GateStatus:

@@ -34,7 +34,7 @@ JUDGED_IN: dict[str, frozenset[StepKind]] = {
     "latency": frozenset({"weight"}),
     "feedback": frozenset({"weight"}),
     "disagreement": frozenset({"replay", "shadow"}),
-    "output_drift": frozenset({"weight"}),
+    "output_drift": frozenset({"shadow", "weight"}),
 }
 """The kinds of steps in which a family of gates has to pass. A failure counts in every step."""
 
@@ -236,8 +236,7 @@ def judged_by_trial(plan: ResolvedPlan) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for gate in plan.gates:
         if gate.family == "output_drift":
-            distance = {} if gate.distance is None else {"distance": gate.distance}
-            found.append({"gate": gate.gate, "above": gate.above, **distance})
+            found.append(_outputs(gate))
             continue
         if gate.effect == "report" or gate.family not in JUDGED_BY_TRIAL:
             continue
@@ -249,3 +248,16 @@ def judged_by_trial(plan: ResolvedPlan) -> list[dict[str, Any]]:
             asked["ignore_below"] = gate.ignore_below
         found.append(asked)
     return found
+
+
+def judged_by_pairs(plan: ResolvedPlan) -> tuple[list[dict[str, Any]], float]:
+    """The ``gates`` of the question about the answers of copies, and the share of false rollbacks that is theirs."""
+    gates = [gate for gate in plan.gates if gate.family == "output_drift"]
+    stops = [gate for gate in plan.gates if gate.effect != "report"]
+    part = max(sum(gate.effect != "report" for gate in gates), 1) / max(len(stops), 1)
+    return [_outputs(gate) for gate in gates], plan.false_rollbacks * min(part, 1.0)
+
+
+def _outputs(gate: PlanGate) -> dict[str, Any]:
+    distance = {} if gate.distance is None else {"distance": gate.distance}
+    return {"gate": gate.gate, "above": gate.above, **distance}

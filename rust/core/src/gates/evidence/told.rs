@@ -18,7 +18,8 @@ use crate::trial::outputs::MAX_BINS;
 use crate::trial::report::FORMAT;
 
 impl Evidence {
-    /// The evidence of a trial's report, told with all of its minutes, and the durations in it.
+    /// The evidence of a trial's report, told with all of its minutes, and the durations in it; or that of the copies of a shadow, which
+    /// has outputs and nothing else.
     ///
     /// # Errors
     /// Why it cannot be judged.
@@ -26,12 +27,17 @@ impl Evidence {
         #[derive(Deserialize)]
         struct Told {
             format: Option<u64>,
+            pairs: Option<serde::de::IgnoredAny>,
         }
         let unreadable = |error: serde_json::Error| format!("the evidence cannot be read: {error}");
         let told: Told = serde_json::from_str(json).map_err(unreadable)?;
         if told.format != Some(FORMAT) {
             let format = told.format.map_or("no format".to_owned(), |format| format!("format {format}"));
             return Err(format!("the evidence has {format}, and format {FORMAT} is judged here"));
+        }
+        if told.pairs.is_some() {
+            let told: ToldPairs = serde_json::from_str(json).map_err(unreadable)?;
+            return Ok((told.evidence(challenger)?.checked()?, Durations::default()));
         }
         let told: ToldTrial = serde_json::from_str(json).map_err(unreadable)?;
         let (evidence, durations) = told.evidence(challenger)?;
@@ -146,6 +152,18 @@ struct ToldThresholds {
     reply_ns: u64,
 }
 
+impl ToldRow {
+    fn of(mut self, pair: &[String; 2]) -> Row {
+        Row {
+            minute: self.minute,
+            minutes: self.minutes,
+            split: self.split,
+            window: self.window,
+            arms: pair.each_ref().map(|name| self.arms.remove(name).unwrap_or_default()),
+        }
+    }
+}
+
 impl ToldSplitArm {
     fn times(&self) -> Times {
         let runs = self.run.count;
@@ -190,6 +208,35 @@ impl ToldOutput {
     }
 }
 
+/// The answers of two versions to the same requests.
+#[derive(Deserialize)]
+struct ToldPairs {
+    champion: String,
+    challenger: String,
+    pairs: ToldOutputs,
+}
+
+impl ToldPairs {
+    fn evidence(self, challenger: &str) -> Result<Evidence, Damage> {
+        place_of(&[&self.champion, &self.challenger], challenger)?;
+        let sides = ["champion".to_owned(), "challenger".to_owned()];
+        Ok(Evidence {
+            attempt: String::new(),
+            names: [self.champion, self.challenger],
+            unit: UnitKind::Request,
+            totals: [ArmTotals::default(); 2],
+            splits: Vec::new(),
+            rows: Vec::new(),
+            rows_dropped: 0,
+            feedback: Vec::new(),
+            outputs_left_out: self.pairs.left_out,
+            outputs: self.pairs.features.into_iter().map(|of| of.evidence(&sides)).collect(),
+            window: None,
+            as_of_ms: 0,
+        })
+    }
+}
+
 impl ToldTrial {
     fn evidence(self, challenger: &str) -> Result<(Evidence, Durations), Damage> {
         let names: Vec<&str> = self.arms.iter().map(|arm| arm.version.as_str()).collect();
@@ -208,13 +255,7 @@ impl ToldTrial {
             return Err("the minutes of the evidence name a version that it does not have".to_owned());
         }
         let arms = [&self.arms[0], &self.arms[place]];
-        let rows = self.minutes.into_iter().map(|mut row| Row {
-            minute: row.minute,
-            minutes: row.minutes,
-            split: row.split,
-            window: row.window,
-            arms: pair.each_ref().map(|name| row.arms.remove(name).unwrap_or_default()),
-        });
+        let rows = self.minutes.into_iter().map(|row| row.of(&pair));
         let splits = self.splits.iter().map(|split| Split {
             slots: slots_of(
                 split.slots.is_empty(),

@@ -133,6 +133,33 @@ fn a_distance_up_to_the_limit_is_rarely_found_although_values_change_with_time()
     }
 }
 
+/// Two versions that answer the same requests. The second one moves a part of the values up.
+#[test]
+fn pairs_are_compared_by_what_moves() {
+    let mut sums = DifferenceSums::new(4);
+    for [first, second] in [[0, 2], [1, 1], [3, 1], [2, 2]] {
+        sums.add_pair([first, second]);
+    }
+    assert_eq!(sums.information, 4.0);
+    assert_eq!(sums.sums, [-1.0, 1.0, 1.0, -1.0]);
+    assert_eq!(sums.squares, [1.0, 1.0, 1.0, 1.0]);
+    assert_eq!(sums.squares_below, [1.0, 2.0, 1.0]);
+    close(sums.estimate(Distance::Ks), 0.25, 1e-12);
+    close(sums.estimate(Distance::TotalVariation), 0.5, 1e-12);
+    // 30 % of pairs move up, and the limit is 10 %. As many that move down again are no distance.
+    let after = |both_ways: bool| {
+        let mut stream = Stream(7);
+        let mut sums = DifferenceSums::new(4);
+        for pair in 0..1_000 {
+            let moves = stream.uniform() < 0.3;
+            let ends = if both_ways && pair % 2 == 0 { [3, 0] } else { [0, 3] };
+            sums.add_pair(if moves { ends } else { [1, 1] });
+        }
+        ln_e_value(sums.ln_wealth(Distance::Ks, 0.1), 3)
+    };
+    assert!(after(false) > 1e6f64.ln() && after(true) < 0.0, "{} {}", after(false), after(true));
+}
+
 #[test]
 fn a_greater_distance_is_found() {
     let reached = |moved, limit| (0..40).filter(|&seed| watched((seed, 0.5), moved, limit, 400.0).0).count();

@@ -13,9 +13,10 @@ use headgate_core::trial::outputs::OutputBins;
 use headgate_engine::RunResult;
 
 use super::RequestRecord;
+use super::non_finite;
 use super::trial_part::TrialPart;
-use super::{non_finite, output_bins};
 use crate::after::copies;
+use crate::output_bins;
 use crate::thread::io::Io;
 
 impl RequestRecord {
@@ -45,8 +46,9 @@ impl RequestRecord {
     /// The bins of the values of a run, if the request's unit counts with it.
     fn bins_of(&self, part: &TrialPart, run: &RunResult) -> OutputBins {
         let Some(arm) = &self.version().payload.trial else { return OutputBins::default() };
-        let wanted = arm.wanted_outputs(&part.request);
-        wanted.map(|wanted| output_bins::bins(run, wanted, self.sample.request_hash)).unwrap_or_default()
+        let Some(wanted) = arm.wanted_outputs(&part.request) else { return OutputBins::default() };
+        let row_of = |rows| output_bins::row_of_request(self.sample.request_hash, rows);
+        output_bins::bins(wanted, row_of, |index| run.output(index).ok())
     }
 
     /// Whether the outputs of the run are evidence of a trial.
