@@ -59,7 +59,7 @@ pub fn compare(
     let features: Vec<&OutputEvidence> =
         evidence.outputs.iter().filter(|of| name.is_empty() || is_meant(of)).collect();
     let distance = gate.distance;
-    let sets = features.iter().map(|of| of.sums.set_count(distance)).sum();
+    let sets: usize = features.iter().map(|of| of.sums.set_count(distance)).sum();
     let Certainty { ln_threshold, confidence } = certainty;
     let mut found = OutputComparison {
         distance,

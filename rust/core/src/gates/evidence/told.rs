@@ -218,7 +218,7 @@ struct ToldPairs {
 
 impl ToldPairs {
     fn evidence(self, challenger: &str) -> Result<Evidence, Damage> {
-        place_of(&[&self.champion, &self.challenger], challenger)?;
+        place_of(&[self.champion.as_str(), self.challenger.as_str()], challenger)?;
         let sides = ["champion".to_owned(), "challenger".to_owned()];
         Ok(Evidence {
             attempt: String::new(),
