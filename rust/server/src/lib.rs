@@ -18,7 +18,7 @@ pub mod headers;
 pub mod inspect;
 pub mod io_thread;
 pub mod metrics;
-mod output_bins;
+pub mod output_bins;
 pub mod replay;
 pub mod request;
 pub mod request_context;

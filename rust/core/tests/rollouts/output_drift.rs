@@ -108,7 +108,10 @@ pub(crate) fn failed_after(scenario: &OutputScenario, question: &Question, seed:
         world.begin_step(slots);
         for _ in 0..minutes {
             for _ in 0..random.poisson(scenario.per_minute) {
-                let key = keys.as_ref().map_or_else(|| random.next(), |keys| keys.draw(&mut random));
+                let key = match &keys {
+                    None => random.next(),
+                    Some(keys) => keys.draw(&mut random),
+                };
                 let (unit, is_challenger) = world.unit(key);
                 if random.chance(scenario.shed[usize::from(is_challenger)]) {
                     world.request(unit, is_challenger, Outcome::Shed);

@@ -30,4 +30,4 @@ pub mod updates;
 pub mod version;
 pub mod version_families;
 pub mod watchdog;
-mod watched_outputs;
+pub mod watched_outputs;

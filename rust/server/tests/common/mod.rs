@@ -148,6 +148,9 @@ pub fn written(short: &Value) -> Value {
     let mut limits = part(&short["limits"], &["rate", "breaker", "priority"]);
     limits.insert("timeout".to_owned(), short["timeout_ms"].clone());
     let mut spec = part(short, &["columns", "labels", "capture", "feedback"]);
+    if short.get("baseline").is_some() {
+        spec.insert("drift".to_owned(), json!({"baseline": "sha256:11"}));
+    }
     let versions: Map<_, _> = listed
         .iter()
         .map(|version| (name(version), part(version, &["digest", "constant", "run", "compatible"]).into()))
@@ -160,7 +163,7 @@ pub fn written(short: &Value) -> Value {
     spec.insert("limits".to_owned(), limits.into());
     let mut traffic = part(short, &["champion", "table", "shadows_off", "capture_off"]);
     traffic.insert("last_good".to_owned(), short["champion"].clone());
-    let mut load = part(short, &["urgent", "fresh"]);
+    let mut load = part(short, &["urgent", "fresh", "baseline"]);
     load.insert("versions".to_owned(), listed.iter().map(name).collect());
     load.insert("artifacts".to_owned(), listed.iter().filter_map(artifact).collect::<Map<_, _>>().into());
     json!({
