@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -114,9 +113,12 @@ def test_answers_that_are_distributed_otherwise_roll_a_challenger_back(tmp_path:
         assert dry.status_code == 200, dry.text
         checked(admin.http.post(ROLLOUT, json={**asked, "plan": "near"}, headers=ANY))
         users = iter(range(1_000_000))
+        verdicts: dict[str, set[str]] = {}
         with httpx.Client(base_url=f"http://{gateway.http}") as client:
 
             def is_rolled_back() -> bool:
+                for gate in admin.get(ROLLOUT)["gates"]:
+                    verdicts.setdefault(gate["gate"], set()).add(gate["verdict"])
                 for _ in range(20):
                     infer(client, next(users))
                 return bool(admin.get(ROLLOUT)["phase"] == "rolled_back")
@@ -124,15 +126,15 @@ def test_answers_that_are_distributed_otherwise_roll_a_challenger_back(tmp_path:
             until(is_rolled_back, 120.0)
         found = admin.get(ROLLOUT)
     assert found["end"]["reason"] == "output_drift.Y"
-    gates: dict[str, Any] = {gate["gate"]: gate for gate in found["gates"]}
-    failed, shown = gates["output_drift.Y"], gates["output_drift"]
+    (failed,) = found["gates"]
+    assert failed["gate"] == "output_drift.Y"
     assert (failed["verdict"], failed["features"]) == ("fail", 4)
     # 2x and 10x of the same numbers differ in four of five.
     assert failed["interval"][0] > 0.2
     assert failed["interval"][0] <= 0.8 <= failed["interval"][1]
     assert failed["distance"] == pytest.approx(0.8, abs=0.25)
-    assert (shown["verdict"], shown["reason"]) == ("undecided", "it is shown, and stops nothing")
-    assert shown["distance"] == failed["distance"]
+    # The gate that is only shown was looked at all the time, and stopped nothing.
+    assert verdicts["output_drift"] == {"undecided"}
 
 
 def test_without_a_baseline_a_gate_on_outputs_is_refused(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def _gate(name: str, gate: Any, path: Path, report: Report) -> None:
     form = _form(above)
     if form is not None and form != wanted:
         report((*path, "above") if isinstance(gate, dict) else path, f"must be {_LIMITS[wanted]}")
-    if family == "output_drift" and form == "value" and not 0 < above < 1:
+    if family == "output_drift" and isinstance(above, int | float) and form == "value" and not 0 < above < 1:
         report(
             (*path, "above") if isinstance(gate, dict) else path, "must be a distance below 1, such as 0.1"
         )
