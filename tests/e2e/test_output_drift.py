@@ -130,8 +130,8 @@ def test_answers_that_are_distributed_otherwise_roll_a_challenger_back(tmp_path:
     assert failed["gate"] == "output_drift.Y"
     assert (failed["verdict"], failed["features"]) == ("fail", 4)
     # 2x and 10x of the same numbers differ in four of five.
-    assert failed["interval"][0] > 0.2
-    assert failed["interval"][0] <= 0.8 <= failed["interval"][1]
+    assert failed["e_value"] >= failed["threshold"] == 100.0
+    assert 0.0 < failed["interval"][0] <= 0.8 <= failed["interval"][1]
     assert failed["distance"] == pytest.approx(0.8, abs=0.25)
     # The gate that is only shown was looked at all the time, and stopped nothing.
     assert verdicts["output_drift"] == {"undecided"}
