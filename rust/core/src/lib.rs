@@ -2,7 +2,7 @@
 //!
 //! Read in this order: [`error`], [`id`], [`tensor`], [`spec`], [`limits`], `endpoint_state`, [`snapshot`],
 //! [`rules`], [`shadow`], [`comparison`], [`route`], [`explain`], [`slots`], [`rate`], [`breaker`], [`trial`], [`gates`]; [`histogram`],
-//! [`fine_histogram`], [`reuse`] and [`stats`] are for all crates.
+//! [`fine_histogram`], [`name_map`], [`reuse`] and [`stats`] are for all crates.
 #![forbid(unsafe_code)]
 
 pub mod breaker;
@@ -16,6 +16,7 @@ pub mod gates;
 pub mod histogram;
 pub mod id;
 pub mod limits;
+pub mod name_map;
 pub mod paired_outputs;
 pub mod rate;
 pub mod reuse;

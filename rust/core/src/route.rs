@@ -43,6 +43,9 @@ pub fn choose_version<V>(
     request: &impl RequestFields,
     draw: impl FnOnce() -> u64,
 ) -> RouteDecision {
+    if !endpoint.has_policies {
+        return by_slot(endpoint, draw(), RouteReason::Drawn);
+    }
     if let Some((rule, version)) = endpoint.rules.first_match(request) {
         return RouteDecision { version, reason: RouteReason::Rule(rule), slot: None, unit: None };
     }
@@ -50,6 +53,12 @@ pub fn choose_version<V>(
         Some(key) => (key_hash(&endpoint.salt, key), RouteReason::Sticky),
         None => (draw(), RouteReason::Drawn),
     };
+    by_slot(endpoint, hash, reason)
+}
+
+/// Chooses the version whose slot a hash falls into.
+#[inline]
+fn by_slot<V>(endpoint: &Endpoint<V>, hash: u64, reason: RouteReason) -> RouteDecision {
     let slot = slot_of_hash(hash);
     let unit = (reason == RouteReason::Sticky).then(|| unit_of_hash(hash));
     RouteDecision { version: endpoint.table[slot as usize], reason, slot: Some(slot), unit }

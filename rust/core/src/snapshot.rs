@@ -11,6 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::feedback::declared::{Feedbacks, feedback_fault};
 use crate::id::is_name;
 use crate::limits::{FallbackSpec, PrioritySpec};
+use crate::name_map::NameMap;
 use crate::rate::RateLimiter;
 use crate::rules::{MAX_RULES, Rules};
 use crate::shadow::{Capture, MAX_SHADOWS, Shadow};
@@ -26,7 +27,7 @@ pub struct Snapshot<V> {
     /// Grows by one with every change of an endpoint.
     pub generation: u64,
     /// The endpoints by name.
-    pub endpoints: HashMap<Box<str>, Arc<Endpoint<V>>>,
+    pub endpoints: NameMap<Arc<Endpoint<V>>>,
     /// The specs of endpoints that were taken out of memory, by name.
     pub unloaded: HashMap<Box<str>, Arc<EndpointSpec>>,
     /// Why an endpoint that was served before is not served now, by name: it is being loaded, or it could not be.
@@ -42,7 +43,7 @@ impl<V> Default for Snapshot<V> {
     fn default() -> Self {
         Self {
             generation: 0,
-            endpoints: HashMap::new(),
+            endpoints: NameMap::default(),
             unloaded: HashMap::new(),
             unavailable: HashMap::new(),
             refusals: Arc::default(),
@@ -176,6 +177,9 @@ pub struct Endpoint<V> {
     pub feedback: Feedbacks,
     /// Versions that are left out because they do not load, with the reason.
     pub omitted: BTreeMap<String, String>,
+    /// Whether any of these is there: rules, a sticky key, classes, a time after which a version's fallbacks are asked, shadows, a
+    /// capture. Without them a request to the endpoint pays for this one test.
+    pub has_policies: bool,
 }
 
 /// The rate of each caller, and the header that identifies one.
@@ -294,7 +298,17 @@ pub fn compile<V>(
         capture: spec.capture.as_ref().map(|capture| Capture::new(&spec.name, capture)),
         feedback: spec.feedback.clone(),
         omitted: spec.omitted.clone(),
+        has_policies: has_policies(spec),
     })
+}
+
+fn has_policies(spec: &EndpointSpec) -> bool {
+    !spec.rules.is_empty()
+        || spec.sticky.is_some()
+        || spec.limits.priority.is_some()
+        || spec.fallback.as_ref().and_then(FallbackSpec::after_ms).is_some()
+        || !spec.shadows.is_empty()
+        || spec.capture.is_some()
 }
 
 fn shadows(spec: &EndpointSpec, index: impl Fn(&str) -> Result<u8>) -> Result<Box<[Shadow]>> {
@@ -374,77 +388,4 @@ fn fault(spec: &EndpointSpec, message: impl std::fmt::Display) -> Error {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn spec(json: &str) -> EndpointSpec {
-        EndpointSpec::from_json(json.as_bytes()).unwrap()
-    }
-
-    pub(crate) const TWO: &str = r#"{"name":"digits","revision":3,
-        "spec":{"versions":{"v1":{"digest":"sha256:1"},"v2":{"digest":"sha256:2"}},
-            "traffic":{"champion":"v1","sticky":"header.x-user-id"},"limits":{"timeout":30000}},
-        "traffic":{"champion":"v1","last_good":"v1","table":{"salt":"digits/2/1","given":[["v2",0,999]]}},
-        "load":{"versions":["v1","v2"],"artifacts":{"v1":"one.onnx","v2":"two.onnx"}}}"#;
-
-    #[test]
-    fn the_champion_has_the_slots_that_are_not_given_away() {
-        let endpoint = compile(&spec(TWO), |_| Ok(())).unwrap();
-        assert!(endpoint.table[..1000].iter().all(|&version| version == 1));
-        assert!(endpoint.table[1000..].iter().all(|&version| version == 0));
-        assert_eq!(endpoint.version("v2").unwrap().0, 1);
-    }
-
-    #[test]
-    fn contradictions_are_named() {
-        type Change = fn(&mut EndpointSpec);
-        let changes: [(Change, &str); 6] = [
-            (|spec| spec.champion = "v9".into(), "v9"),
-            (|spec| spec.table.given[0].0 = "v3".into(), "v3"),
-            (|spec| spec.versions[1].name = "v1".into(), "twice"),
-            (|spec| spec.versions[1].constant = Some(BTreeMap::new()), "exactly one"),
-            (|spec| spec.timeout_ms = 0, "time-out"),
-            (|spec| spec.name = "di/gits".into(), "not valid"),
-        ];
-        for (change, words) in changes {
-            let mut contradictory = spec(TWO);
-            change(&mut contradictory);
-            let error = compile(&contradictory, |_| Ok(())).unwrap_err();
-            assert_eq!(error.code, Code::PolicyInvalid);
-            assert!(error.message.contains(words), "{error}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_was_never_served_is_not_ready_with_the_reason() {
-        let of = |name: &str, version: &str, reason: &str| {
-            Refusals::from([(name.into(), [(version.into(), reason.into())].into())])
-        };
-        let first = Snapshot::<()>::default().with_refusals(of("a", "v1", "no such operator"));
-        let error = first.endpoint("a").unwrap_err();
-        assert_eq!(
-            (error.code, &*error.message),
-            (Code::ModelNotReady, "endpoint \"a\" was never served: v1: no such operator")
-        );
-        assert_eq!(first.endpoint("b").unwrap_err().code, Code::ModelNotFound);
-        let served = first.with_endpoint("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
-        assert!(served.endpoint("a").is_ok());
-        // The newest list stays through every other change.
-        let second = served.with_endpoint("a", None).with_refusals(of("b", "", "its folder is empty"));
-        assert_eq!(second.generation, served.generation + 1);
-        assert_eq!(second.endpoint("a").unwrap_err().code, Code::ModelNotFound);
-        let error = second.with_unavailable("c", "damaged").unwrap().endpoint("b").unwrap_err();
-        assert!(error.message.ends_with("never served: its folder is empty"), "{error}");
-    }
-
-    #[test]
-    fn a_snapshot_changes_one_endpoint_and_keeps_the_others() {
-        let first =
-            Snapshot::default().with_endpoint("a", Some(Arc::new(compile(&spec(TWO), |_| Ok(())).unwrap())));
-        let second = first.with_endpoint("b", Some(first.endpoint("a").unwrap().clone()));
-        let third = second.with_endpoint("a", None);
-        assert_eq!((first.generation, second.generation, third.generation), (1, 2, 3));
-        assert!(second.endpoint("a").is_ok() && second.endpoint("b").is_ok());
-        assert_eq!(third.endpoint("a").unwrap_err().code, Code::ModelNotFound);
-    }
-}
+pub(crate) mod tests;

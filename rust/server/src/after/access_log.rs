@@ -287,9 +287,9 @@ impl LogEntry {
             put("request_id", json!(String::from_utf8_lossy(id)));
         }
         if let Some(trace) = &self.context.trace {
-            put("trace_id", json!(format!("{:032x}", trace.id)));
-            put("span_id", json!(format!("{:016x}", trace.span)));
-            put("parent_id", json!(format!("{:016x}", trace.parent)));
+            put("trace_id", json!(trace.id()));
+            put("span_id", json!(trace.span()));
+            put("parent_id", json!(trace.parent()));
         }
         line.to_string()
     }
