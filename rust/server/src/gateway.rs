@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::event_queue::EventQueue;
 use crate::io_thread::{self, IoThread};
 use crate::metrics::rendering::totals;
-use crate::scheduling::{request_short_slices, runtime, spawn};
+use crate::scheduling::{runtime, spawn};
 use crate::serving::background::BackgroundThread;
 use crate::serving::dry_run::{DryRun, dry_run};
 use crate::serving::publisher::Publisher;
@@ -189,8 +189,15 @@ impl Gateway {
         inboxes: Vec<mpsc::Receiver<IoMessage>>,
     ) -> Result<RunningThreads> {
         // First what needs descriptors. After that only a thread can be refused by the system.
-        let runtimes = (0..=inboxes.len()).map(|_| runtime()).collect::<Result<Vec<_>>>()?;
-        let mut runtimes = runtimes.into_iter();
+        let accept_runtime = runtime()?;
+        let threads = inboxes.into_iter().enumerate().map(|(number, inbox)| IoThread {
+            number,
+            shared: self.shared.clone(),
+            access_log: self.access_log.clone(),
+            mailbox: self.mailboxes[number].clone(),
+            inbox,
+        });
+        let io_threads = io_thread::start(threads.collect())?;
         self.shared.pool.start()?;
         if let Some(log) = &self.access_log {
             log.start()?;
@@ -198,26 +205,9 @@ impl Gateway {
         self.capture_writer.start()?;
         let (stop_accepting, stop) = oneshot::channel();
         let (shared, mailboxes) = (self.shared.clone(), self.mailboxes.clone());
-        let acceptor = runtimes.next().map(|runtime| {
-            spawn("hg-accept".to_owned(), move || accept::run(&runtime, listeners, &shared, &mailboxes, stop))
-        });
-        let acceptor =
-            acceptor.ok_or_else(|| Error::new(Code::Internal, "an acceptor without a runtime"))??;
-        let mut io_threads = Vec::new();
-        for (index, (inbox, runtime)) in inboxes.into_iter().zip(runtimes).enumerate() {
-            let thread = IoThread {
-                number: index,
-                shared: self.shared.clone(),
-                access_log: self.access_log.clone(),
-                mailbox: self.mailboxes[index].clone(),
-                inbox,
-            };
-            io_threads.push(spawn(format!("hg-io-{index}"), move || {
-                request_short_slices();
-                thread.shared.heartbeats[index].bind_to_current_thread();
-                io_thread::run(&runtime, thread)
-            })?);
-        }
+        let acceptor = spawn("hg-accept".to_owned(), move || {
+            accept::run(&accept_runtime, listeners, &shared, &mailboxes, stop)
+        })?;
         self.background.start()?;
         let run_monitor = run_monitor::start(self.shared.clone())?;
         Ok(RunningThreads { bound, stop_accepting, acceptor, io_threads, run_monitor })

@@ -4,13 +4,17 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
+use headgate_core::error::Result;
 use tokio::sync::mpsc;
 
 use crate::after::access_log::AccessLog;
 use crate::after::thread_state as after;
 use crate::call::http::ProtocolService;
+use crate::scheduling::{local_runtime, request_short_slices, spawn};
 use crate::serving::shared::Shared;
 use crate::thread::io::{self, Io, IoMessage, Mailbox};
 use crate::transport::connections::Connections;
@@ -29,19 +33,47 @@ pub struct IoThread {
     pub inbox: mpsc::Receiver<IoMessage>,
 }
 
-/// Runs an IO thread until it must close and its last connection has ended, or the rest are cut off. True if every connection ended by
-/// itself.
+/// Starts IO threads. Each one gives in the end whether every connection ended by itself.
 ///
-/// # Panics
-/// If the current thread is an IO thread already.
-pub fn run(runtime: &tokio::runtime::Runtime, thread: IoThread) -> bool {
+/// # Errors
+/// `internal` if the system gives no more descriptors or threads; then those that run are told to end.
+pub fn start(threads: Vec<IoThread>) -> Result<Vec<JoinHandle<bool>>> {
+    let mailboxes: Vec<Mailbox> = threads.iter().map(|thread| thread.mailbox.clone()).collect();
+    // A runtime belongs to its thread, so that each thread makes its own and says whether that went well.
+    let (made, runtimes) = channel();
+    let start_one = |thread: IoThread| {
+        let made = made.clone();
+        spawn(format!("hg-io-{}", thread.number), move || run(thread, made))
+    };
+    let started = threads.into_iter().map(start_one).collect::<Result<Vec<_>>>();
+    drop(made);
+    let are_made = runtimes.iter().collect::<Result<()>>();
+    are_made.and(started).inspect_err(|_| {
+        for mailbox in &mailboxes {
+            mailbox.post(IoMessage::Close);
+        }
+    })
+}
+
+/// Runs an IO thread until it must close and its last connection has ended, or the rest are cut off. True if every connection ended by
+/// itself. `made` is told whether there is a runtime.
+fn run(thread: IoThread, made: Sender<Result<()>>) -> bool {
     let IoThread { number, shared, access_log, mailbox, inbox } = thread;
+    request_short_slices();
+    shared.heartbeats[number].bind_to_current_thread();
+    let (runtime, result) = match local_runtime() {
+        Ok(runtime) => (Some(runtime), Ok(())),
+        Err(error) => (None, Err(error)),
+    };
+    // Fails only if the start has failed already. Then this thread is told to close.
+    drop(made.send(result));
+    drop(made);
+    let Some(runtime) = runtime else { return true };
     io::install(number, shared);
     after::install(access_log);
-    let local = tokio::task::LocalSet::new();
-    let clean = local.block_on(runtime, serve(inbox, &mailbox));
+    let clean = runtime.block_on(serve(inbox, &mailbox));
     // The connections that are left are cut off here, on their own thread.
-    drop(local);
+    drop(runtime);
     clean
 }
 

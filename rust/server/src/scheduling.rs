@@ -4,6 +4,7 @@
 use std::thread::JoinHandle;
 
 use headgate_core::error::{Code, Error, Result};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime, Runtime};
 
 /// The slice that an IO thread requests, in nanoseconds. Linux from 6.12 on runs a thread with a short slice as soon as it wakes, and not
 /// after the slice of the thread that computes.
@@ -16,14 +17,31 @@ const LOWEST_NICE: libc::c_int = 19;
 /// The threads beside each IO thread that read large requests and write large responses. They end when idle.
 const OFFLOAD_THREADS: usize = 2;
 
-/// The runtime of one IO thread.
-pub fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(OFFLOAD_THREADS)
-        .thread_name("hg-offload")
-        .build()
-        .map_err(|error| Error::new(Code::Internal, format!("the system gives no more descriptors: {error}")))
+/// The runtime of the thread that accepts.
+///
+/// # Errors
+/// `internal` if the system gives no more descriptors.
+pub fn runtime() -> Result<Runtime> {
+    runtime_builder().build().map_err(|error| no_descriptors(&error))
+}
+
+/// The runtime of one IO thread, made on that thread. Its tasks are the thread's own, without a set of local tasks that would be a task
+/// of the runtime itself and be polled for each of them.
+///
+/// # Errors
+/// As [`runtime`].
+pub fn local_runtime() -> Result<LocalRuntime> {
+    runtime_builder().build_local(LocalOptions::default()).map_err(|error| no_descriptors(&error))
+}
+
+fn runtime_builder() -> Builder {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().max_blocking_threads(OFFLOAD_THREADS).thread_name("hg-offload");
+    builder
+}
+
+fn no_descriptors(error: &std::io::Error) -> Error {
+    Error::new(Code::Internal, format!("the system gives no more descriptors: {error}"))
 }
 
 /// As [`spawn`], with low priority, because loading a model takes milliseconds of a core that an IO thread may need.
