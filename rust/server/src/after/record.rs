@@ -139,9 +139,10 @@ impl RequestRecord {
         self.routed.shard().hopeless.add(1);
     }
 
-    /// The run, on this thread, is over.
-    pub fn ran_inline(&mut self, now: Instant) {
+    /// The run, which began on this thread at `begun_ns` of the gateway's clock, is over.
+    pub fn ran_inline(&mut self, begun_ns: u64, now: Instant) {
         let run_ns = timing::nanos(self.timing.phase_end, now);
+        self.routed.shard().last_run_ns.set(begun_ns + run_ns);
         self.timing.stage = RunStage::Begun;
         self.version().payload.model.record_run(run_ns);
         self.timing.run_ns = Some(run_ns);
@@ -154,6 +155,7 @@ impl RequestRecord {
         self.timing.queue_ns = Some(queue_ns);
         self.timing.run_ns = (run_ns > 0).then_some(run_ns);
         if let Some(run_ns) = self.timing.run_ns {
+            self.routed.shard().last_run_ns.set(io::with(|io| io.shared.ns_at(now)));
             self.timing.stage = RunStage::Begun;
             self.version().payload.model.record_run(run_ns);
         }
@@ -216,15 +218,20 @@ fn give_slot(slot: Box<RecordSlot>) {
 }
 
 impl RecordHandle {
-    /// Begins to account for a request whose first byte came at `received`.
-    pub fn begin(routed: RoutedVersion, received: Instant, request_hash: u64) -> RecordHandle {
+    /// Begins to account for a request whose first byte came at `received`, and which is counted with `memory`.
+    pub fn begin(
+        routed: RoutedVersion,
+        received: Instant,
+        request_hash: u64,
+        memory: RequestMemory,
+    ) -> RecordHandle {
         routed.shard().started.add(1);
         let mut slot = take_slot();
         slot.0 = Some(RequestRecord {
             sample: SketchSample { run: None, failed: false, request_hash },
             routed,
             timing: PhaseTiming::new(received),
-            memory: RequestMemory::default(),
+            memory,
             copies: None,
             log: None,
             fallback_header: None,
@@ -257,14 +264,23 @@ impl RecordHandle {
 
 impl Delivery for RecordSlot {
     fn delivered(mut self: Box<Self>, now: Instant) {
-        if let Some(mut record) = self.0.take() {
+        if let Some(record) = &mut self.0 {
             io::try_with(|io| record.book(io, Some(now)));
         }
+        // Dropped where it is, because to take it out would copy it.
+        self.0 = None;
         give_slot(self);
     }
 
     fn prepared_fields(&self) -> Option<&PreparedFields> {
         Some(&self.0.as_ref()?.version().payload.headers)
+    }
+
+    fn made_at(&self) -> Option<Instant> {
+        let record = self.0.as_ref()?;
+        // Behind its run an answer is written at once; what fails may have waited.
+        let is_answer = record.outcome.is_some_and(|outcome| outcome.code.is_none());
+        is_answer.then_some(record.timing.phase_end)
     }
 }
 

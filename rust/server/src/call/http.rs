@@ -9,7 +9,7 @@ use std::time::Instant;
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
-use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, RETRY_AFTER, VARY};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -33,13 +33,11 @@ use crate::transport::coding;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::framing;
 use crate::transport::hyper_body::HyperBody;
-use crate::transport::reply;
+use crate::transport::reply::{self, ContentType};
 use crate::transport::service::{RequestHead, Service};
 
-static JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The header that says where the JSON of a body ends, if binary data follows it.
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::LENGTH_HEADER);
-static BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// A reply whose delivery is booked, if a version answered.
 type HttpReply = reply::Reply<PendingDelivery>;
@@ -93,8 +91,7 @@ async fn dispatch(
     let mut reply = match check_framing(&head) {
         Ok(()) => {
             let reply = route(head, &mut body, received, context).await;
-            let is_compressed = io::with(|io| wants_gzip(io, &reply, head.headers));
-            if is_compressed { Box::pin(compress(reply)).await } else { reply }
+            if wants_gzip(&reply, head.headers) { Box::pin(compress(reply)).await } else { reply }
         }
         Err(FramingError { error, closes }) => HttpReply { closes, ..io::with(|io| refusal(io, &error)) },
     };
@@ -119,7 +116,9 @@ fn check_framing(head: &RequestHead<'_>) -> std::result::Result<(), FramingError
     if !head.is_http1() {
         return Ok(());
     }
-    framing::check(head.version, head.headers).map_err(|error| FramingError { error, closes: true })?;
+    if !head.is_plain {
+        framing::check(head.version, head.headers).map_err(|error| FramingError { error, closes: true })?;
+    }
     if grpc::is_grpc(head.headers) {
         let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
         return Err(FramingError { error, closes: false });
@@ -133,7 +132,8 @@ async fn route(
     received: Instant,
     context: &RequestContext,
 ) -> HttpReply {
-    let path = match head.has_escapes.then(|| path::decoded(head.path)).transpose() {
+    let has_escapes = !head.is_plain && head.path.contains('%');
+    let path = match has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
         Err(error) => return io::with(|io| refusal(io, &error)),
     };
@@ -166,7 +166,7 @@ fn describe(io: &Io, call: ProtocolCall<'_>, method: &Method) -> HttpReply {
     }
     let mut body = io.replies.take();
     match write_description(io, call, &mut body) {
-        Ok(status) => reply_of(io, status, &JSON, body),
+        Ok(status) => reply_of(io, status, ContentType::Json, body),
         Err(error) => refusal(io, &error),
     }
 }
@@ -219,15 +219,17 @@ async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut B
         catch_panic(answering.as_mut()).await
     };
     io::with(|io| match done {
-        Ok(()) => reply_of(io, StatusCode::OK, &JSON, out),
+        Ok(()) => reply_of(io, StatusCode::OK, ContentType::Json, out),
         Err(error) => refusal(io, &error),
     })
 }
 
 /// Whether the client asks for gzip, and the reply is large enough to be worth it.
-fn wants_gzip(io: &Io, reply: &HttpReply, headers: Headers<'_>) -> bool {
-    let wanted = || headers.get("accept-encoding").is_some_and(coding::asks_for_gzip);
-    reply.body.len() > io.shared.config.gzip_above_bytes && wanted()
+fn wants_gzip(reply: &HttpReply, headers: Headers<'_>) -> bool {
+    headers.get("accept-encoding").is_some_and(|accepted| {
+        let is_large = io::with(|io| reply.body.len() > io.shared.config.gzip_above_bytes);
+        is_large && coding::asks_for_gzip(accepted)
+    })
 }
 
 /// Compresses a reply with gzip. It stays as it was if there is no room for both. If compressing took too long or panicked, the
@@ -265,17 +267,16 @@ fn compression_failed(io: &Io, reply: HttpReply, error: Error) -> HttpReply {
     infer_reply(io, InferResponse { result: Err(error), body: Vec::new(), record, deadline })
 }
 
-fn reply_of(io: &Io, status: StatusCode, content: &HeaderValue, body: Vec<u8>) -> HttpReply {
-    let mut fields = io.fields.take();
-    fields.push((CONTENT_TYPE, content.clone()));
-    HttpReply { status, fields, body, delivery: None, closes: false }
+fn reply_of(io: &Io, status: StatusCode, content: ContentType, body: Vec<u8>) -> HttpReply {
+    HttpReply { status, content, fields: io.fields.take(), body, delivery: None, closes: false }
 }
 
 fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
     let InferResponse { result, body, record, deadline } = answer;
     let mut reply = match result {
         Ok(sent) => {
-            let content = if sent.json_length.is_some() { &BINARY } else { &JSON };
+            let is_binary = sent.json_length.is_some();
+            let content = if is_binary { ContentType::Binary } else { ContentType::Json };
             let mut reply = reply_of(io, StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
                 reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
@@ -307,7 +308,7 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> HttpReply {
     // A code without a status is that of a cancelled request: if its client only stopped sending, the request was incomplete.
     let status = error.code.http().and_then(|status| StatusCode::from_u16(status).ok());
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
-    let mut reply = reply_of(io, status, &JSON, body);
+    let mut reply = reply_of(io, status, ContentType::Json, body);
     if error.code == Code::UnsupportedMediaType {
         reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
     }

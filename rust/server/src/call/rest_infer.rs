@@ -15,7 +15,7 @@ use crate::request::infer::InferWire;
 use crate::request::inference::Target;
 use crate::request::large_request::{self, Parse};
 use crate::request::tensors;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::BodySource;
 use crate::transport::coding;
@@ -50,6 +50,13 @@ impl InferWire for RestInfer<'_> {
 
     fn target(&self) -> Result<Target<'_>> {
         Ok(self.target)
+    }
+
+    fn take_body(&mut self, io: &Io) -> Option<RequestMemory> {
+        let is_encoded = self.headers.get("content-encoding").is_some();
+        let read = if is_encoded { None } else { self.source.take_buffered(io) }?;
+        self.body = read.bytes;
+        Some(read.memory)
     }
 
     async fn read_body(&mut self, until: Option<Instant>) -> Result<RequestMemory> {

@@ -58,31 +58,21 @@ impl Attempt {
     /// # Errors
     /// Those of every phase.
     pub async fn serve(&mut self, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<ResponseLayout> {
-        let mut begun = io::with(|io| {
-            self.record.pass_breaker(io)?;
-            self.check_remaining_time(io)
-        })?;
-        let loaded = match self.record.version().payload.model.hold() {
-            Some(loaded) => loaded,
-            None => {
-                let loaded = Box::pin(self.fetch()).await?;
-                self.record.timing.was_disturbed = true;
-                begun = io::with(|io| self.check_remaining_time(io))?;
-                loaded
+        // Mostly the model is in memory and the request is small: then nothing is waited for here.
+        let admitted = match io::with(|io| self.admit(io, request))? {
+            Some(admitted) => admitted,
+            None => Box::pin(self.fetch_and_admit(request)).await?,
+        };
+        let inputs = match admitted {
+            AdmittedRequest::Decoded(inputs) => inputs,
+            AdmittedRequest::Long(loaded, begun) => {
+                Box::pin(self.decode_elsewhere(request, loaded, begun)).await?
             }
         };
-        // The queue checks again; a refusal must not cost what decoding costs.
-        loaded.check_admission(self.class)?;
-        request.envelope.check_outputs(&loaded.signature().outputs)?;
-        let buffers =
-            if request.body.len() > large_request::INLINE && large_request::takes_long(request.envelope) {
-                let target = RunTarget { loaded, waiter: self.waiter() };
-                Box::pin(large_request::decode(request, target, &mut self.record.memory)).await?
-            } else {
-                io::with(|io| self.decode(io, request, loaded))?
-            };
-        self.record.timing.decoded(begun, Instant::now());
-        let ran = self.run(buffers).await?;
+        let ran = match io::with(|io| self.run_inline(io, inputs))? {
+            InlineRun::Ran(ran) => ran,
+            InlineRun::NotHere(inputs) => self.run_elsewhere(inputs).await?,
+        };
         self.record.timing.stage = RunStage::Succeeded;
         let written = self.write(request, &ran, out);
         if let Ok(None) = written {
@@ -97,6 +87,31 @@ impl Attempt {
             written?.expect("a large response was written elsewhere");
         io::with(|io| self.record.memory.add_bytes(io, out.len() + output_bytes))?;
         Ok(sent)
+    }
+
+    /// Admits the request to the version, and decodes it unless that takes long. `None` if the model is out of memory.
+    ///
+    /// # Errors
+    /// Those of its breaker, of the deadline and of the queue; `invalid_argument`.
+    fn admit(&mut self, io: &Io, request: &ParsedRequest<'_>) -> Result<Option<AdmittedRequest>> {
+        self.record.pass_breaker(io)?;
+        let begun = self.check_remaining_time(io)?;
+        match self.record.version().payload.model.hold() {
+            Some(loaded) => self.decode_unless_long(io, request, loaded, begun).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Waits for a version that is out of memory, and goes on as [`Attempt::admit`].
+    async fn fetch_and_admit(&mut self, request: &ParsedRequest<'_>) -> Result<AdmittedRequest> {
+        let fetcher = io::with(|io| io.shared.fetcher.clone());
+        let model = &self.record.version().payload.model;
+        let loaded = fetcher.fetch(model, self.deadlines.version).await?;
+        self.record.timing.was_disturbed = true;
+        io::with(|io| {
+            let begun = self.check_remaining_time(io)?;
+            self.decode_unless_long(io, request, loaded, begun)
+        })
     }
 
     /// The present time, unless too little is left for a run: what is refused here has cost no work.
@@ -117,10 +132,35 @@ impl Attempt {
         ))
     }
 
-    /// Waits for a version that is out of memory.
-    async fn fetch(&self) -> Result<LoadedModel> {
-        let fetcher = io::with(|io| io.shared.fetcher.clone());
-        fetcher.fetch(&self.record.version().payload.model, self.deadlines.version).await
+    /// Decodes a request that came this far at `begun`, unless that takes long.
+    fn decode_unless_long(
+        &mut self,
+        io: &Io,
+        request: &ParsedRequest<'_>,
+        loaded: LoadedModel,
+        begun: Instant,
+    ) -> Result<AdmittedRequest> {
+        // The queue checks again; a refusal must not cost what decoding costs.
+        loaded.check_admission(self.class)?;
+        request.envelope.check_outputs(&loaded.signature().outputs)?;
+        if request.body.len() > large_request::INLINE && large_request::takes_long(request.envelope) {
+            return Ok(AdmittedRequest::Long(loaded, begun));
+        }
+        let inputs = self.decode(io, request, loaded)?;
+        self.record.timing.decoded(begun, Instant::now());
+        Ok(AdmittedRequest::Decoded(inputs))
+    }
+
+    async fn decode_elsewhere(
+        &mut self,
+        request: &ParsedRequest<'_>,
+        loaded: LoadedModel,
+        begun: Instant,
+    ) -> Result<DecodedInputs> {
+        let target = RunTarget { loaded, waiter: self.waiter() };
+        let inputs = large_request::decode(request, target, &mut self.record.memory).await?;
+        self.record.timing.decoded(begun, Instant::now());
+        Ok(inputs)
     }
 
     fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, loaded: LoadedModel) -> Result<DecodedInputs> {
@@ -131,12 +171,32 @@ impl Attempt {
         tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, count_bytes))
     }
 
-    async fn run(&mut self, buffers: DecodedInputs) -> Result<RunResult> {
+    /// Runs on this thread, if the version's runs are made here.
+    ///
+    /// # Errors
+    /// `deadline_exceeded` before the run; those of the run.
+    fn run_inline(&mut self, io: &Io, inputs: DecodedInputs) -> Result<InlineRun> {
         if self.record.timing.phase_end >= self.deadlines.version {
             return Err(no_time_error());
         }
-        match buffers {
-            DecodedInputs::Own(lease) => self.run_alone(lease).await.map(RunResult::Single),
+        let mut lease = match inputs {
+            DecodedInputs::Own(lease) if lease.model().placement() == Placement::Inline => lease,
+            inputs => return Ok(InlineRun::NotHere(inputs)),
+        };
+        let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
+        let result = run_watched(io, &mut lease, begun_ns);
+        if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
+            // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
+            self.record.timing.was_disturbed = true;
+            return Ok(InlineRun::NotHere(DecodedInputs::Own(lease)));
+        }
+        self.record.ran_inline(begun_ns, Instant::now());
+        self.lease_of(result, lease).map(|lease| InlineRun::Ran(RunResult::Single(lease)))
+    }
+
+    async fn run_elsewhere(&mut self, inputs: DecodedInputs) -> Result<RunResult> {
+        match inputs {
+            DecodedInputs::Own(lease) => self.run_in_pool(lease).await.map(RunResult::Single),
             DecodedInputs::Batched(batched) => self.run_together(batched).await,
         }
     }
@@ -156,30 +216,6 @@ impl Attempt {
             self.record.run_failed(|| done.failed_inputs.map(|inputs| *inputs));
             self.run_error(error)
         })
-    }
-
-    async fn run_alone(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
-        match lease.model().placement() {
-            Placement::Inline => {
-                let result = io::with(|io| self.run_inline(io, &mut lease));
-                if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
-                    // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
-                    self.record.timing.was_disturbed = true;
-                    return self.run_in_pool(lease).await;
-                }
-                self.record.ran_inline(Instant::now());
-                self.lease_of(result, lease)
-            }
-            Placement::Pool | Placement::Batch => self.run_in_pool(lease).await,
-        }
-    }
-
-    /// Runs on this thread, which the watchdog looks after meanwhile.
-    fn run_inline(&self, io: &Io, lease: &mut BufferLease) -> Result<()> {
-        let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
-        let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), begun_ns);
-        let _scope = CancelScope::begin();
-        lease.run()
     }
 
     async fn run_in_pool(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
@@ -257,6 +293,29 @@ impl Attempt {
             Ok(Some(WrittenResponse { sent, output_bytes: bytes }))
         })
     }
+}
+
+/// A request that its version has admitted.
+enum AdmittedRequest {
+    /// Its inputs are ready to be run.
+    Decoded(DecodedInputs),
+    /// Decoding it takes long. It came this far then.
+    Long(LoadedModel, Instant),
+}
+
+/// A run that is made on the thread of the request, if the version's runs are.
+enum InlineRun {
+    /// It is over.
+    Ran(RunResult),
+    /// It must be made elsewhere.
+    NotHere(DecodedInputs),
+}
+
+/// Runs on this thread, which the watchdog looks after meanwhile.
+fn run_watched(io: &Io, lease: &mut BufferLease, begun_ns: u64) -> Result<()> {
+    let _heartbeat = io.shared.heartbeats[io.thread].begin(lease.model(), begun_ns);
+    let _scope = CancelScope::begin();
+    lease.run()
 }
 
 /// A response that was written at once.

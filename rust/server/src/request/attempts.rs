@@ -115,8 +115,8 @@ impl FailedAttempt {
         let said = format!("{}; cause={}", old.version().name, next.cause.as_str());
         let routed = RoutedVersion { index: next.version, ..old.routed.clone() };
         let fallbacks = self.attempt.fallbacks.after(next, routed.endpoint.champion);
-        let mut record = RecordHandle::begin(routed, old.timing.received, old.sample.request_hash);
-        record.memory = std::mem::take(&mut old.memory);
+        let (received, request_hash) = (old.timing.received, old.sample.request_hash);
+        let mut record = RecordHandle::begin(routed, received, request_hash, std::mem::take(&mut old.memory));
         record.log = old.log.take();
         record.fallback_header = old.fallback_header.take().or_else(|| HeaderValue::from_str(&said).ok());
         let deadlines = self.attempt.deadlines.for_fallback();

@@ -78,6 +78,14 @@ pub fn of(timeout: Option<&HeaderValue>, received: Instant) -> Result<Option<Ins
     Ok(received.checked_add(timeout))
 }
 
+/// The earlier one of two times that may not be there.
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// One to nine digits and a unit.
 fn parse(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

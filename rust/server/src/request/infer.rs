@@ -21,12 +21,12 @@ use headgate_core::route::{RouteDecision, RouteReason, choose_named_version, cho
 use headgate_core::spec::NonFinite;
 use headgate_protocol::envelope::Envelope;
 
-use crate::after::copies::{self, DrawnRequest};
+use crate::after::copies::{self, DrawnCopies, DrawnRequest};
 use crate::after::record::routed_version::RoutedVersion;
 use crate::after::record::{LogSample, RecordHandle};
 use crate::feedback::endpoint::SlotDecision;
 use crate::request::attempt::Attempt;
-use crate::request::deadline::Deadlines;
+use crate::request::deadline::{Deadlines, earlier};
 use crate::request::fallback::FallbackState;
 use crate::request::inference::{InferCall, InferResponse, ParsedRequest, Target};
 use crate::request::routing_fields::RoutingFields;
@@ -46,6 +46,12 @@ pub trait InferWire {
     /// # Errors
     /// `invalid_argument` for a body in which they cannot be found.
     fn target(&self) -> Result<Target<'_>>;
+
+    /// Takes the body if it was read with the head and is not encoded; its share of the memory for requests in progress.
+    fn take_body(&mut self, io: &Io) -> Option<RequestMemory> {
+        let _ = io;
+        None
+    }
 
     /// Reads the body, decoded as its headers say, until `until` at most; its share of the memory for requests in progress.
     ///
@@ -81,16 +87,23 @@ pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<I
 
 /// The list of phases.
 async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
-    // Stopping; endpoint and rate, if the path names the endpoint.
-    let by_path = io::with(|io| {
+    // Stopping; endpoint and rate, if the path names the endpoint; the body, if it is there.
+    let (by_path, taken) = io::with(|io| -> Result<_> {
         refuse_if_stopping(io)?;
-        W::NAMED_BY_PATH.then(|| admit_caller(io, call, wire.target()?)).transpose()
+        if !W::NAMED_BY_PATH {
+            return Ok((None, None));
+        }
+        let endpoint = admit_caller(io, call, wire.target()?)?;
+        Ok((Some(endpoint), wire.take_body(io)))
     })?;
     // A header that cannot be read is refused behind the envelope.
     let by_header = deadline::of(call.context.timeout.as_ref(), call.received);
     let until = known_deadline(call, by_header.as_ref().ok().copied().flatten(), by_path.as_deref());
     // Body; endpoint and rate, if the body names the endpoint.
-    let mut memory = wire.read_body(until).await?;
+    let mut memory = match taken {
+        Some(memory) => memory,
+        None => wire.read_body(until).await?,
+    };
     let endpoint = match by_path {
         Some(endpoint) => endpoint,
         None => io::with(|io| admit_caller(io, call, wire.target()?))?,
@@ -102,15 +115,16 @@ async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<
     }
     // Route.
     let client = client_deadline(call, by_header?, &envelope);
-    let mut attempt = io::with(|io| {
+    let mut out = Vec::new();
+    let mut attempt = io::with(|io| -> Result<_> {
         let target = wire.target()?;
         let fields = RoutingFields { target, headers: call.headers, parameters: &envelope.parameters };
-        route(io, call, &fields, endpoint, client)
+        let attempt = route(io, call, &fields, RequestShare { endpoint, client, memory })?;
+        out = io.replies.take();
+        Ok(attempt)
     })?;
-    attempt.record.memory.merge(memory);
     // Admit the version, decode, run, write.
     let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
-    let mut out = io::with(|io| io.replies.take());
     let mut result = attempt.serve(&request, &mut out).await;
     if let Err(error) = result {
         // In a box: what seldom happens must not make every request's future larger.
@@ -160,7 +174,7 @@ fn known_deadline(
     endpoint: Option<&LiveEndpoint>,
 ) -> Option<Instant> {
     let document = endpoint.map(|endpoint| call.received + endpoint.timeout);
-    [call.deadline, by_header, document].into_iter().flatten().min()
+    earlier(earlier(call.deadline, by_header), document)
 }
 
 /// When the client stops waiting, by all that it says.
@@ -172,47 +186,72 @@ fn client_deadline(
     // Clients that fill every field send 0: no time-out of its own, as Triton has it.
     let own = envelope.parameters.timeout_us.filter(|&timeout| timeout > 0);
     let own = own.and_then(|timeout| call.received.checked_add(Duration::from_micros(timeout)));
-    [own, call.deadline, by_header].into_iter().flatten().min()
+    earlier(earlier(call.deadline, by_header), own)
 }
 
-/// Picks the version that answers, and begins to account for the request, whose client waits until `client`.
+/// What a request has when its version is picked.
+struct RequestShare {
+    endpoint: Arc<LiveEndpoint>,
+    /// When its client stops waiting.
+    client: Option<Instant>,
+    /// Its share of the memory for requests in progress.
+    memory: RequestMemory,
+}
+
+/// Picks the version that answers, and begins to account for the request.
 ///
 /// # Errors
 /// `version_not_found`; `model_not_ready` for a version that does not load.
-fn route(
-    io: &Io,
-    call: &InferCall<'_>,
-    fields: &RoutingFields<'_>,
-    endpoint: Arc<LiveEndpoint>,
-    client: Option<Instant>,
-) -> Result<Attempt> {
+fn route(io: &Io, call: &InferCall<'_>, fields: &RoutingFields<'_>, share: RequestShare) -> Result<Attempt> {
+    let RequestShare { endpoint, client, memory } = share;
     let decision = match fields.target.version {
         Some(version) => choose_named_version(&endpoint, version)?,
         None => choose_version(&endpoint, fields, || io.draw()),
     };
     let RouteDecision { version, reason, unit, slot } = decision;
-    let class =
-        endpoint.priority.as_ref().map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
-    let after = endpoint.fallback.after.filter(|_| reason != RouteReason::Direct);
-    let deadlines = Deadlines::new(call.received, endpoint.timeout, after, client);
     // The row sampler hashes this number with the place of a row, and each draw with its own salt, so that one number serves both.
     let number = io.draw();
-    let drawn = DrawnRequest {
-        fields,
-        number,
-        request_id: call.context.request_id.as_ref(),
-        received: call.received,
+    let AppliedPolicies { class, after, copies } = if endpoint.has_policies {
+        AppliedPolicies::of(&endpoint, call, fields, decision, number)
+    } else {
+        AppliedPolicies::default()
     };
-    let copies = copies::draw(&endpoint, decision, &drawn);
+    let deadlines = Deadlines::new(call.received, endpoint.timeout, after, client);
     let routed = RoutedVersion { endpoint, index: version, thread: io.thread, reason };
-    let mut record = RecordHandle::begin(routed, call.received, number);
+    let mut record = RecordHandle::begin(routed, call.received, number, memory);
     record.copies = copies;
-    if record.version().payload.trial.is_some() {
+    if record.version().payload.is_evaluated {
         record.begin_trial(io, unit);
-    }
-    if record.version().payload.receipts.is_some() {
         record.decided_by = slot.map(|slot| SlotDecision { slot, unit });
     }
     record.log = LogSample::draw(io, call.protocol, call.context);
     Ok(Attempt { record, deadlines, fallbacks: FallbackState::new(version), class })
+}
+
+/// What the policies of an endpoint say about a request.
+#[derive(Default)]
+struct AppliedPolicies {
+    /// The class of the caller; 0 is run first.
+    class: u8,
+    /// How long the version has before others are asked.
+    after: Option<Duration>,
+    /// The copies that were drawn of the request.
+    copies: Option<DrawnCopies>,
+}
+
+impl AppliedPolicies {
+    fn of(
+        endpoint: &LiveEndpoint,
+        call: &InferCall<'_>,
+        fields: &RoutingFields<'_>,
+        decision: RouteDecision,
+        number: u64,
+    ) -> AppliedPolicies {
+        let priority = endpoint.priority.as_ref();
+        let class = priority.map_or(0, |priority| priority.class(call.headers.get(&priority.by)));
+        let after = endpoint.fallback.after.filter(|_| decision.reason != RouteReason::Direct);
+        let request_id = call.context.request_id.as_ref();
+        let drawn = DrawnRequest { fields, number, request_id, received: call.received };
+        AppliedPolicies { class, after, copies: copies::draw(endpoint, decision, &drawn) }
+    }
 }

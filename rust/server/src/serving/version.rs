@@ -47,6 +47,8 @@ pub struct VersionState {
     pub trial: Option<Arc<TrialArm>>,
     /// What it needs to issue receipts, if the endpoint takes feedback.
     pub receipts: Option<VersionReceipts>,
+    /// Whether it has a trial or issues receipts, so that requests without either pay for one test.
+    pub is_evaluated: bool,
     /// The response headers that name the version and the revision.
     pub headers: PreparedFields,
 }
@@ -90,6 +92,7 @@ impl VersionState {
             is_constant: version.constant.is_some(),
             recent_success: RecentSuccess::default(),
             pin: version.pinned.then(|| model.resident().pin()),
+            is_evaluated: trial.is_some() || receipts.is_some(),
             model,
             metrics,
             sketch,

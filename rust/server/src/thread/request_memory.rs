@@ -75,15 +75,6 @@ impl RequestMemory {
         Ok(())
     }
 
-    /// Takes over the memory of `other`.
-    pub fn merge(&mut self, mut other: RequestMemory) {
-        self.small += std::mem::take(&mut other.small);
-        self.exclusive |= other.exclusive;
-        // At most one has a connection: the body is the first thing that a request counts.
-        self.connection = self.connection.take().or_else(|| other.connection.take());
-        self.merge_large(other.large.take());
-    }
-
     /// Takes out the large part, in a box for an owner that only keeps it. Mostly there is none, and then nothing is allocated.
     pub fn take_large_boxed(&mut self) -> Option<Box<dyn Any + Send + Sync>> {
         self.large.take().map(|reserved| -> Box<dyn Any + Send + Sync> { Box::new(reserved) })

@@ -28,6 +28,13 @@ pub struct ReadBody {
     pub memory: RequestMemory,
 }
 
+impl ReadBody {
+    /// Takes a body that was read with the head.
+    fn buffered(io: &Io, body: &mut Bytes) -> ReadBody {
+        ReadBody { memory: RequestMemory::exclusive(io, body.len()), bytes: std::mem::take(body) }
+    }
+}
+
 /// What a body may take.
 struct BodyLimits {
     bytes: usize,
@@ -79,10 +86,15 @@ impl BodySource {
                 *progress = BodyProgress::after(&read);
                 read
             }
-            BodySource::Buffered(body) => {
-                let memory = io::with(|io| RequestMemory::exclusive(io, body.len()));
-                Ok(ReadBody { bytes: std::mem::take(body), memory })
-            }
+            BodySource::Buffered(body) => Ok(io::with(|io| ReadBody::buffered(io, body))),
+        }
+    }
+
+    /// Takes the body if it was read with the head.
+    pub fn take_buffered(&mut self, io: &Io) -> Option<ReadBody> {
+        match self {
+            BodySource::Streamed(..) => None,
+            BodySource::Buffered(body) => Some(ReadBody::buffered(io, body)),
         }
     }
 

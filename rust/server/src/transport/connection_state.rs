@@ -237,6 +237,11 @@ impl OpenRequest {
         self.0.sending(now)
     }
 
+    /// All of its reply was taken: `delivery` is notified at the flush.
+    pub fn complete(&self, delivery: Box<dyn Delivery>) {
+        self.0.answered.borrow_mut().push_back(delivery);
+    }
+
     /// Its body is still to come, until what is returned is dropped.
     pub fn receiving(&self) -> PendingBody {
         self.0.receiving.set(self.0.receiving.get() + 1);
@@ -272,11 +277,6 @@ impl UnsentReply {
     /// Some of the reply was taken.
     pub fn note_progress(&self) {
         self.0.unsent.borrow_mut()[self.1] = Some(Instant::now());
-    }
-
-    /// All of the reply was taken: its delivery is notified at the flush.
-    pub fn complete(&self, delivery: Box<dyn Delivery>) {
-        self.0.answered.borrow_mut().push_back(delivery);
     }
 }
 

@@ -13,4 +13,9 @@ pub trait Delivery {
     fn prepared_fields(&self) -> Option<&PreparedFields> {
         None
     }
+
+    /// About when the reply was made, if that was a moment ago.
+    fn made_at(&self) -> Option<Instant> {
+        None
+    }
 }

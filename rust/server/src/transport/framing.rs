@@ -36,11 +36,16 @@ fn transfer_coding(headers: Headers<'_>) -> Result<()> {
 fn host(headers: Headers<'_>) -> Result<()> {
     let mut hosts = headers.values("host");
     match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.iter().all(is_of_host) => Ok(()),
+        (Some(value), None) if is_host(value) => Ok(()),
         (Some(_), None) => Err(Error::invalid("Host is not a host and a port")),
         (Some(_), Some(_)) => Err(Error::invalid("Host is given twice")),
         (None, _) => Err(Error::invalid("HTTP/1.1 needs a Host header")),
     }
+}
+
+/// Whether a value is a host with or without a port; an empty one is.
+pub fn is_host(value: &[u8]) -> bool {
+    value.iter().all(is_of_host)
 }
 
 /// The bytes of host and port (RFC 3986, 3.2.2), percent-encoding and IPv6 brackets included.

@@ -158,9 +158,7 @@ impl Http1Connection<'_> {
         let mut reply = {
             let (method, path) = (&plain.method, plain.path);
             let headers = Headers::of_list(head, &fields);
-            // A plain path has none ([`head::parse`]).
-            let has_escapes = false;
-            let head = RequestHead { method, path, has_escapes, version: Version::HTTP_11, headers };
+            let head = RequestHead { method, path, is_plain: true, version: Version::HTTP_11, headers };
             self.unless_client_left(pin!(S::respond(head, BodySource::Buffered(body), received, &open)))
                 .await?
         };

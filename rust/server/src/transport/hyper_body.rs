@@ -29,20 +29,20 @@ impl Reply {
         conn: &Rc<ConnectionState>,
         open: OpenRequest,
     ) -> Response<HyperBody> {
-        let Reply { status, mut fields, body, delivery, .. } = self;
+        let Reply { status, content, mut fields, body, delivery, .. } = self;
         let mut head = Response::new(());
         *head.status_mut() = status;
         if let Some(prepared) = delivery.as_ref().and_then(|delivery| delivery.prepared_fields()) {
             head.headers_mut().extend(prepared.pairs());
         }
-        head.headers_mut().extend(fields.drain(..));
+        head.headers_mut().extend(std::iter::once(content.field()).chain(fields.drain(..)));
         io.fields.give(fields);
         if is_bare {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             io.replies.give(body);
             return head.map(|()| HyperBody::Whole(None));
         }
-        let body = ReplyBytes::new(body, delivery, conn.sending(Instant::now()), open);
+        let body = ReplyBytes::new(body, delivery, Some(conn.sending(Instant::now())), open);
         head.map(|()| HyperBody::Whole(Some(body)))
     }
 }
@@ -84,8 +84,8 @@ pub struct StreamWriter {
 impl StreamWriter {
     fn buffer(&self, message: StreamMessage) -> ReplyBytes {
         let StreamMessage { bytes, start, delivery } = message;
-        ReplyBytes::new(bytes, delivery, self.conn.sending(Instant::now()), self.open.new_handle())
-            .skip(start)
+        let unsent = Some(self.conn.sending(Instant::now()));
+        ReplyBytes::new(bytes, delivery, unsent, self.open.new_handle()).skip(start)
     }
 }
 
@@ -94,8 +94,8 @@ pub struct Trailers {
     fields: HeaderMap,
     /// What is notified of a reply without a message.
     delivery: Option<Box<dyn Delivery>>,
-    unsent: UnsentReply,
-    _open: OpenRequest,
+    _unsent: UnsentReply,
+    open: OpenRequest,
 }
 
 impl HyperBody {
@@ -108,9 +108,9 @@ impl HyperBody {
         open: OpenRequest,
     ) -> Self {
         let now = Instant::now();
-        let bytes =
-            bytes.map(|bytes| ReplyBytes::new(bytes, delivery.take(), conn.sending(now), open.new_handle()));
-        let trailers = Trailers { fields, delivery, unsent: conn.sending(Instant::now()), _open: open };
+        let bytes = bytes
+            .map(|bytes| ReplyBytes::new(bytes, delivery.take(), Some(conn.sending(now)), open.new_handle()));
+        let trailers = Trailers { fields, delivery, _unsent: conn.sending(now), open };
         Self::Message(bytes, Some(trailers))
     }
 
@@ -134,7 +134,7 @@ impl Trailers {
     /// The fields. Their delivery, if there is one, is notified at their flush.
     fn take(mut self) -> HeaderMap {
         if let Some(delivery) = self.delivery.take() {
-            self.unsent.complete(delivery);
+            self.open.complete(delivery);
         }
         std::mem::take(&mut self.fields)
     }

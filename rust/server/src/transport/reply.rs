@@ -6,28 +6,58 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::pin::Pin;
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;
 
-use crate::headers;
+use crate::headers::{self, PreparedFields};
 use crate::thread::io as thread;
 use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
 use crate::transport::watched_socket::WatchedSocket;
 
-/// The header fields of a reply without those of its framing.
+/// The header fields of a reply without its content type and those of its framing.
 pub type Fields = Vec<(HeaderName, HeaderValue)>;
+
+/// What a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// JSON.
+    Json,
+    /// JSON with binary data behind it.
+    Binary,
+}
+
+impl ContentType {
+    /// The header field, for hyper.
+    pub fn field(self) -> (HeaderName, HeaderValue) {
+        let value = match self {
+            ContentType::Json => HeaderValue::from_static("application/json"),
+            ContentType::Binary => HeaderValue::from_static("application/octet-stream"),
+        };
+        (CONTENT_TYPE, value)
+    }
+
+    /// The header field as [`headers::write_line`] writes it.
+    fn line(self) -> &'static [u8] {
+        match self {
+            ContentType::Json => b"\r\ncontent-type: application/json",
+            ContentType::Binary => b"\r\ncontent-type: application/octet-stream",
+        }
+    }
+}
 
 /// A reply before it becomes bytes on a connection. It writes itself for our own loop ([`Reply::send`]) and for hyper
 /// ([`Reply::into_hyper`]).
 pub struct Reply<D = Box<dyn Delivery>> {
     /// The status.
     pub status: StatusCode,
+    /// What the body is.
+    pub content: ContentType,
     /// The header fields, each name at most once.
     pub fields: Fields,
     /// The body.
@@ -41,8 +71,8 @@ pub struct Reply<D = Box<dyn Delivery>> {
 impl<D> Reply<D> {
     /// The same reply with its delivery in another form.
     pub fn map_delivery<E>(self, map: impl FnOnce(D) -> E) -> Reply<E> {
-        let Reply { status, fields, body, delivery, closes } = self;
-        Reply { status, fields, body, delivery: delivery.map(map), closes }
+        let Reply { status, content, fields, body, delivery, closes } = self;
+        Reply { status, content, fields, body, delivery: delivery.map(map), closes }
     }
 
     /// Says that the reply is the last one of its connection.
@@ -65,38 +95,45 @@ impl Reply {
         head: &mut Vec<u8>,
         open: OpenRequest,
     ) -> io::Result<()> {
-        let now = Instant::now();
-        self.write_head(now, head);
+        self.write_head(head);
         thread::with(|io| {
             io.fields.give(self.fields);
             if is_bare {
                 io.replies.give(std::mem::take(&mut self.body));
             }
         });
-        let body = ReplyBytes::new(self.body, self.delivery, open.sending(now), open);
+        let body = ReplyBytes::new(self.body, self.delivery, None, open);
         send(wire, head, body).await
     }
 
     /// Writes the head of a reply that is sent now in place of what `out` has.
-    fn write_head(&self, now: Instant, out: &mut Vec<u8>) {
-        let status = self.status;
+    fn write_head(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status.as_str().as_bytes());
-        out.push(b' ');
-        out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        if let Some(prepared) = self.delivery.as_ref().and_then(|delivery| delivery.prepared_fields()) {
-            out.extend_from_slice(prepared.lines());
+        write_status(self.status, out);
+        out.extend_from_slice(self.content.line());
+        let mut made_at = None;
+        if let Some(delivery) = &self.delivery {
+            made_at = delivery.made_at();
+            out.extend_from_slice(delivery.prepared_fields().map_or(&[][..], PreparedFields::lines));
         }
         for (name, value) in &self.fields {
             headers::write_line(out, name, value);
         }
         out.extend_from_slice(b"\r\ncontent-length: ");
         out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
-        out.extend_from_slice(b"\r\ndate: ");
-        with_date(now, |date| out.extend_from_slice(date));
-        out.extend_from_slice(b"\r\n\r\n");
+        with_date_and_end(made_at.unwrap_or_else(Instant::now), |lines| out.extend_from_slice(lines));
     }
+}
+
+/// Writes the first line of a head.
+fn write_status(status: StatusCode, out: &mut Vec<u8>) {
+    if status == StatusCode::OK {
+        return out.extend_from_slice(b"HTTP/1.1 200 OK");
+    }
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
 }
 
 /// The bytes of a reply on their way to the socket. Dropped when the last one is written, or when the peer takes no more of them.
@@ -104,19 +141,25 @@ pub struct ReplyBytes {
     bytes: Vec<u8>,
     sent: usize,
     delivery: Option<Box<dyn Delivery>>,
-    unsent: UnsentReply,
-    _open: OpenRequest,
+    /// Its place among the replies that wait for the peer; `None` while it does not wait.
+    unsent: Option<UnsentReply>,
+    open: OpenRequest,
 }
 
 impl ReplyBytes {
-    /// These bytes, which end the request `open` when they are written.
+    /// These bytes, which end the request `open` when they are written. Without `unsent` they are about to be written at once.
     pub fn new(
         bytes: Vec<u8>,
         delivery: Option<Box<dyn Delivery>>,
-        unsent: UnsentReply,
+        unsent: Option<UnsentReply>,
         open: OpenRequest,
     ) -> Self {
-        Self { bytes, sent: 0, delivery, unsent, _open: open }
+        Self { bytes, sent: 0, delivery, unsent, open }
+    }
+
+    /// The peer does not take the bytes at once: from now on it is watched whether they move.
+    fn wait(&mut self) {
+        self.unsent.get_or_insert_with(|| self.open.sending(Instant::now()));
     }
 
     /// The same without its first `start` bytes.
@@ -138,8 +181,8 @@ impl Buf for ReplyBytes {
     fn advance(&mut self, count: usize) {
         assert!(count <= self.remaining(), "advanced beyond the end of an answer");
         self.sent += count;
-        if self.has_remaining() {
-            self.unsent.note_progress();
+        if let Some(unsent) = self.unsent.as_ref().filter(|_| self.has_remaining()) {
+            unsent.note_progress();
         }
     }
 }
@@ -148,7 +191,7 @@ impl Drop for ReplyBytes {
     fn drop(&mut self) {
         // A delivery that is dropped here books its response as undelivered.
         if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
-            self.unsent.complete(delivery);
+            self.open.complete(delivery);
         }
         thread::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
     }
@@ -171,11 +214,16 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
         loop {
             let behind = if short { &[] } else { body.chunk() };
             let wire = Pin::new(&mut *wire);
-            let written = ready!(match (head, behind) {
+            let polled = match (head, behind) {
                 ([], []) => return Poll::Ready(Ok(())),
                 (head, []) => wire.poll_write(cx, head),
                 (head, behind) => wire.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(behind)]),
-            })?;
+            };
+            let Poll::Ready(written) = polled else {
+                body.wait();
+                return Poll::Pending;
+            };
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero)));
             }
@@ -194,26 +242,26 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
     poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
 }
 
-/// The date as HTTP writes it, and until when it is right.
-struct Date {
+/// The last lines of a head, with the date as HTTP writes it, and until when it is right.
+struct DateAndEnd {
     until: Option<Instant>,
-    text: [u8; 29],
+    lines: [u8; 41],
 }
 
 thread_local! {
-    static DATE: RefCell<Date> = const { RefCell::new(Date { until: None, text: [0; 29] }) };
+    static DATE: RefCell<DateAndEnd> = const { RefCell::new(DateAndEnd { until: None, lines: [0; 41] }) };
 }
 
-/// Lends the present date. The system's clock is read once a second.
-fn with_date(now: Instant, use_it: impl FnOnce(&[u8])) {
+/// Lends the last lines of a head that is made at `now`, or was a moment ago. The system's clock is read once a second.
+fn with_date_and_end(now: Instant, use_them: impl FnOnce(&[u8])) {
     DATE.with_borrow_mut(|date| {
         if date.until.is_none_or(|until| now >= until) {
             let present = SystemTime::now();
             let into_second = present.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
             date.until = Some(now + Duration::from_secs(1) - Duration::from_nanos(into_second.into()));
-            // It has 29 bytes by its definition (RFC 9110, 5.6.7).
-            let _ = write!(&mut date.text[..], "{}", httpdate::HttpDate::from(present));
+            // A date has 29 bytes by its definition (RFC 9110, 5.6.7), so that all of it has room.
+            let _ = write!(&mut date.lines[..], "\r\ndate: {}\r\n\r\n", httpdate::HttpDate::from(present));
         }
-        use_it(&date.text);
+        use_them(&date.lines);
     });
 }

@@ -96,7 +96,7 @@ async fn handle<S: Service>(
     let head = RequestHead {
         method: &parts.method,
         path: parts.uri.path(),
-        has_escapes: parts.uri.path().contains('%'),
+        is_plain: false,
         version: parts.version,
         headers: Headers::Map(&parts.headers),
     };

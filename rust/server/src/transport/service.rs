@@ -41,8 +41,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// The path of its target.
     pub path: &'a str,
-    /// Whether escapes of the path are still to be decoded.
-    pub has_escapes: bool,
+    /// Whether the head is plain ([`crate::transport::http1::head`]): its framing has been checked, and its path has no escapes.
+    pub is_plain: bool,
     /// The version of HTTP that it is read by.
     pub version: Version,
     /// The header fields.

@@ -24,7 +24,7 @@ impl RequestRecord {
         let code = outcome.code;
         let shard = self.routed.shard();
         self.count_outcome(shard, code);
-        self.count_run(io, shard, code);
+        self.count_run(shard, code);
         let timing = &self.timing;
         let total_ns = nanos(timing.received, delivered.unwrap_or(timing.phase_end));
         if code.is_none() { &shard.success_ns } else { &shard.failure_ns }.add(total_ns);
@@ -77,7 +77,7 @@ impl RequestRecord {
         }
     }
 
-    fn count_run(&self, io: &Io, shard: &Shard, code: Option<Code>) {
+    fn count_run(&self, shard: &Shard, code: Option<Code>) {
         let timing = &self.timing;
         for (histogram, ns) in
             [(&shard.decode, timing.decode_ns), (&shard.queue, timing.queue_ns), (&shard.run, timing.run_ns)]
@@ -85,9 +85,6 @@ impl RequestRecord {
             if let Some(ns) = ns {
                 histogram.record(ns);
             }
-        }
-        if timing.run_ns.is_some() {
-            shard.last_run_ns.set(io.shared.ns_at(timing.phase_end));
         }
         if timing.run_ns.is_some() && timing.counts_run {
             shard.runs.add(1);

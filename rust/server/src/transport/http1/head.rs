@@ -8,6 +8,7 @@ use httparse::Status;
 use memchr::memmem::Finder;
 
 use crate::headers::HeaderField;
+use crate::transport::framing;
 
 /// The end of a head.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
@@ -61,7 +62,7 @@ pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> 
     }
     let method = Method::from_bytes(request.method?.as_bytes()).ok()?;
     let path = request.path.filter(|path| is_plain_path(path))?;
-    let (mut length, mut closes) = (None, false);
+    let (mut length, mut closes, mut has_host) = (None, false, false);
     for field in &*request.headers {
         let is = |name: &&str| field.name.eq_ignore_ascii_case(name);
         if is(&"content-length") {
@@ -71,12 +72,18 @@ pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> 
             }
         } else if is(&"connection") {
             closes |= is_close(field.value)?;
+        } else if is(&"host") {
+            // What is no host, or a second one, is refused in words by `call`, behind hyper.
+            if has_host || !framing::is_host(field.value) {
+                return None;
+            }
+            has_host = true;
         } else if OTHER_FRAMING.iter().any(is) {
             return None;
         }
         fields.push(HeaderField::of(head, field.name.as_bytes(), field.value)?);
     }
-    Some(PlainRequest { method, path, length: length.unwrap_or(0), closes })
+    has_host.then(|| PlainRequest { method, path, length: length.unwrap_or(0), closes })
 }
 
 /// Whether a target is a path and has nothing that could be read in two ways, such as an escape.
@@ -250,8 +257,12 @@ mod tests {
             "upgrade: websocket",
             "connection: keep-alive, upgrade",
             "connection:",
+            "host: h",
         ] {
             assert!(plain(format!("{good}{odd}\r\n\r\n").as_bytes()).is_none(), "{odd}");
+        }
+        for host in ["", "host: a b\r\n", "host: a/v2\r\n", "x: y\r\n"] {
+            assert!(plain(format!("GET /v2 HTTP/1.1\r\n{host}\r\n").as_bytes()).is_none(), "{host}");
         }
         for line in [
             "POST /v2/a%62 HTTP/1.1",

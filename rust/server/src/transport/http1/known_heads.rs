@@ -13,6 +13,7 @@ use http::Method;
 
 use super::head::{self, MAX_HEAD, PlainRequest};
 use crate::headers::HeaderField;
+use crate::transport::framing;
 
 /// The most heads that a thread keeps.
 const KEPT: usize = 4;
@@ -44,6 +45,7 @@ struct KnownHead {
     fields: Vec<HeaderField>,
     /// The places among the fields of those that frame a request.
     length_field: Option<usize>,
+    host_field: Option<usize>,
     connection_fields: Vec<usize>,
     length: usize,
     closes: bool,
@@ -110,6 +112,7 @@ impl KnownHead {
             fields.iter().enumerate().filter(move |(_, field)| is(field)).map(|(place, _)| place)
         };
         self.length_field = named("content-length").next();
+        self.host_field = named("host").next();
         self.connection_fields.clear();
         self.connection_fields.extend(named("connection"));
     }
@@ -128,6 +131,9 @@ impl KnownHead {
             self.read_values(head, fields)?;
             if let Some(place) = self.length_field {
                 length = head::number(fields[place].value(head))?;
+            }
+            if self.host_field.is_none_or(|place| !framing::is_host(fields[place].value(head))) {
+                return None;
             }
             closes = false;
             for &place in &self.connection_fields {
@@ -174,10 +180,28 @@ impl KnownHead {
 /// The length of the value at the beginning of `rest`, up to the end of its line, if its bytes have one reading: visible ASCII and spaces,
 /// of which none is its first or its last byte.
 fn plain_value(rest: &[u8]) -> Option<usize> {
-    let length = rest.iter().position(|byte| !matches!(byte, b' '..=b'~'))?;
+    let length = visible_length(rest)?;
     let value = &rest[..length];
     let has_one_reading = rest[length] == b'\r' && value.first()? != &b' ' && value.last()? != &b' ';
     has_one_reading.then_some(length)
+}
+
+/// The number of bytes in front of the first one that is neither visible ASCII nor a space; `None` if all are. Eight are looked at at a time.
+fn visible_length(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (place, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // What a lane borrows or carries reaches higher lanes only, and the lowest one counts.
+        let below_space = word.wrapping_sub(u64::from(b' ') * ONES) & !word;
+        let above_tilde = word.wrapping_add(u64::from(0x80 - (b'~' + 1)) * ONES) | word;
+        let odd = (below_space | above_tilde) & (0x80 * ONES);
+        if odd != 0 {
+            return Some(8 * place + odd.trailing_zeros() as usize / 8);
+        }
+    }
+    let in_tail = tail.iter().position(|byte| !matches!(byte, b' '..=b'~'))?;
+    Some(8 * words.len() + in_tail)
 }
 
 #[cfg(test)]
@@ -240,8 +264,24 @@ mod tests {
         }
         let closing = HEADS[2].replace("keep-alive", "close");
         assert!(known(&mut heads, closing.as_bytes()).unwrap().3);
-        let long = HEADS[0].replace("270", "1001");
-        assert_eq!(known(&mut heads, long.as_bytes()), None);
+        for odd in [HEADS[0].replace("270", "1001"), HEADS[0].replace("a:80", "a/b")] {
+            assert_eq!(known(&mut heads, odd.as_bytes()), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn the_visible_bytes_end_at_the_first_other_one() {
+        for length in 0..20 {
+            for byte in 0..=u8::MAX {
+                for behind in [b'a', 0, 0x7f, 0xff] {
+                    let mut bytes = vec![b'~'; length];
+                    bytes.extend([byte, behind, b' ', b'\r', b'\n']);
+                    let wanted = bytes.iter().position(|byte| !matches!(byte, b' '..=b'~'));
+                    assert_eq!(visible_length(&bytes), wanted, "{}", bytes.escape_ascii());
+                }
+            }
+        }
+        assert_eq!(visible_length(b"all of it is visible"), None);
     }
 
     #[test]
