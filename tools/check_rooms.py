@@ -26,6 +26,7 @@ ROOMS: dict[str, list[set[str]]] = {
             "inspect",
             "metrics",
             "output_bins",
+            "reply_fields",
             "request_context",
             "scheduling",
         },

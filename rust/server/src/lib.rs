@@ -20,6 +20,7 @@ pub mod io_thread;
 pub mod metrics;
 pub mod output_bins;
 pub mod replay;
+pub mod reply_fields;
 pub mod request;
 pub mod request_context;
 pub mod scheduling;

@@ -4,13 +4,13 @@
 
 mod trace;
 
+use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 use crate::headers::Headers;
 
 pub use self::trace::Trace;
 
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SERVER_TIMING: HeaderName = HeaderName::from_static(TIMES);
 
@@ -56,11 +56,11 @@ impl RequestContext {
     /// Adds the context to the header fields of a response. `times` has its phases, and how long they took in nanoseconds.
     pub fn add_to<T: Iterator<Item = PhaseTime>>(
         &self,
-        fields: &mut impl Extend<(HeaderName, HeaderValue)>,
+        fields: &mut impl ContextFields,
         times: Option<impl FnOnce() -> T>,
     ) {
         if let Some(trace) = &self.trace {
-            fields.extend([(TRACEPARENT.clone(), trace.header())]);
+            fields.add_trace(trace);
         }
         if let Some(id) = &self.request_id {
             fields.extend([(REQUEST_ID.clone(), id.clone())]);
@@ -70,6 +70,19 @@ impl RequestContext {
             let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
             fields.extend([(SERVER_TIMING.clone(), value)]);
         }
+    }
+}
+
+/// The header fields of a response, which a context adds to.
+pub trait ContextFields: Extend<(HeaderName, HeaderValue)> {
+    /// Adds the trace for the next hop.
+    fn add_trace(&mut self, trace: &Trace);
+}
+
+impl ContextFields for HeaderMap {
+    fn add_trace(&mut self, trace: &Trace) {
+        let (name, value) = trace.field();
+        self.insert(name, value);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::call::path::{ExtensionCall, ProtocolCall};
 use crate::call::rest;
 use crate::call::rest_infer::{BodyForm, RestInfer};
 use crate::headers::Headers;
+use crate::reply_fields::ReplyFields;
 use crate::request::infer;
 use crate::request::inference::{InferCall, InferResponse, WireFormat};
 use crate::request_context::RequestContext;
@@ -251,8 +252,8 @@ async fn compress(mut reply: HttpReply) -> HttpReply {
         Ok((plain, Some(packed))) => {
             io::with(|io| io.replies.give(plain));
             reply.body = packed;
-            reply.fields.push((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
-            reply.fields.push((VARY, HeaderValue::from_static("accept-encoding")));
+            reply.fields.push(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            reply.fields.push(VARY, HeaderValue::from_static("accept-encoding"));
         }
         Err(error) => return io::with(|io| compression_failed(io, reply, error)),
     }
@@ -268,7 +269,8 @@ fn compression_failed(io: &Io, reply: HttpReply, error: Error) -> HttpReply {
 }
 
 fn reply_of(io: &Io, status: StatusCode, content: ContentType, body: Vec<u8>) -> HttpReply {
-    HttpReply { status, content, fields: io.fields.take(), body, delivery: None, closes: false }
+    let fields = ReplyFields::in_memory_of(io.fields.take());
+    HttpReply { status, content, fields, body, delivery: None, closes: false }
 }
 
 fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
@@ -279,7 +281,7 @@ fn infer_reply(io: &Io, answer: InferResponse) -> HttpReply {
             let content = if is_binary { ContentType::Binary } else { ContentType::Json };
             let mut reply = reply_of(io, StatusCode::OK, content, body);
             if let Some(length) = sent.json_length {
-                reply.fields.push((JSON_LENGTH.clone(), HeaderValue::from(length)));
+                reply.fields.push(JSON_LENGTH.clone(), HeaderValue::from(length));
             }
             record.add_receipt(io, &mut reply.fields);
             reply
@@ -310,14 +312,14 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> HttpReply {
     let status = status.unwrap_or(StatusCode::BAD_REQUEST);
     let mut reply = reply_of(io, status, ContentType::Json, body);
     if error.code == Code::UnsupportedMediaType {
-        reply.fields.push((ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")));
+        reply.fields.push(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"));
     }
     if error.code.retry()
         && (status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS)
     {
         // In whole seconds, as the header has it, and never too soon.
         let seconds = error.retry_after.map_or(1, |wait| wait.as_millis().div_ceil(1000).max(1) as u64);
-        reply.fields.push((RETRY_AFTER, HeaderValue::from(seconds)));
+        reply.fields.push(RETRY_AFTER, HeaderValue::from(seconds));
     }
     reply
 }
@@ -325,6 +327,6 @@ fn error_reply(io: &Io, error: &Error, mut body: Vec<u8>) -> HttpReply {
 fn wrong_method(io: &Io, allowed: &'static str) -> HttpReply {
     let mut reply = refusal(io, &Error::new(Code::Unsupported, format!("this path takes {allowed}")));
     reply.status = StatusCode::METHOD_NOT_ALLOWED;
-    reply.fields.push((ALLOW, HeaderValue::from_static(allowed)));
+    reply.fields.push(ALLOW, HeaderValue::from_static(allowed));
     reply
 }

@@ -5,7 +5,9 @@
 
 use std::ops::Range;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
+
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The bytes of the field: `00-<32 hex>-<16 hex>-<2 hex>`.
 const LENGTH: usize = 55;
@@ -60,8 +62,15 @@ impl Trace {
     }
 
     /// The header field for the next hop.
-    pub(super) fn header(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.next).unwrap_or_else(|_| HeaderValue::from_static(""))
+    pub(super) fn field(&self) -> (HeaderName, HeaderValue) {
+        let value = HeaderValue::from_bytes(&self.next).unwrap_or_else(|_| HeaderValue::from_static(""));
+        (TRACEPARENT.clone(), value)
+    }
+
+    /// Appends the field to a head, behind the end of the line before it.
+    pub fn write_line(&self, head: &mut Vec<u8>) {
+        head.extend_from_slice(b"\r\ntraceparent: ");
+        head.extend_from_slice(&self.next);
     }
 }
 
@@ -141,7 +150,13 @@ mod tests {
             return assert_eq!(trace, None, "{}", value.escape_ascii());
         };
         let trace = trace.unwrap_or_else(|| panic!("{} is a trace", value.escape_ascii()));
-        assert_eq!(trace.header(), format!("00-{id:032x}-{span:016x}-{flags:02x}"));
+        let next = format!("00-{id:032x}-{span:016x}-{flags:02x}");
+        let (name, value) = trace.field();
+        assert_eq!((name.as_str(), value.as_bytes()), ("traceparent", next.as_bytes()));
+        let (mut line, mut same_line) = (Vec::new(), Vec::new());
+        trace.write_line(&mut line);
+        crate::headers::write_line(&mut same_line, &name, &value);
+        assert_eq!(line, same_line);
         assert_eq!(
             (trace.id(), trace.span(), trace.parent()),
             (&*format!("{id:032x}"), &*format!("{span:016x}"), &*format!("{parent:016x}"))

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use http::{HeaderName, HeaderValue};
+use crate::reply_fields::ReplyField;
 
 /// The empty vectors of a thread.
 pub struct FreeList<T> {
@@ -30,7 +30,7 @@ impl FreeList<u8> {
     }
 }
 
-impl FreeList<(HeaderName, HeaderValue)> {
+impl FreeList<ReplyField> {
     /// Vectors for the header fields of responses.
     pub fn for_fields() -> Self {
         FreeList::with_bounds(16, 64, 16 * 64)

@@ -14,9 +14,9 @@ use arc_swap::Cache;
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Refusals, Snapshot};
 use headgate_engine::Batch;
-use http::{HeaderName, HeaderValue};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::reply_fields::ReplyField;
 use crate::serving::shared::{LiveEndpoint, Shared, SnapshotCell};
 use crate::serving::version::VersionState;
 use crate::thread::free_list::FreeList;
@@ -36,7 +36,7 @@ pub struct Io {
     /// Buffers for responses.
     pub replies: FreeList<u8>,
     /// Vectors for the header fields of responses.
-    pub fields: FreeList<(HeaderName, HeaderValue)>,
+    pub fields: FreeList<ReplyField>,
     /// Buffers for bodies that arrive in pieces.
     pub bodies: FreeList<u8>,
     snapshot: RefCell<Cache<SnapshotCell, Arc<Snapshot<VersionState>>>>,

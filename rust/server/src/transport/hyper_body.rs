@@ -35,8 +35,9 @@ impl Reply {
         if let Some(prepared) = delivery.as_ref().and_then(|delivery| delivery.prepared_fields()) {
             head.headers_mut().extend(prepared.pairs());
         }
-        head.headers_mut().extend(std::iter::once(content.field()).chain(fields.drain(..)));
-        io.fields.give(fields);
+        head.headers_mut().extend([content.field()]);
+        fields.move_to(head.headers_mut());
+        io.fields.give(fields.into_memory());
         if is_bare {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             io.replies.give(body);

@@ -14,14 +14,12 @@ use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;
 
-use crate::headers::{self, PreparedFields};
+use crate::headers::PreparedFields;
+use crate::reply_fields::ReplyFields;
 use crate::thread::io as thread;
 use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
 use crate::transport::watched_socket::WatchedSocket;
-
-/// The header fields of a reply without its content type and those of its framing.
-pub type Fields = Vec<(HeaderName, HeaderValue)>;
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,7 @@ impl ContentType {
         (CONTENT_TYPE, value)
     }
 
-    /// The header field as [`headers::write_line`] writes it.
+    /// The header field as [`crate::headers::write_line`] writes it.
     fn line(self) -> &'static [u8] {
         match self {
             ContentType::Json => b"\r\ncontent-type: application/json",
@@ -58,8 +56,8 @@ pub struct Reply<D = Box<dyn Delivery>> {
     pub status: StatusCode,
     /// What the body is.
     pub content: ContentType,
-    /// The header fields, each name at most once.
-    pub fields: Fields,
+    /// The header fields.
+    pub fields: ReplyFields,
     /// The body.
     pub body: Vec<u8>,
     /// What is notified when it is out.
@@ -78,7 +76,7 @@ impl<D> Reply<D> {
     /// Says that the reply is the last one of its connection.
     pub fn close(&mut self) {
         self.closes = true;
-        self.fields.push((CONNECTION, HeaderValue::from_static("close")));
+        self.fields.push(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
@@ -97,7 +95,7 @@ impl Reply {
     ) -> io::Result<()> {
         self.write_head(head);
         thread::with(|io| {
-            io.fields.give(self.fields);
+            io.fields.give(self.fields.into_memory());
             if is_bare {
                 io.replies.give(std::mem::take(&mut self.body));
             }
@@ -116,9 +114,7 @@ impl Reply {
             made_at = delivery.made_at();
             out.extend_from_slice(delivery.prepared_fields().map_or(&[][..], PreparedFields::lines));
         }
-        for (name, value) in &self.fields {
-            headers::write_line(out, name, value);
-        }
+        self.fields.write_lines(out);
         out.extend_from_slice(b"\r\ncontent-length: ");
         out.extend_from_slice(itoa::Buffer::new().format(self.body.len()).as_bytes());
         with_date_and_end(made_at.unwrap_or_else(Instant::now), |lines| out.extend_from_slice(lines));
