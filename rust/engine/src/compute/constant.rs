@@ -19,6 +19,8 @@ pub struct Constant {
 /// One row of one output.
 struct ConstantRow {
     dims: Vec<i64>,
+    /// The shape of an output of one row, which most requests ask for.
+    one_row: Shape,
     elements: ElementBuffer,
 }
 
@@ -84,18 +86,21 @@ impl ConstantRow {
         let wrong =
             |value: &Value| invalid(format!("output {:?} is {}, not {value}", spec.name, spec.datatype));
         let elements = ElementBuffer::from_values(spec.datatype, values).map_err(wrong)?;
-        Ok(ConstantRow { dims, elements })
+        let one_row = shape_of_rows(1, &dims)?;
+        Ok(ConstantRow { dims, one_row, elements })
     }
 
     fn fill(&self, tensor: &mut Tensor, rows: usize) -> Result<()> {
-        let mut dims = [0i64; MAX_RANK];
-        dims[0] = rows as i64;
-        dims[1..=self.dims.len()].copy_from_slice(&self.dims);
-        tensor.reshape(&Shape::new(&dims[..=self.dims.len()])?)?;
+        match rows {
+            1 => tensor.reshape(&self.one_row)?,
+            _ => tensor.reshape(&shape_of_rows(rows, &self.dims)?)?,
+        }
         match &self.elements {
             ElementBuffer::Numbers(row) => {
                 let all = tensor.bytes_mut().ok_or_else(|| invalid("a number among strings"))?;
-                if !row.is_empty() {
+                if all.len() == row.len() {
+                    all.copy_from_slice(row);
+                } else if !row.is_empty() {
                     all.chunks_exact_mut(row.len()).for_each(|chunk| chunk.copy_from_slice(row));
                 }
             }
@@ -107,6 +112,18 @@ impl ConstantRow {
         }
         Ok(())
     }
+}
+
+/// The shape of so many rows with these dimensions.
+fn shape_of_rows(rows: usize, row: &[i64]) -> Result<Shape> {
+    let mut dims = [0; MAX_RANK];
+    let rank = 1 + row.len();
+    let Some(inner) = dims.get_mut(1..rank) else {
+        return Err(invalid(format!("a row has {} dimensions; a shape has at most {MAX_RANK}", row.len())));
+    };
+    inner.copy_from_slice(row);
+    dims[0] = rows as i64;
+    Shape::new(&dims[..rank])
 }
 
 fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

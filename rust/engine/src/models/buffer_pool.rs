@@ -20,7 +20,8 @@ type RemoteBuffers = RemoteFreeList<Binding, 4>;
 
 /// The free buffers of one thread and one model. Any thread may give them back.
 pub(crate) struct BufferPool {
-    bindings: ArrayQueue<Box<Binding>>,
+    /// Each with the bytes that it holds, which do not change in the pool.
+    bindings: ArrayQueue<(Box<Binding>, usize)>,
     /// Those that threads of low priority gave back.
     remote: OnceLock<RemoteBuffers>,
     bytes: AtomicUsize,
@@ -38,14 +39,21 @@ impl BufferPool {
 
     /// The buffers of an earlier request, if there are any.
     pub(crate) fn take(&self) -> Option<Box<Binding>> {
-        let binding = self.bindings.pop().or_else(|| self.remote.get()?.take())?;
-        self.bytes.fetch_sub(binding.capacity(), Relaxed);
+        let (binding, bytes) = self.bindings.pop().or_else(|| self.take_remote())?;
+        self.bytes.fetch_sub(bytes, Relaxed);
         Some(binding)
+    }
+
+    #[cold]
+    fn take_remote(&self) -> Option<(Box<Binding>, usize)> {
+        let binding = self.remote.get()?.take()?;
+        let bytes = binding.capacity();
+        Some((binding, bytes))
     }
 
     /// Keeps buffers for a later request. If enough are kept, these are freed.
     pub(crate) fn give(&self, binding: Box<Binding>) {
-        self.keep(binding, |binding| self.bindings.push(binding));
+        self.keep(binding, |binding, bytes| self.bindings.push((binding, bytes)));
     }
 
     /// Makes room for buffers that threads of low priority give back.
@@ -57,14 +65,14 @@ impl BufferPool {
     /// [`BufferPool::prepare_remote`] the buffers are freed.
     pub(crate) fn give_remote(&self, binding: Box<Binding>) {
         if let Some(remote) = self.remote.get() {
-            self.keep(binding, |binding| remote.give(binding));
+            self.keep(binding, |binding, _| remote.give(binding));
         }
     }
 
-    fn keep(&self, binding: Box<Binding>, give: impl FnOnce(Box<Binding>) -> Result<(), Box<Binding>>) {
+    fn keep<E>(&self, binding: Box<Binding>, give: impl FnOnce(Box<Binding>, usize) -> Result<(), E>) {
         let bytes = binding.capacity();
         // Freed here, on the thread that gives, if there is no room.
-        if self.bytes.fetch_add(bytes, Relaxed) + bytes > MAX_BYTES || give(binding).is_err() {
+        if self.bytes.fetch_add(bytes, Relaxed) + bytes > MAX_BYTES || give(binding, bytes).is_err() {
             self.bytes.fetch_sub(bytes, Relaxed);
         }
     }

@@ -32,7 +32,9 @@ pub struct BufferLease {
 impl BufferLease {
     /// Leases free buffers of IO thread `thread`, or new ones.
     pub fn acquire(loaded: LoadedModel, thread: usize) -> BufferLease {
-        let pool = thread % loaded.io_threads();
+        let threads = loaded.io_threads();
+        // A division takes longer than the rest, and hardly ever is one needed.
+        let pool = if thread < threads { thread } else { thread % threads };
         BufferLease::from_pool(loaded, pool)
     }
 
