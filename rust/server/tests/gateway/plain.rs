@@ -58,6 +58,27 @@ fn requests_in_one_write_are_answered_in_order_by_both_readers() {
 }
 
 #[test]
+fn a_head_without_one_host_is_refused_in_words_behind_others_that_are_plain() {
+    let (_gateway, address) = gateway();
+    let get = |host: &str| format!("GET /v2 HTTP/1.1\r\n{host}\r\n");
+    let good = get("host: t\r\n");
+    for (host, words) in [
+        ("", "needs a Host"),
+        ("host: t\r\nhost: t\r\n", "given twice"),
+        ("host: t/v2\r\n", "not a host"),
+        ("host: u@t\r\n", "not a host"),
+    ] {
+        let mut stream = connect(address);
+        stream.write_all([&*good, &good, &get(host)].concat().as_bytes()).unwrap();
+        (0..2).for_each(|_| assert_eq!(answer(&mut stream).0, 200));
+        let (status, refusal) = answer(&mut stream);
+        assert_eq!(status, 400, "{refusal}");
+        assert!(refusal["error"].as_str().unwrap().contains(words), "{refusal}");
+        assert!(ends(&mut stream));
+    }
+}
+
+#[test]
 fn requests_before_a_client_stops_sending_are_answered_all_but_the_last() {
     let (gateway, address) = gateway();
     let (slow, held) = gated();
