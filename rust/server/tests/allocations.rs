@@ -14,7 +14,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -116,16 +116,27 @@ fn per_request_and_then(
     gateway: &Gateway,
     address: SocketAddr,
     told: &Receiver<u64>,
-    mut after: impl FnMut(u64),
+    after: impl FnMut(u64),
 ) -> WarmRequests {
     let mut stream = connect(address);
+    of_connection(gateway, &mut stream, &request("model", 2.0), told, after)
+}
+
+/// The same for this request on one connection.
+fn of_connection(
+    gateway: &Gateway,
+    stream: &mut TcpStream,
+    request: &str,
+    told: &Receiver<u64>,
+    mut after: impl FnMut(u64),
+) -> WarmRequests {
     let (mut counts, mut before) = (Vec::new(), 0);
     for number in 0..60 {
         if number == WARM_UP {
             before = powers(gateway);
         }
-        stream.write_all(request("model", 2.0).as_bytes()).unwrap();
-        assert_eq!(answer(&mut stream).0, 200);
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(answer(stream).0, 200);
         counts.push(told.recv_timeout(common::PATIENCE).unwrap());
         after(number as u64);
     }
@@ -217,6 +228,20 @@ fn shadowed(settings: &Value) -> TwoVersions {
 #[test]
 fn a_warm_plain_request_on_the_inline_path_allocates_nothing() {
     warm_requests(&json!({"sketches": false})).assert_few(0);
+}
+
+#[test]
+fn a_trace_and_a_request_id_allocate_nothing() {
+    let (tell, told) = channel();
+    let (gateway, address) = gateway_with(&json!({"sketches": false}));
+    let telling = Telling { signature: signature(), tell: Mutex::new(tell) };
+    let model = gateway.engine().adopt("telling", Box::new(telling), &Default::default()).unwrap();
+    model.placement_policy.pin_inline();
+    common::serve_adopted(&gateway, "model", "telling");
+    let fields =
+        "x-request-id: 7\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+    let request = request("model", 2.0).replacen("host:", &format!("{fields}host:"), 1);
+    of_connection(&gateway, &mut connect(address), &request, &told, |_| {}).assert_few(0);
 }
 
 #[test]
