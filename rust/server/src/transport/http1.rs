@@ -90,7 +90,7 @@ impl Http1Connection<'_> {
         poll_fn(|cx| {
             loop {
                 let unread = &mut self.buffers.unread;
-                if let Some(end) = head::end(unread, searched) {
+                if let Some(end) = known_heads::end(unread, searched) {
                     return Poll::Ready(HeadRead::Head(unread.split_to(end).freeze()));
                 }
                 self.conn.register_waker(cx);

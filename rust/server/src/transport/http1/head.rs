@@ -33,10 +33,6 @@ pub struct PlainRequest<'a> {
 
 /// Where the first head in these bytes ends. None ends in the first `searched` bytes.
 pub fn end(bytes: &[u8], searched: usize) -> Option<usize> {
-    if bytes.is_empty() {
-        // A connection that waits for its next request asks this each time.
-        return None;
-    }
     let from = searched.saturating_sub(EMPTY_LINE.needle().len() - 1);
     EMPTY_LINE.find(&bytes[from..]).map(|at| from + at + EMPTY_LINE.needle().len())
 }

@@ -64,7 +64,22 @@ pub(super) fn parse<'a>(
     KNOWN.with_borrow_mut(|known| known.parse(head, fields, most))
 }
 
+/// As [`head::end`], by what this thread knows of past heads.
+pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
+    if bytes.is_empty() {
+        // A connection that waits for its next request asks this each time.
+        return None;
+    }
+    KNOWN.with_borrow(|known| known.end(bytes)).or_else(|| head::end(bytes, searched))
+}
+
 impl KnownHeads {
+    /// Where a head ends that is the same as the one that fitted last: its only empty line is its end.
+    fn end(&self, bytes: &[u8]) -> Option<usize> {
+        let last = self.kept.get(self.last).filter(|_| self.missed < DOUBTFUL)?;
+        bytes.starts_with(&last.bytes).then_some(last.bytes.len())
+    }
+
     fn parse<'a>(
         &mut self,
         head: &'a [u8],
@@ -267,6 +282,23 @@ mod tests {
         for odd in [HEADS[0].replace("270", "1001"), HEADS[0].replace("a:80", "a/b")] {
             assert_eq!(known(&mut heads, odd.as_bytes()), None, "{odd:?}");
         }
+    }
+
+    #[test]
+    fn a_head_ends_where_its_empty_line_is() {
+        bolero::check!().with_type::<(u8, u16, Vec<u8>)>().for_each(|(which, cut, behind)| {
+            let mut heads = filled();
+            let head = HEADS[usize::from(*which) % HEADS.len()].as_bytes();
+            known(&mut heads, head);
+            let bytes = [head, behind].concat();
+            for bytes in [&bytes[..], &bytes[..usize::from(*cut) % bytes.len()]] {
+                let end = heads.end(bytes);
+                assert!(end.is_none() || end == head::end(bytes, 0), "{}", bytes.escape_ascii());
+            }
+        });
+        let mut heads = filled();
+        known(&mut heads, HEADS[0].as_bytes());
+        assert_eq!(heads.end(&[HEADS[0], "{}"].concat().into_bytes()), Some(HEADS[0].len()));
     }
 
     #[test]
