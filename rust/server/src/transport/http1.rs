@@ -86,7 +86,7 @@ impl Http1Connection<'_> {
             // Its first byte was there when the last reply was out.
             self.conn.first_byte(self.conn.received());
         }
-        let mut searched = 0;
+        let (mut searched, mut looked) = (0, false);
         poll_fn(|cx| {
             loop {
                 let unread = &mut self.buffers.unread;
@@ -98,6 +98,13 @@ impl Http1Connection<'_> {
                     return Poll::Ready(HeadRead::NotPlain);
                 }
                 searched = unread.len();
+                if searched == 0 && !std::mem::replace(&mut looked, true) {
+                    // Behind a reply there is mostly nothing to read yet. To find that out takes no buffers.
+                    self.give_buffers();
+                    if ready!(self.wire.poll_readable(cx)).is_err() {
+                        return Poll::Ready(HeadRead::Closed);
+                    }
+                }
                 match ready!(self.poll_first(cx)) {
                     Ok(0) if searched > 0 => return Poll::Ready(HeadRead::NotPlain),
                     Ok(0) | Err(_) => return Poll::Ready(HeadRead::Closed),
@@ -115,14 +122,24 @@ impl Http1Connection<'_> {
         }
         let read = self.wire.poll_more(cx, &mut self.buffers.unread, READ_ROOM);
         if read.is_pending() && self.buffers.unread.is_empty() {
-            buffers::give(std::mem::take(&mut self.buffers));
+            self.give_buffers();
         }
         read
+    }
+
+    fn give_buffers(&mut self) {
+        let ConnectionBuffers { unread, written, .. } = &self.buffers;
+        if unread.capacity() + written.capacity() > 0 {
+            buffers::give(std::mem::take(&mut self.buffers));
+        }
     }
 
     /// Skips empty lines in front of a request: some clients end a body with one (RFC 9112, 2.2).
     fn skip_empty_lines(&mut self) {
         let unread = &mut self.buffers.unread;
+        if unread.is_empty() {
+            return;
+        }
         let lines = unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
         unread.advance(lines);
     }
