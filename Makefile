@@ -135,6 +135,10 @@ bench-micro:  ## ns per value of the sketches, ns per number of the JSON scanner
 bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a bare loop and a hand-written server; needs nginx and wrk
 	$(PY) -m benches.macro
 
+.PHONY: bench-neighbour
+bench-neighbour: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## CPU time of a request beside a process that fills the last-level cache; needs nginx and wrk
+	$(PY) -m benches.neighbour
+
 .PHONY: bench-batches
 bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone
 	$(PY) -m benches.batches
