@@ -116,7 +116,7 @@ fn write(c: &mut Criterion) {
     let doubles: Vec<f64> = (0..COUNT).map(|_| random.unit()).collect();
     let integers: Vec<i64> = (0..COUNT).map(|_| random.next() as i64 >> (random.next() % 64)).collect();
     let shape = Shape::new(&[COUNT as i64]).expect("a flat shape");
-    let head = ResponseHead { id: Some("42"), model_name: "digits", model_version: "1" };
+    let head = ResponseHead { id: Some("42"), model_name: "digits", model_version: "1", template: None };
     let mut out = Vec::new();
     let mut group = c.benchmark_group("write");
     group.throughput(Throughput::Elements(COUNT as u64));
@@ -125,8 +125,15 @@ fn write(c: &mut Criterion) {
         ("f64", DataType::Fp64, TensorData::Fp64(&doubles)),
         ("i64", DataType::Int64, TensorData::Int64(&integers)),
     ] {
-        let outputs =
-            [OutputTensor { name: "Y", datatype, shape, data, binary: false, non_finite: NonFinite::Error }];
+        let outputs = [OutputTensor {
+            name: "Y",
+            datatype,
+            shape: shape.view(),
+            data,
+            binary: false,
+            non_finite: NonFinite::Error,
+            template: None,
+        }];
         group.bench_function(name, |b| {
             b.iter(|| {
                 out.clear();
@@ -140,10 +147,11 @@ fn write(c: &mut Criterion) {
     let outputs = [OutputTensor {
         name: "probabilities",
         datatype: DataType::Fp32,
-        shape,
+        shape: shape.view(),
         data,
         binary: false,
         non_finite: NonFinite::Error,
+        template: None,
     }];
     c.bench_function("write_answer_of_10", |b| {
         b.iter(|| {

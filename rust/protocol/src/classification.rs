@@ -5,7 +5,7 @@
 use std::cmp::Ordering;
 
 use headgate_core::error::{Error, Result};
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, Shape, ShapeRef};
 
 use crate::response::{OutputTensor, TensorData};
 use crate::strings::StringTable;
@@ -25,7 +25,7 @@ pub fn classify(
     labels: Option<&[String]>,
     out: &mut StringTable,
 ) -> Result<Shape> {
-    let OutputTensor { name, datatype, ref shape, ref data, .. } = *output;
+    let OutputTensor { name, datatype, shape, ref data, .. } = *output;
     out.clear();
     let ranker = Ranker { shape, most, labels };
     match *data {
@@ -57,7 +57,7 @@ pub(crate) fn refuse_unordered(output: &str) -> Error {
 }
 
 struct Ranker<'a> {
-    shape: &'a Shape,
+    shape: ShapeRef<'a>,
     most: u64,
     labels: Option<&'a [String]>,
 }
@@ -69,8 +69,8 @@ impl Ranker<'_> {
         out: &mut StringTable,
         text: impl Fn(T) -> String,
     ) -> Result<Shape> {
-        let dims = self.shape.dims();
-        let rows = if dims.len() > 1 { self.shape.rows() } else { 1 };
+        let rank = self.shape.rank();
+        let rows = if rank > 1 { self.shape.rows() } else { 1 };
         let width = data.len().checked_div(rows).unwrap_or(0);
         let classes = usize::try_from(self.most).unwrap_or(usize::MAX).min(width);
         let mut order: Vec<usize> = Vec::with_capacity(width);
@@ -91,7 +91,7 @@ impl Ranker<'_> {
             }
         }
         let classes = classes as i64;
-        if dims.len() > 1 { Shape::new(&[rows as i64, classes]) } else { Shape::new(&[classes]) }
+        if rank > 1 { Shape::new(&[rows as i64, classes]) } else { Shape::new(&[classes]) }
     }
 }
 
@@ -106,9 +106,9 @@ mod tests {
     use super::*;
     use headgate_core::spec::NonFinite;
 
-    fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>) -> OutputTensor<'a> {
-        let shape = Shape::new(dims).unwrap();
-        OutputTensor { name: "Y", datatype, shape, data, binary: false, non_finite: NonFinite::Error }
+    fn output<'a>(datatype: DataType, dims: &'a [i64], data: TensorData<'a>) -> OutputTensor<'a> {
+        let (shape, non_finite) = (ShapeRef::new(dims).unwrap(), NonFinite::Error);
+        OutputTensor { name: "Y", datatype, shape, data, binary: false, non_finite, template: None }
     }
 
     fn classes(data: &[f32], dims: &[i64], most: u64, labels: Option<&[String]>) -> (Vec<String>, Vec<i64>) {

@@ -7,7 +7,7 @@
 //! writes the response, and [`metadata`] writes the small bodies of other paths.
 //!
 //! ```
-//! use headgate_core::tensor::{DataType, Shape, TensorSpec};
+//! use headgate_core::tensor::{DataType, TensorSpec};
 //! use headgate_protocol::{Envelope, OutputTensor, EnvelopeScratch, ResponseHead, TensorData, TypedSliceMut, binary, response};
 //!
 //! let request = br#"{"id":"7","inputs":[{"name":"X","shape":[2],"datatype":"FP32","data":[1.5,2]}]}"#;
@@ -22,14 +22,15 @@
 //! let mut values = vec![0f32; input.shape.count()]; // a leased buffer
 //! input.decode_into(TypedSliceMut::Fp32(&mut values))?;
 //! // ... run ...
-//! let head = ResponseHead { id: envelope.id.as_deref(), model_name: "double", model_version: "1" };
+//! let head = ResponseHead { id: envelope.id.as_deref(), model_name: "double", model_version: "1", template: None };
 //! let output = |selection: &headgate_protocol::SelectedOutput| OutputTensor {
 //!     name: &y.name,
 //!     datatype: y.datatype,
-//!     shape: input.shape,
+//!     shape: input.shape.view(),
 //!     data: TensorData::Fp32(&values),
 //!     binary: selection.binary,
 //!     non_finite: headgate_core::spec::NonFinite::Error,
+//!     template: None,
 //! };
 //! let outputs: Vec<_> = chosen.iter().map(output).collect();
 //! let mut body = Vec::new();
@@ -60,6 +61,6 @@ pub mod strings;
 mod typed_slice;
 
 pub use envelope::{ElementSource, Envelope, EnvelopeScratch, InputTensor, RequestedOutput, SelectedOutput};
-pub use response::{OutputTensor, ResponseHead, ResponseLengths, TensorData};
+pub use response::{OutputTensor, ResponseHead, ResponseLengths, ResponseTemplate, TensorData};
 pub use strings::{StringTable, StringTableView};
 pub use typed_slice::TypedSliceMut;

@@ -7,7 +7,7 @@
 mod digits;
 mod float;
 mod int;
-mod powers;
+pub(crate) mod powers;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;

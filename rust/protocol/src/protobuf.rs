@@ -7,6 +7,7 @@
 //! [`Envelope`]: crate::envelope::Envelope
 
 pub(crate) mod contents;
+pub(crate) mod fields;
 mod request;
 mod response;
 mod scan;

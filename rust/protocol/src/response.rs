@@ -4,13 +4,19 @@
 //! Next: `response/elements`.
 
 pub(crate) mod elements;
+mod integers;
+mod singles;
+mod template;
 mod tensor;
 
 use headgate_core::error::Result;
 
 use crate::json_string::write_json;
 
-pub(crate) use elements::{ListStyle, StringStyle, write_integer};
+pub(crate) use elements::{ListStyle, StringStyle};
+pub(crate) use integers::write_integer;
+pub(crate) use template::write_key;
+pub use template::{OutputTemplate, ResponseTemplate};
 pub use tensor::{OutputTensor, TensorData};
 
 /// The fields in front of the outputs.
@@ -22,6 +28,8 @@ pub struct ResponseHead<'a> {
     pub model_name: &'a str,
     /// The version that ran.
     pub model_version: &'a str,
+    /// The template of that version, if there is one.
+    pub template: Option<&'a ResponseTemplate>,
 }
 
 /// The lengths of a written response and its parts, in bytes.
@@ -64,17 +72,7 @@ fn write_parts(
     outputs: &[OutputTensor<'_>],
 ) -> Result<ResponseLengths> {
     let start = out.len();
-    out.push(b'{');
-    if let Some(id) = head.id.filter(|id| !id.is_empty()) {
-        out.extend_from_slice(b"\"id\":");
-        write_json(id, out);
-        out.push(b',');
-    }
-    out.extend_from_slice(b"\"model_name\":");
-    write_json(head.model_name, out);
-    out.extend_from_slice(b",\"model_version\":");
-    write_json(head.model_version, out);
-    out.extend_from_slice(b",\"outputs\":[");
+    write_head(out, head);
     for (index, output) in outputs.iter().enumerate() {
         if index > 0 {
             out.push(b',');
@@ -89,34 +87,61 @@ fn write_parts(
     Ok(ResponseLengths { json_len, total_len: out.len() - start })
 }
 
+/// Appends what stands in front of the outputs.
+fn write_head(out: &mut Vec<u8>, head: &ResponseHead<'_>) {
+    let id = head.id.filter(|id| !id.is_empty());
+    let start = out.len();
+    if let Some(id) = id {
+        out.extend_from_slice(b"{\"id\":");
+        write_json(id, out);
+    }
+    let behind_id = out.len();
+    match head.template {
+        Some(template) => template.write_json(out),
+        None => {
+            out.push(b'{');
+            template::write_names(out, head.model_name, head.model_version);
+        }
+    }
+    if behind_id > start {
+        // In place of the brace.
+        out[behind_id] = b',';
+    }
+}
+
 fn write_output(out: &mut Vec<u8>, output: &OutputTensor<'_>) -> Result<()> {
     elements::check(output)?;
-    out.extend_from_slice(b"{\"name\":");
-    write_json(output.name, out);
-    out.extend_from_slice(b",\"datatype\":\"");
-    out.extend_from_slice(output.datatype.as_str().as_bytes());
-    out.extend_from_slice(b"\",\"shape\":[");
-    for (index, &dim) in output.shape.dims().iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        elements::write_integer(out, dim < 0, dim.unsigned_abs());
-    }
     if output.binary {
-        out.extend_from_slice(b"],\"parameters\":{\"binary_data_size\":");
-        elements::write_integer(out, false, elements::binary_size(&output.data) as u64);
+        match output.fitting_template() {
+            Some(template) => template.write_before_size(out, output.shape.rows()),
+            None => {
+                write_declared(out, output);
+                out.extend_from_slice(template::BEFORE_SIZE);
+            }
+        }
+        write_integer(out, false, elements::binary_size(&output.data) as u64);
         out.extend_from_slice(b"}}");
         return Ok(());
     }
     let style = ListStyle::of(output);
-    let encoding: &[u8] = match style.strings {
-        StringStyle::Base64 => b",\"parameters\":{\"encoding\":\"base64\"}",
-        _ => b"",
-    };
-    out.push(b']');
-    out.extend_from_slice(encoding);
-    out.extend_from_slice(b",\"data\":[");
+    match output.fitting_template() {
+        Some(template) => template.write_before_list(out, output.shape.rows()),
+        None => {
+            write_declared(out, output);
+            if style.strings == StringStyle::Base64 {
+                out.extend_from_slice(b"],\"parameters\":{\"encoding\":\"base64\"},\"data\":[");
+            } else {
+                out.extend_from_slice(template::BEFORE_LIST);
+            }
+        }
+    }
     elements::write_json_list(out, output, style)?;
     out.extend_from_slice(b"]}");
     Ok(())
+}
+
+/// Appends an output up to the end of its shape.
+fn write_declared(out: &mut Vec<u8>, output: &OutputTensor<'_>) {
+    template::write_declaration(out, output.name, output.datatype);
+    template::write_dims(out, output.shape);
 }

@@ -62,12 +62,14 @@ fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers
     let output = |index: usize| OutputTensor {
         name: &specs[index].name,
         datatype: DataType::Fp32,
-        shape,
+        shape: shape.view(),
         data: TensorData::Fp32(values),
         binary: chosen[index].binary,
         non_finite: NonFinite::Error,
+        template: None,
     };
-    let head = ResponseHead { id: envelope.id.as_deref(), model_name: "m", model_version: "1" };
+    let head =
+        ResponseHead { id: envelope.id.as_deref(), model_name: "m", model_version: "1", template: None };
     answer.clear();
     let parts = response::write(answer, &head, &[output(0), output(1)])?;
     assert!(parts.has_binary());

@@ -134,7 +134,7 @@ fn any_header_splits_within_the_body() {
 
 #[test]
 fn any_floats_give_valid_json_or_an_error() {
-    let head = ResponseHead { id: Some("\u{0}\"\\"), model_name: "m", model_version: "1" };
+    let head = ResponseHead { id: Some("\u{0}\"\\"), model_name: "m", model_version: "1", template: None };
     bolero::check!().with_iterations(iterations(5_000)).with_type::<Vec<u8>>().for_each(|bytes| {
         let bytes = &bytes[..bytes.len() / 4 * 4];
         let shape = Shape::new(&[bytes.len() as i64 / 4]).unwrap();
@@ -142,10 +142,11 @@ fn any_floats_give_valid_json_or_an_error() {
         let output = OutputTensor {
             name: "Y",
             datatype: DataType::Fp32,
-            shape,
+            shape: shape.view(),
             data,
             binary: false,
             non_finite: NonFinite::Error,
+            template: None,
         };
         let mut out = b"before".to_vec();
         match response::write(&mut out, &head, &[output]) {

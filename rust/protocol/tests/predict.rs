@@ -7,7 +7,7 @@ mod common;
 use common::iterations;
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use headgate_core::tensor::{DataType, ShapeRef, Signature, TensorSpec};
 use headgate_protocol::envelope::InputForm;
 use headgate_protocol::{
     EnvelopeScratch, InputTensor, OutputTensor, StringTable, TensorData, TypedSliceMut, binary, predict,
@@ -154,16 +154,20 @@ fn answer(form: InputForm<'_>, outputs: &[OutputTensor<'_>]) -> Result<String> {
     predict::write(&mut out, form, 2, outputs).map(|()| String::from_utf8(out).unwrap())
 }
 
-#[test]
-fn answers_are_nested_as_their_shapes_are() {
-    let output = |name, dims: &[i64], data| OutputTensor {
+fn output<'a>(name: &'a str, dims: &'a [i64], data: TensorData<'a>) -> OutputTensor<'a> {
+    OutputTensor {
         name,
         datatype: DataType::Fp32,
-        shape: Shape::new(dims).unwrap(),
+        shape: ShapeRef::new(dims).unwrap(),
         data,
         binary: false,
         non_finite: NonFinite::Error,
-    };
+        template: None,
+    }
+}
+
+#[test]
+fn answers_are_nested_as_their_shapes_are() {
     let (rows, columns) = (InputForm::Rows(b""), InputForm::Columns(b""));
     let values = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
     let cube = output("y", &[2, 2, 2], TensorData::Fp32(&values));

@@ -5,23 +5,25 @@
 mod common;
 
 use common::{Decoded, request};
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 use headgate_protocol::{OutputTensor, ResponseHead, StringTable, TensorData, response};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::Value;
 
-const HEAD: ResponseHead<'static> = ResponseHead { id: None, model_name: "m", model_version: "1" };
+const HEAD: ResponseHead<'static> =
+    ResponseHead { id: None, model_name: "m", model_version: "1", template: None };
 
 /// Writes one output and sends it back as the input of a request.
 fn around(datatype: DataType, dims: &[i64], data: TensorData<'_>, binary: bool) -> Decoded {
     let output = OutputTensor {
         name: "Y",
         datatype,
-        shape: Shape::new(dims).unwrap(),
+        shape: ShapeRef::new(dims).unwrap(),
         data,
         binary,
         non_finite: headgate_core::spec::NonFinite::Error,
+        template: None,
     };
     let mut out = Vec::new();
     let parts = response::write(&mut out, &HEAD, &[output]).unwrap();

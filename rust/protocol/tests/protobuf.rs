@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use common::iterations;
 use headgate_core::error::Code;
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 use headgate_protocol::envelope::{ElementSource, Envelope, ParameterValue};
 use headgate_protocol::pb::inference::infer_parameter::ParameterChoice;
 use headgate_protocol::pb::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
@@ -229,13 +229,15 @@ proptest! {
             .map(|((name, shape), data)| OutputTensor {
                 name,
                 datatype: DataType::Fp32,
-                shape: Shape::new(shape).unwrap(),
+                shape: ShapeRef::new(shape).unwrap(),
                 data: TensorData::Fp32(data),
                 binary: true,
                 non_finite: NonFinite::Error,
+                template: None,
             })
             .collect();
-        let head = ResponseHead { id: Some(&names.0), model_name: &names.1, model_version: &names.2 };
+        let head =
+            ResponseHead { id: Some(&names.0), model_name: &names.1, model_version: &names.2, template: None };
         let mut out = b"before".to_vec();
         protobuf::write(&mut out, &head, &outputs, marks_final).unwrap();
         let read = ModelInferResponse::decode(&out[6..]).unwrap();

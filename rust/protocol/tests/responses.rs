@@ -2,22 +2,24 @@
 
 use headgate_core::error::{Code, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape, TensorSpec};
+use headgate_core::tensor::{DataType, ShapeRef, TensorSpec};
 use headgate_protocol::{
     Envelope, EnvelopeScratch, OutputTensor, ResponseHead, ResponseLengths, SelectedOutput, StringTable,
     TensorData, binary, response,
 };
 
-const HEAD: ResponseHead<'static> = ResponseHead { id: Some("7"), model_name: "m", model_version: "v1" };
+const HEAD: ResponseHead<'static> =
+    ResponseHead { id: Some("7"), model_name: "m", model_version: "v1", template: None };
 
-fn output<'a>(datatype: DataType, dims: &[i64], data: TensorData<'a>, binary: bool) -> OutputTensor<'a> {
+fn output<'a>(datatype: DataType, dims: &'a [i64], data: TensorData<'a>, binary: bool) -> OutputTensor<'a> {
     OutputTensor {
         name: "Y",
         datatype,
-        shape: Shape::new(dims).expect("a shape"),
+        shape: ShapeRef::new(dims).expect("a shape"),
         data,
         binary,
         non_finite: NonFinite::Error,
+        template: None,
     }
 }
 

@@ -274,7 +274,7 @@ impl Binding {
             let right = TensorView::of(self.library, value)?;
             let is_left_alone =
                 first.is_ok() && matches!(right.data, Elements::Bytes(bytes) if *bytes != *tensor.bytes());
-            if right.shape != *tensor.shape() || is_left_alone {
+            if right.shape != tensor.shape().view() || is_left_alone {
                 session.rules.mark_wrong(index);
             }
         }
@@ -304,7 +304,7 @@ impl Binding {
         let predicted =
             session.rules.shape(index, Preallocation::Unproven, |input| self.inputs[input].shape());
         Ok(ObservedOutput {
-            shape: view.shape,
+            shape: view.shape.to_shape(),
             bytes,
             predicted,
             is_preallocated: self.outputs[index].allocated.is_none(),

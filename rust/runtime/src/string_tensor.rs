@@ -2,7 +2,7 @@
 //!
 //! Next: `buffer`.
 
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 
 use crate::library::Library;
 use crate::value::{OwnedValue, type_and_shape};
@@ -12,7 +12,7 @@ pub struct StringTensor<'a> {
     library: &'static Library,
     value: &'a OwnedValue,
     /// The shape.
-    pub shape: Shape,
+    pub shape: ShapeRef<'a>,
 }
 
 impl std::fmt::Debug for StringTensor<'_> {

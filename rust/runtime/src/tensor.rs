@@ -186,7 +186,7 @@ impl Tensor {
         if view.datatype != self.datatype {
             return Err(Error::new(Code::Internal, "elements of another type"));
         }
-        self.reshape(&view.shape)?;
+        self.reshape(&view.shape.to_shape())?;
         let wrong_count = || Error::new(Code::Internal, "another number of elements than the shape has");
         match &view.data {
             Elements::Bytes(bytes) => {
@@ -263,7 +263,8 @@ impl Tensor {
         if self.datatype == DataType::Bytes {
             return TensorView::of(self.library, value);
         }
-        Ok(TensorView { datatype: self.datatype, shape: self.shape, data: Elements::Bytes(self.bytes()) })
+        let data = Elements::Bytes(self.bytes());
+        Ok(TensorView { datatype: self.datatype, shape: self.shape.view(), data })
     }
 
     /// The bytes of the elements. Empty for strings.

@@ -5,7 +5,7 @@
 use std::ptr::{NonNull, null};
 
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 use ort_sys::OrtValue;
 
 use crate::element::from_onnx;
@@ -35,8 +35,11 @@ impl Drop for OwnedValue {
     }
 }
 
-/// The element type and the shape of a tensor.
-pub(crate) fn type_and_shape(library: &'static Library, value: &OwnedValue) -> Result<(DataType, Shape)> {
+/// The element type and the shape of a tensor. The shape stands in the value.
+pub(crate) fn type_and_shape<'a>(
+    library: &'static Library,
+    value: &'a OwnedValue,
+) -> Result<(DataType, ShapeRef<'a>)> {
     let mut number = 0i32;
     let mut dims = null();
     let mut rank = 0usize;
@@ -50,7 +53,7 @@ pub(crate) fn type_and_shape(library: &'static Library, value: &OwnedValue) -> R
             &mut rank,
         );
         library.api.check(status, Code::BackendFailed)?;
-        if rank == 0 { Shape::SCALAR } else { Shape::new(std::slice::from_raw_parts(dims, rank))? }
+        if rank == 0 { ShapeRef::SCALAR } else { ShapeRef::new(std::slice::from_raw_parts(dims, rank))? }
     };
     let datatype = from_onnx(number).ok_or_else(|| {
         Error::new(Code::BackendFailed, format!("an output has ONNX type {number}, which the protocol lacks"))

@@ -5,7 +5,7 @@
 use std::ptr::null_mut;
 
 use headgate_core::error::{Code, Result};
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 
 use crate::element::Element;
 use crate::library::Library;
@@ -17,7 +17,7 @@ pub struct TensorView<'a> {
     /// The element type.
     pub datatype: DataType,
     /// The shape.
-    pub shape: Shape,
+    pub shape: ShapeRef<'a>,
     /// The elements.
     pub data: Elements<'a>,
 }
@@ -40,14 +40,11 @@ impl<'a> TensorView<'a> {
     /// Rows `start..start + rows` as a tensor, not copied. `None` if there are fewer rows, or for strings.
     pub fn rows(&self, start: usize, rows: usize) -> Option<TensorView<'a>> {
         let Elements::Bytes(bytes) = self.data else { return None };
-        let mut dims = [0; headgate_core::tensor::MAX_RANK];
-        let rank = self.shape.dims().len();
-        dims[..rank].copy_from_slice(self.shape.dims());
-        *dims.first_mut().filter(|_| rank > 0)? = rows as i64;
+        let shape = self.shape.with_rows(rows)?;
         let each = bytes.len().checked_div(self.shape.rows()).unwrap_or(0);
         let end = start.checked_add(rows).filter(|&end| end <= self.shape.rows())?;
         let data = Elements::Bytes(&bytes[start * each..end * each]);
-        Some(TensorView { datatype: self.datatype, shape: Shape::new(&dims[..rank]).ok()?, data })
+        Some(TensorView { datatype: self.datatype, shape, data })
     }
 
     pub(crate) fn of(library: &'static Library, value: &'a OwnedValue) -> Result<TensorView<'a>> {

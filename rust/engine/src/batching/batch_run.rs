@@ -249,7 +249,7 @@ fn unwanted_error() -> Error {
 }
 
 fn check_rows(output: &TensorView<'_>, rows: usize) -> Result<()> {
-    if output.shape.dims().first() == Some(&(rows as i64)) {
+    if output.shape.dims().next() == Some(rows as i64) {
         return Ok(());
     }
     Err(Error::new(

@@ -214,7 +214,7 @@ impl RowComparison<'_> {
                 }
                 for (index, spec) in signature.outputs.iter().enumerate() {
                     let view = binding.output(index)?;
-                    let Some(bytes) = output_bytes(&view).filter(|_| view.shape.dims().first() == Some(&1))
+                    let Some(bytes) = output_bytes(&view).filter(|_| view.shape.dims().next() == Some(1))
                     else {
                         return Ok(Err(self.shape_differs(index, 1)));
                     };

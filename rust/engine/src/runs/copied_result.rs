@@ -49,7 +49,7 @@ impl CopiedResult {
         let Elements::Bytes(bytes) = view.data else {
             return Err(Error::new(Code::Internal, "strings in a batch"));
         };
-        let (datatype, shape, first_word) = (view.datatype, view.shape, self.words.len());
+        let (datatype, shape, first_word) = (view.datatype, view.shape.to_shape(), self.words.len());
         let (whole, rest) = bytes.as_chunks::<8>();
         self.words.extend(whole.iter().map(|word| u64::from_ne_bytes(*word)));
         if !rest.is_empty() {
@@ -94,7 +94,7 @@ impl CopiedResult {
         let words = &self.words[*first_word..];
         // SAFETY: a word is eight bytes without padding, and `bytes` bytes lie in the words from `first_word` on.
         let all = unsafe { std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), size_of_val(words)) };
-        Ok(TensorView { datatype: *datatype, shape: *shape, data: Elements::Bytes(&all[..*bytes]) })
+        Ok(TensorView { datatype: *datatype, shape: shape.view(), data: Elements::Bytes(&all[..*bytes]) })
     }
 }
 

@@ -57,7 +57,7 @@ impl RunResult {
                 Elements::Strings { bytes, offsets } => bytes.len() + size_of_val(&offsets[..]),
             };
             left = left.checked_sub(bytes)?;
-            inputs.push((shape, ElementBuffer::copy_of(&data)));
+            inputs.push((shape.to_shape(), ElementBuffer::copy_of(&data)));
         }
         Some(WarmupInputs::from_elements(inputs))
     }

@@ -20,11 +20,16 @@ const fn table() -> [(u64, u64); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize] {
     let mut table = [(0, 0); (MAX_EXPONENT - MIN_EXPONENT + 1) as usize];
     let mut q = MIN_EXPONENT;
     while q <= MAX_EXPONENT {
-        let bits = if q < 0 { reciprocal(power(-q)) } else { power(q) << power(q).leading_zeros() };
+        let bits = normalized(q);
         table[(q - MIN_EXPONENT) as usize] = ((bits >> 64) as u64, bits as u64);
         q += 1;
     }
     table
+}
+
+/// The highest 128 bits of 5^q, truncated for q >= 0 and rounded up for q < 0.
+pub(crate) const fn normalized(q: i32) -> u128 {
+    if q < 0 { reciprocal(power(-q)) } else { power(q) << power(q).leading_zeros() }
 }
 
 const fn power(q: i32) -> u128 {

@@ -1,10 +1,11 @@
 //! The responses of `:predict` and of `GET /v1/models/{endpoint}`.
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::tensor::ShapeRef;
 
 use crate::envelope::InputForm;
 use crate::json_string::write_json;
-use crate::response::{ListStyle, OutputTensor, StringStyle, elements};
+use crate::response::{ListStyle, OutputTensor, StringStyle, elements, write_key};
 
 /// Appends the response to a request of that form with `count` rows.
 ///
@@ -30,7 +31,7 @@ pub fn write(
 
 fn write_rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> Result<()> {
     if let Some(mismatched) =
-        outputs.iter().find(|output| output.shape.dims().is_empty() || output.shape.rows() != count)
+        outputs.iter().find(|output| output.shape.rank() == 0 || output.shape.rows() != count)
     {
         return Err(Error::new(
             Code::Unsupported,
@@ -42,14 +43,14 @@ fn write_rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> 
     }
     out.extend_from_slice(b"{\"predictions\":[");
     match outputs {
-        [output] => write_list(out, output, output.shape.dims())?,
+        [output] => write_list(out, output, output.shape)?,
         _ => {
             for row in 0..count {
                 if row > 0 {
                     out.push(b',');
                 }
                 write_object(out, outputs, |out, output| {
-                    write_value(out, &output.row(row), &output.shape.dims()[1..])
+                    write_value(out, &output.row(row), output.shape.row())
                 })?;
             }
         }
@@ -61,8 +62,8 @@ fn write_rows(out: &mut Vec<u8>, count: usize, outputs: &[OutputTensor<'_>]) -> 
 fn write_columns(out: &mut Vec<u8>, outputs: &[OutputTensor<'_>]) -> Result<()> {
     out.extend_from_slice(b"{\"outputs\":");
     match outputs {
-        [output] => write_value(out, output, output.shape.dims())?,
-        _ => write_object(out, outputs, |out, output| write_value(out, output, output.shape.dims()))?,
+        [output] => write_value(out, output, output.shape)?,
+        _ => write_object(out, outputs, |out, output| write_value(out, output, output.shape))?,
     }
     out.push(b'}');
     Ok(())
@@ -79,8 +80,10 @@ fn write_object(
         if index > 0 {
             out.push(b',');
         }
-        write_json(output.name, out);
-        out.push(b':');
+        match output.template {
+            Some(template) => template.write_key(out),
+            None => write_key(out, output.name),
+        }
         write(out, output)?;
     }
     out.push(b'}');
@@ -88,8 +91,8 @@ fn write_object(
 }
 
 /// Appends a tensor: nested lists, or the element itself if the tensor has no dimension.
-fn write_value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
-    if nesting.is_empty() {
+fn write_value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: ShapeRef<'_>) -> Result<()> {
+    if nesting.rank() == 0 {
         return write_list(out, output, nesting);
     }
     out.push(b'[');
@@ -98,7 +101,7 @@ fn write_value(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) ->
     Ok(())
 }
 
-fn write_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: &[i64]) -> Result<()> {
+fn write_list(out: &mut Vec<u8>, output: &OutputTensor<'_>, nesting: ShapeRef<'_>) -> Result<()> {
     let style = ListStyle { non_finite: output.non_finite, strings: StringStyle::Objects, nesting };
     elements::write_json_list(out, output, style)
 }

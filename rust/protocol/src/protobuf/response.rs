@@ -4,7 +4,7 @@
 
 use headgate_core::error::Result;
 
-use super::wire::LENGTH_DELIMITED;
+use super::fields::{text_length, varint_length, write_names, write_prefix, write_tensor, write_text};
 use crate::response::{OutputTensor, ResponseHead, elements};
 
 /// Appends a response. `marks_final` adds the parameter that marks the last response to a request on a stream.
@@ -56,8 +56,10 @@ fn write_parts(
     outputs: &[OutputTensor<'_>],
     marks_final: bool,
 ) -> Result<()> {
-    write_text(out, 1, head.model_name);
-    write_text(out, 2, head.model_version);
+    match head.template {
+        Some(template) => template.write_protobuf(out),
+        None => write_names(out, head.model_name, head.model_version),
+    }
     write_text(out, 3, head.id.unwrap_or_default());
     if marks_final {
         // An entry of a map: the name, and an InferParameter with its field 1 set to true.
@@ -69,57 +71,14 @@ fn write_parts(
     }
     for output in outputs {
         elements::check(output)?;
-        write_tensor(out, output);
+        match output.fitting_template() {
+            Some(template) if template.write_protobuf(out, output.shape.rows()) => {}
+            _ => write_tensor(out, output.name, output.datatype.as_str(), output.shape),
+        }
     }
     for output in outputs {
         write_prefix(out, 6, elements::binary_size(&output.data));
         elements::write_binary(out, &output.data)?;
     }
     Ok(())
-}
-
-/// An `InferOutputTensor`: name, datatype, shape.
-fn write_tensor(out: &mut Vec<u8>, output: &OutputTensor<'_>) {
-    let datatype = output.datatype.as_str();
-    let dims = output.shape.dims();
-    let packed: usize = dims.iter().map(|&dim| varint_length(dim as u64)).sum();
-    let shape = if dims.is_empty() { 0 } else { 1 + varint_length(packed as u64) + packed };
-    write_prefix(out, 5, text_length(output.name) + text_length(datatype) + shape);
-    write_text(out, 1, output.name);
-    write_text(out, 2, datatype);
-    if !dims.is_empty() {
-        write_prefix(out, 3, packed);
-        dims.iter().for_each(|&dim| write_varint(out, dim as u64));
-    }
-}
-
-/// A string field; an empty one is left out, as proto3 does.
-fn write_text(out: &mut Vec<u8>, number: u32, text: &str) {
-    if !text.is_empty() {
-        write_prefix(out, number, text.len());
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-/// The bytes that [`write_text`] writes for a field number below 16.
-fn text_length(text: &str) -> usize {
-    if text.is_empty() { 0 } else { 1 + varint_length(text.len() as u64) + text.len() }
-}
-
-/// A length-prefixed field's tag and length.
-fn write_prefix(out: &mut Vec<u8>, number: u32, length: usize) {
-    write_varint(out, u64::from(number << 3 | LENGTH_DELIMITED));
-    write_varint(out, length as u64);
-}
-
-fn write_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn varint_length(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }

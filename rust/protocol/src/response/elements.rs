@@ -4,15 +4,13 @@
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::DataType;
+use headgate_core::tensor::{DataType, ShapeRef};
 
+use super::integers::write_integer;
+use super::singles::write_single;
 use super::tensor::{OutputTensor, TensorData};
 use crate::json_string::{write_json, write_json_base64};
 use crate::strings::StringTableView;
-
-/// The most bytes of an element of fixed size in JSON, its comma included. The longest is a double such as
-/// -2.2250738585072014e-308.
-const MAX_ELEMENT_BYTES: usize = 25;
 
 /// Checks that data, datatype and shape of an output agree.
 pub(crate) fn check(output: &OutputTensor<'_>) -> Result<()> {
@@ -91,8 +89,8 @@ pub(crate) fn write_binary(out: &mut Vec<u8>, data: &TensorData<'_>) -> Result<(
 pub(crate) struct ListStyle<'s> {
     pub(crate) non_finite: NonFinite,
     pub(crate) strings: StringStyle,
-    /// The dimensions of nested lists; empty for a flat list.
-    pub(crate) nesting: &'s [i64],
+    /// The shape of nested lists; a scalar's for a flat list.
+    pub(crate) nesting: ShapeRef<'s>,
 }
 
 /// How BYTES are written in JSON.
@@ -113,7 +111,7 @@ impl ListStyle<'_> {
             TensorData::Strings(strings) if !strings.is_text() => StringStyle::Base64,
             _ => StringStyle::Text,
         };
-        ListStyle { non_finite: output.non_finite, strings, nesting: &[] }
+        ListStyle { non_finite: output.non_finite, strings, nesting: ShapeRef::SCALAR }
     }
 }
 
@@ -202,7 +200,7 @@ impl ListWriter<'_> {
         elements: impl ExactSizeIterator<Item = T>,
         mut write: impl FnMut(&mut Vec<u8>, usize, T) -> Result<()>,
     ) -> Result<()> {
-        if self.style.nesting.len() > 1 {
+        if self.style.nesting.rank() > 1 {
             return self.write_nested(out, elements, write);
         }
         for (index, element) in elements.enumerate() {
@@ -225,9 +223,10 @@ impl ListWriter<'_> {
             return Ok(());
         }
         // The number of elements in a list of each depth but the outermost: the caller writes the outermost brackets.
-        let mut spans: Vec<usize> = Vec::with_capacity(self.style.nesting.len());
+        let inner = self.style.nesting.inner();
+        let mut spans: Vec<usize> = Vec::with_capacity(inner.len());
         let mut span = 1;
-        for &dim in self.style.nesting[1..].iter().rev() {
+        for &dim in inner.iter().rev() {
             span *= dim.unsigned_abs() as usize;
             spans.push(span);
         }
@@ -259,12 +258,11 @@ impl ListWriter<'_> {
     }
 
     fn floats32(&self, out: &mut Vec<u8>, elements: impl ExactSizeIterator<Item = f32>) -> Result<()> {
-        let mut buffer = zmij::Buffer::new();
         self.write(out, elements, |out, index, value| {
             if !value.is_finite() {
                 return self.not_finite(out, index, value.into());
             }
-            out.extend_from_slice(buffer.format_finite(value).as_bytes());
+            write_single(out, value);
             Ok(())
         })
     }
@@ -321,82 +319,16 @@ impl ListWriter<'_> {
 }
 
 /// Appends the inside of a list without elements: its lists down to the first dimension of 0.
-fn write_empty_lists(out: &mut Vec<u8>, nesting: &[i64]) {
-    let Some((&length, inner)) = nesting.split_first() else { return };
-    for index in 0..length {
-        if inner.is_empty() {
-            return;
-        }
+fn write_empty_lists(out: &mut Vec<u8>, nesting: ShapeRef<'_>) {
+    if nesting.rank() < 2 {
+        return;
+    }
+    for index in 0..nesting.rows() {
         if index > 0 {
             out.push(b',');
         }
         out.push(b'[');
-        write_empty_lists(out, inner);
+        write_empty_lists(out, nesting.row());
         out.push(b']');
-    }
-}
-
-/// The decimal digits of 0 to 99.
-static DIGIT_PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
-    let mut n = 0;
-    while n < 100 {
-        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
-        n += 1;
-    }
-    pairs
-};
-
-/// Appends a sign and a magnitude in decimal.
-#[inline]
-pub(crate) fn write_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
-    if magnitude < 10 && !negative {
-        // As most dimensions and labels are.
-        return out.push(b'0' + magnitude as u8);
-    }
-    write_long_integer(out, negative, magnitude);
-}
-
-fn write_long_integer(out: &mut Vec<u8>, negative: bool, magnitude: u64) {
-    let mut digits = [0u8; MAX_ELEMENT_BYTES];
-    let mut at = MAX_ELEMENT_BYTES;
-    let mut left = magnitude;
-    while left >= 100 {
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(&DIGIT_PAIRS[(left % 100) as usize]);
-        left /= 100;
-    }
-    if left >= 10 {
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(&DIGIT_PAIRS[left as usize]);
-    } else {
-        at -= 1;
-        digits[at] = b'0' + left as u8;
-    }
-    if negative {
-        at -= 1;
-        digits[at] = b'-';
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn integers_are_written_as_the_standard_library_writes_them() {
-        let mut value = 1u64;
-        for step in 0..200u64 {
-            value = value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(step) >> (step % 64);
-            for value in [value, u64::MAX, 0, 9, 10, 99, 100, 101, 999, 1000] {
-                let mut out = Vec::new();
-                write_integer(&mut out, false, value);
-                assert_eq!(String::from_utf8(out).unwrap(), value.to_string());
-            }
-        }
-        let mut out = Vec::new();
-        write_integer(&mut out, true, i64::MIN.unsigned_abs());
-        assert_eq!(out, i64::MIN.to_string().into_bytes());
     }
 }

@@ -3,8 +3,9 @@
 //! Next: `response/elements`.
 
 use headgate_core::spec::NonFinite;
-use headgate_core::tensor::{DataType, Shape};
+use headgate_core::tensor::{DataType, ShapeRef};
 
+use super::template::OutputTemplate;
 use crate::strings::StringTableView;
 
 /// One output.
@@ -15,13 +16,15 @@ pub struct OutputTensor<'a> {
     /// Its element type.
     pub datatype: DataType,
     /// Its shape.
-    pub shape: Shape,
+    pub shape: ShapeRef<'a>,
     /// Its elements, `shape.count()` of them.
     pub data: TensorData<'a>,
     /// Whether it is sent as binary data; else as JSON.
     pub binary: bool,
     /// How JSON writes NaN and infinities.
     pub non_finite: NonFinite,
+    /// The template of an output with this name, if there is one.
+    pub template: Option<&'a OutputTemplate>,
 }
 
 /// The elements of an output, row-major.
@@ -54,6 +57,12 @@ pub enum TensorData<'a> {
 }
 
 impl<'a> OutputTensor<'a> {
+    /// The template, if the output has its type and the dimensions of its rows.
+    #[inline]
+    pub(crate) fn fitting_template(&self) -> Option<&'a OutputTemplate> {
+        self.template.filter(|template| template.fits(self.datatype, self.shape))
+    }
+
     /// One row: the elements at one index of the first dimension. Its shape is the shape of the whole tensor.
     pub(crate) fn row(&self, row: usize) -> OutputTensor<'a> {
         let width = self.shape.count().checked_div(self.shape.rows()).unwrap_or(0);

@@ -110,7 +110,7 @@ fn reshaped(session: &Session, binding: &mut Binding, given: Option<[i64; 2]>) -
     binding.run(session).unwrap();
     let view = binding.output(0).unwrap();
     assert_eq!(view.elements::<f32>().unwrap()[5], -6.0);
-    let found = view.shape.dims().to_vec();
+    let found = view.shape.dims().collect::<Vec<_>>();
     let is_ours = binding.outputs[0].allocated.is_none();
     binding.forget();
     (found, is_ours)

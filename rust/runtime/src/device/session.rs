@@ -192,7 +192,7 @@ impl DeviceSession {
                 let view = binding.output(index)?;
                 let Elements::Bytes(bytes) = view.data else { return Err(unbound()) };
                 Ok(ObservedOutput {
-                    shape: view.shape,
+                    shape: view.shape.to_shape(),
                     bytes: bytes.to_vec(),
                     predicted,
                     is_preallocated: ours.is_some(),

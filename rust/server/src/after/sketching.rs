@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use headgate_core::tensor::DataType;
@@ -42,9 +43,29 @@ pub struct SampledRun<'a> {
     pub at: Instant,
 }
 
+/// Spreads the ids of sketches, which we count up ourselves: a hash against chosen keys costs more than what it finds.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(self.0 ^ u64::from(byte)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // Fibonacci hashing (Knuth, "The Art of Computer Programming", 6.4): the table uses both ends of a hash.
+        let spread = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = spread ^ spread >> 32;
+    }
+}
+
 /// One IO thread's writers and budget.
 pub struct Sketcher {
-    writers: HashMap<u64, (ShardWriter, RateFloor)>,
+    writers: HashMap<u64, (ShardWriter, RateFloor), BuildHasherDefault<IdHasher>>,
     controller: RateController,
     begun: Instant,
     /// When the controller was updated last, in nanoseconds since `begun`; and what was spent afterwards.
@@ -55,7 +76,7 @@ pub struct Sketcher {
 impl Default for Sketcher {
     fn default() -> Self {
         Self {
-            writers: HashMap::new(),
+            writers: HashMap::default(),
             controller: RateController::new(BUDGET),
             begun: Instant::now(),
             observed_ns: 0,
@@ -73,7 +94,14 @@ impl Sketcher {
             self.controller.observe(self.spent_ns, passed_ns);
             (self.observed_ns, self.spent_ns) = (now_ns, 0.0);
         }
-        let values = self.rows(io, sketch, sampled, shard);
+        let rows = sampled.run.rows() as u64;
+        shard.rows_seen.add(rows);
+        let taken = self.rows(io, sketch, sampled, now_ns / 1_000_000_000 / MINUTE);
+        match taken {
+            Some(taken) => shard.rows_sampled.add(taken.rows),
+            None => shard.rows_dropped.add(rows),
+        }
+        let values = taken.unwrap_or_default().values;
         self.spent_ns += (values + REQUEST_COST) as f64 * sketch.value_ns;
     }
 
@@ -86,36 +114,32 @@ impl Sketcher {
         self.writers.retain(|&id, _| live(id));
     }
 
-    /// Sketches the rows that are chosen; gives the values that this took.
-    fn rows(&mut self, io: &Io, sketch: &VersionSketch, sampled: &SampledRun<'_>, shard: &Shard) -> u64 {
-        let SampledRun { run: ran, request_hash: hash, at } = *sampled;
-        let seconds = self.ns_at(at) / 1_000_000_000;
+    /// Sketches the rows that are chosen, which may be none. `None` if there is no writer for them.
+    fn rows(
+        &mut self,
+        io: &Io,
+        sketch: &VersionSketch,
+        sampled: &SampledRun<'_>,
+        minute: u64,
+    ) -> Option<SketchedRows> {
+        let SampledRun { run: ran, request_hash: hash, .. } = *sampled;
         let rows = ran.rows();
-        shard.rows_seen.add(rows as u64);
         let (writer, floor) = match self.writers.entry(sketch.id) {
             Entry::Occupied(entry) => entry.into_mut(),
             // A request may be older than the snapshot. A writer that it opened for a version that is gone would stay.
-            Entry::Vacant(_) if !io.is_sketched(sketch.id) => {
-                shard.rows_dropped.add(rows as u64);
-                return 0;
+            Entry::Vacant(_) if !io.is_sketched(sketch.id) => return None,
+            // Memory may be free again at the next request.
+            Entry::Vacant(entry) => {
+                let writer = sketch.opener.open()?;
+                entry.insert((writer, RateFloor::new(sketch.opener.plan().row_values())))
             }
-            Entry::Vacant(entry) => match sketch.opener.open() {
-                Some(writer) => entry.insert((writer, RateFloor::new(sketch.opener.plan().row_values()))),
-                // Memory may be free again at the next request.
-                None => {
-                    shard.rows_dropped.add(rows as u64);
-                    return 0;
-                }
-            },
         };
-        let floor = floor.rate(seconds / MINUTE, rows as u64);
+        let floor = floor.rate(minute, rows as u64);
         let pick = RowSample::of_request(hash, self.controller.rate().min(floor), rows);
-        let taken = writer.record(|recorder| {
+        Some(writer.record(|recorder| {
             recorder.offer(rows, &pick);
             if pick.is_none() { SketchedRows::default() } else { tensors(recorder, ran, &pick) }
-        });
-        shard.rows_sampled.add(taken.rows);
-        taken.values
+        }))
     }
 }
 

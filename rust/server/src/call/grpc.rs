@@ -22,7 +22,7 @@ use std::time::Instant;
 use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
 use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
 use hyper::body::Incoming;
 
@@ -53,7 +53,11 @@ const QUESTION: usize = 4 << 10;
 
 /// Whether a request is gRPC's: by its content type, as the protocol has it.
 pub fn is_grpc(headers: Headers<'_>) -> bool {
-    let content = headers.get("content-type");
+    let content = match headers {
+        // By the constant, because a name that is given as text is parsed.
+        Headers::Map(map) => map.get(CONTENT_TYPE).map(HeaderValue::as_bytes),
+        Headers::List(_) => headers.get("content-type"),
+    };
     content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
         // `application/grpc-web` is another protocol.
         matches!(rest.first(), None | Some(b'+' | b';'))
@@ -249,8 +253,6 @@ fn reflection_error(error: &tonic_reflection::server::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@
 use headgate_capture::layout::{FileLayout, Side};
 use headgate_capture::row::{CapturedRow, Elements, RowFacts, TensorData};
 use headgate_core::error::Result;
-use headgate_core::tensor::Signature;
+use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::RunResult;
 use headgate_engine::runtime::{self, TensorView};
 
@@ -13,7 +13,18 @@ use crate::capture::queue::CapturedRequest;
 use crate::copied_run::Answer;
 
 /// The tensors of a request, in the order of a layout.
-pub struct RowTensors<'a>(Vec<Option<TensorView<'a>>>);
+pub struct RowTensors<'a>(Vec<Option<RowTensor<'a>>>);
+
+struct RowTensor<'a> {
+    view: TensorView<'a>,
+    shape: Shape,
+}
+
+impl<'a> From<TensorView<'a>> for RowTensor<'a> {
+    fn from(view: TensorView<'a>) -> RowTensor<'a> {
+        RowTensor { shape: view.shape.to_shape(), view }
+    }
+}
 
 impl<'a> RowTensors<'a> {
     /// Views the tensors of a request.
@@ -28,7 +39,7 @@ impl<'a> RowTensors<'a> {
         match copied.answer {
             Answer::Outputs => {
                 for index in 0..signature.outputs.len() {
-                    views.push(Some(copied.run.output(index)?));
+                    views.push(Some(copied.run.output(index)?.into()));
                 }
             }
             Answer::Failed(_) => views.extend(signature.outputs.iter().map(|_| None)),
@@ -38,35 +49,35 @@ impl<'a> RowTensors<'a> {
 
     /// The row with these tensors.
     pub fn row(&self, facts: RowFacts) -> CapturedRow<'_> {
-        CapturedRow { facts, tensors: self.0.iter().map(|view| view.as_ref().map(data)).collect() }
+        CapturedRow { facts, tensors: self.0.iter().map(|tensor| tensor.as_ref().map(data)).collect() }
     }
 }
 
 /// The required inputs and the optional ones, some of which the request did not give.
-fn inputs<'a>(run: &'a RunResult, signature: &Signature) -> Result<Vec<Option<TensorView<'a>>>> {
+fn inputs<'a>(run: &'a RunResult, signature: &Signature) -> Result<Vec<Option<RowTensor<'a>>>> {
     let required = signature.inputs.len();
     let mut views = Vec::with_capacity(required + signature.optional_inputs.len() + signature.outputs.len());
     for index in 0..required {
-        views.push(Some(run.input(index)?));
+        views.push(Some(run.input(index)?.into()));
     }
     views.extend(signature.optional_inputs.iter().map(|_| None));
     for (index, tensor) in run.optional_inputs() {
-        views[required + index] = Some(tensor.view()?);
+        views[required + index] = Some(tensor.view()?.into());
     }
     Ok(views)
 }
 
-fn none_of<'a>(layout: &FileLayout) -> Vec<Option<TensorView<'a>>> {
+fn none_of<'a>(layout: &FileLayout) -> Vec<Option<RowTensor<'a>>> {
     debug_assert!(
         layout.tensors.iter().map(|tensor| tensor.side).is_sorted_by_key(|side| side == Side::Output)
     );
     layout.tensors.iter().map(|_| None).collect()
 }
 
-fn data<'a>(view: &'a TensorView<'_>) -> TensorData<'a> {
-    let elements = match &view.data {
+fn data<'a>(tensor: &'a RowTensor<'_>) -> TensorData<'a> {
+    let elements = match &tensor.view.data {
         runtime::Elements::Bytes(bytes) => Elements::Fixed(bytes),
         runtime::Elements::Strings { bytes, offsets } => Elements::Strings { bytes, offsets },
     };
-    TensorData { shape: view.shape.dims(), elements }
+    TensorData { shape: tensor.shape.dims(), elements }
 }

@@ -5,7 +5,7 @@
 use headgate_capture::layout::{FileLayout, Redaction, Side, TensorLayout};
 use headgate_capture::reader::{RecordedElements, RecordedRow, RecordedTensor};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{Shape, Signature, TensorSpec};
+use headgate_core::tensor::{ShapeRef, Signature, TensorSpec};
 use headgate_engine::runtime::{Elements, TensorView};
 
 use crate::shadow::pair::{OutputTensors, RecordedPair};
@@ -93,7 +93,7 @@ fn view<'a>(spec: &TensorSpec, tensor: &'a RecordedTensor) -> Result<TensorView<
             Elements::Strings { bytes: bytes.clone(), offsets: offsets.clone() }
         }
     };
-    Ok(TensorView { datatype: spec.datatype, shape: Shape::new(&tensor.shape)?, data })
+    Ok(TensorView { datatype: spec.datatype, shape: ShapeRef::new(&tensor.shape)?, data })
 }
 
 impl RecordedPair for RecordedRequest<'_> {

@@ -13,7 +13,6 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_core::trial::outcome::RunStage;
 use headgate_engine::runtime::cancel::CancelScope;
 use headgate_engine::{BatchedRun, BufferLease, LoadedModel, Placement, RunResult, Waiter};
-use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RecordHandle;
 use crate::after::record::awaited_run::AwaitedRun;
@@ -272,15 +271,12 @@ impl Attempt {
         let ParsedRequest { envelope, wire_format, .. } = *request;
         tensors::with_scratch(|scratch| {
             envelope.select_outputs(&ran.model().signature().outputs, &mut scratch.selection)?;
-            let head = ResponseHead {
-                id: envelope.id.as_deref(),
-                model_name: &self.record.endpoint().name,
-                model_version: &self.record.version().name,
-            };
+            let routed = &self.record.routed;
+            let head = outputs::head(routed, envelope.id.as_deref());
             let (form, marks_final) = (envelope.form, envelope.parameters.marks_final);
             let format = ResponseFormat { wire_format, form, marks_final, rows: ran.rows() };
             let lists = &mut scratch.outputs;
-            let outputs = Outputs::of(&scratch.selection, ran, self.record.endpoint(), wire_format, lists)?;
+            let outputs = Outputs::of(&scratch.selection, ran, routed, wire_format, lists)?;
             let bytes = outputs.bytes();
             if large_response::is_large(&outputs, bytes, head.id) {
                 lists.keep(outputs);

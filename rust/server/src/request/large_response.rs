@@ -8,7 +8,6 @@ use std::time::Instant;
 use headgate_core::error::Result;
 use headgate_engine::RunResult;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
-use headgate_protocol::response::ResponseHead;
 
 use crate::after::record::RequestRecord;
 use crate::after::record::non_finite;
@@ -84,11 +83,7 @@ pub async fn write(
 
 impl OffloadedResponse {
     fn write(&self, memory: &mut OffloadMemory, out: &mut Vec<u8>) -> Result<ResponseLayout> {
-        let head = ResponseHead {
-            id: self.id.as_deref(),
-            model_name: &self.routed.endpoint.name,
-            model_version: &self.routed.version().name,
-        };
+        let head = outputs::head(&self.routed, self.id.as_deref());
         let format = ResponseFormat {
             wire_format: self.wire_format,
             form: self.form,
@@ -96,8 +91,7 @@ impl OffloadedResponse {
             rows: self.ran.rows(),
         };
         let mut lists = OutputLists::default();
-        let outputs =
-            Outputs::of(&self.selection, &self.ran, &self.routed.endpoint, self.wire_format, &mut lists)?;
+        let outputs = Outputs::of(&self.selection, &self.ran, &self.routed, self.wire_format, &mut lists)?;
         let bytes = outputs.bytes();
         // Outputs may have any size: their memory is reserved before they are written.
         let mut room = memory.reserve_response(bytes.saturating_add(outputs.max_written_bytes()))?;

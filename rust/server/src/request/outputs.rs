@@ -9,16 +9,18 @@ use headgate_engine::RunResult;
 use headgate_engine::runtime::{Elements, TensorView};
 use headgate_protocol::classification::classify;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
-use headgate_protocol::response::{self, OutputTensor, ResponseHead, TensorData};
+use headgate_protocol::response::{self, OutputTensor, ResponseHead, ResponseTemplate, TensorData};
 use headgate_protocol::strings::{StringTable, StringTableView};
 use headgate_protocol::{predict, protobuf};
 
+use crate::after::record::routed_version::RoutedVersion;
 use crate::request::inference::{ResponseLayout, WireFormat};
 use crate::serving::shared::LiveEndpoint;
 
 /// The selected outputs of a run; [`OutputTensor`]s borrow from them.
 pub struct Outputs<'a> {
     specs: &'a [TensorSpec],
+    template: &'a ResponseTemplate,
     outputs: Vec<OutputView<'a>>,
     non_finite: NonFinite,
 }
@@ -51,7 +53,7 @@ impl OutputLists {
 }
 
 impl<'a> Outputs<'a> {
-    /// The selected outputs of a run.
+    /// The selected outputs of a run of that version.
     ///
     /// # Errors
     /// `internal` for an output that the runtime cannot show; `invalid_argument` for classes of what has no order.
@@ -60,11 +62,12 @@ impl<'a> Outputs<'a> {
     pub fn of(
         selection: &[SelectedOutput],
         ran: &'a RunResult,
-        endpoint: &LiveEndpoint,
+        routed: &'a RoutedVersion,
         wire_format: WireFormat,
         lists: &mut OutputLists,
     ) -> Result<Outputs<'a>> {
         let specs = &ran.model().signature().outputs;
+        let (endpoint, template) = (&*routed.endpoint, &routed.version().payload.response);
         let mut outputs = std::mem::take(&mut lists.outputs);
         for &selected in selection {
             // Protobuf responses are always raw.
@@ -77,7 +80,7 @@ impl<'a> Outputs<'a> {
             let (selected, classes) = (SelectedOutput { binary, ..selected }, classes.map(Box::new));
             outputs.push(OutputView { selected, view, classes });
         }
-        Ok(Outputs { specs, outputs, non_finite: endpoint.non_finite })
+        Ok(Outputs { specs, template, outputs, non_finite: endpoint.non_finite })
     }
 
     /// Elements that are written as JSON, and bytes that are written as they are.
@@ -126,13 +129,15 @@ impl<'a> Outputs<'a> {
         let mut tensors = std::mem::take(&mut lists.tensors);
         for OutputView { selected, view, classes } in &self.outputs {
             let (datatype, shape, data) = match classes.as_deref() {
-                Some((classes, shape)) => (DataType::Bytes, *shape, TensorData::Strings(classes.view())),
+                Some((classes, shape)) => {
+                    (DataType::Bytes, shape.view(), TensorData::Strings(classes.view()))
+                }
                 None if selected.binary => (view.datatype, view.shape, blob(view)?),
                 None => (view.datatype, view.shape, elements(view)?),
             };
-            let name = &self.specs[selected.index].name;
+            let (name, template) = (&self.specs[selected.index].name, self.template.output(selected.index));
             let (binary, non_finite) = (selected.binary, self.non_finite);
-            tensors.push(OutputTensor { name, datatype, shape, data, binary, non_finite });
+            tensors.push(OutputTensor { name, datatype, shape, data, binary, non_finite, template });
         }
         Ok(tensors)
     }
@@ -148,6 +153,13 @@ const fn in_json(datatype: DataType) -> usize {
         DataType::Fp16 | DataType::Bf16 | DataType::Fp32 => "-0.0000123456789,".len(),
         DataType::Fp64 => "-0.000012345678901234567,".len(),
     }
+}
+
+/// What a response of a version begins with, to the request with that id.
+pub fn head<'a>(routed: &'a RoutedVersion, id: Option<&'a str>) -> ResponseHead<'a> {
+    let version = routed.version();
+    let template = Some(&version.payload.response);
+    ResponseHead { id, model_name: &routed.endpoint.name, model_version: &version.name, template }
 }
 
 /// How a response is written.
@@ -202,7 +214,8 @@ fn classes(
     let own = Some(&spec.labels).filter(|labels| !labels.is_empty());
     let labels = endpoint.labels.get(name).or(own).map(Vec::as_slice);
     let (datatype, shape, data) = (view.datatype, view.shape, elements(view)?);
-    let output = OutputTensor { name, datatype, shape, data, binary: false, non_finite: endpoint.non_finite };
+    let non_finite = endpoint.non_finite;
+    let output = OutputTensor { name, datatype, shape, data, binary: false, non_finite, template: None };
     let shape = classify(&output, most, labels, &mut table)?;
     Ok((table, shape))
 }

@@ -8,7 +8,9 @@ use headgate_core::spec::{EndpointSpec, VersionSpec};
 use headgate_core::trial::arm::TrialArm;
 use headgate_engine::MemoryPin;
 use headgate_engine::Model;
-use http::{HeaderName, HeaderValue};
+use headgate_protocol::response::ResponseTemplate;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::capture::registry::VersionCapture;
 use crate::feedback::endpoint::VersionReceipts;
@@ -51,6 +53,10 @@ pub struct VersionState {
     pub is_evaluated: bool,
     /// The response headers that name the version and the revision.
     pub headers: PreparedFields,
+    /// The header fields of its responses over gRPC: the content type, and what `headers` has.
+    pub grpc_headers: HeaderMap,
+    /// What is the same in the bodies of its responses.
+    pub response: ResponseTemplate,
 }
 
 /// The parts of a version's state that do not follow from its spec alone.
@@ -84,7 +90,15 @@ impl VersionState {
             HeaderValue::from_str(text)
                 .map_err(|_| Error::new(Code::Internal, format!("{text:?} is no header value")))
         };
+        let names = [
+            (X_VERSION.clone(), header(&version.name)?),
+            (X_REVISION.clone(), header(&spec.revision.to_string())?),
+        ];
+        let grpc = (CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         Ok(VersionState {
+            grpc_headers: [grpc].into_iter().chain(names.clone()).collect(),
+            headers: PreparedFields::new(names),
+            response: ResponseTemplate::new(&spec.name, &version.name, &model.signature().outputs),
             run_threads: match version.run.threads {
                 0 => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
                 threads => u64::from(threads),
@@ -101,10 +115,6 @@ impl VersionState {
             shadow,
             trial,
             receipts,
-            headers: PreparedFields::new([
-                (X_VERSION.clone(), header(&version.name)?),
-                (X_REVISION.clone(), header(&spec.revision.to_string())?),
-            ]),
         })
     }
 

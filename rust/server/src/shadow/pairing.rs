@@ -126,7 +126,7 @@ impl Pairing {
             Slot::Required(index) => &self.inputs.inputs[index],
             Slot::Optional(index) => &self.inputs.optional_inputs[index],
         };
-        if !spec.accepts(&view.shape) {
+        if !spec.accepts(&view.shape.to_shape()) {
             return Err(format!(
                 "a request's input {:?} has the shape {:?}, and this version takes {:?}",
                 spec.name, view.shape, spec.shape

@@ -86,7 +86,7 @@ fn bits(all: &[u16], max_bytes: usize, exponent: u16) -> Elements {
 
 #[cfg(test)]
 mod tests {
-    use headgate_core::tensor::Shape;
+    use headgate_core::tensor::ShapeRef;
     use headgate_engine::runtime::Elements as Data;
 
     use super::*;
@@ -125,7 +125,7 @@ mod tests {
     fn other_types_have_neither() {
         let view = TensorView {
             datatype: DataType::Int32,
-            shape: Shape::new(&[2]).unwrap(),
+            shape: ShapeRef::new(&[2]).unwrap(),
             data: Data::Bytes(&[0xff; 8]),
         };
         assert_eq!(elements(&view, 4), Elements::default());

@@ -10,12 +10,11 @@ use bytes::Bytes;
 use headgate_core::error::Result;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use super::message;
-use super::status::{CONTENT, error_trailers, ok_trailers, refusal};
+use super::status::{error_trailers, ok_trailers, refusal};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::headers::Headers;
@@ -124,9 +123,7 @@ fn answered(
     open: OpenRequest,
 ) -> Response<HyperBody> {
     let InferResponse { result, body, record, .. } = answer;
-    let mut headers = HeaderMap::with_capacity(4);
-    headers.insert(CONTENT_TYPE, CONTENT.clone());
-    headers.extend(record.version().payload.headers.pairs());
+    let mut headers = record.version().payload.grpc_headers.clone();
     record.add_fallback_header(&mut headers);
     if result.is_ok() {
         record.add_receipt(io, &mut headers);

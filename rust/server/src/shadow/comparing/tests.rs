@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use headgate_core::comparison::{Comparison, RowLabel, Tolerance};
 use headgate_core::error::{Code, Error, Result};
-use headgate_core::tensor::{DataType, Shape, Signature, TensorSpec};
+use headgate_core::tensor::{DataType, ShapeRef, Signature, TensorSpec};
 use headgate_engine::runtime::{Elements, TensorView};
 use serde_json::json;
 
@@ -37,7 +37,7 @@ impl OutputTensors for Outputs {
                 Elements::Strings { bytes, offsets }
             }
         };
-        Ok(TensorView { datatype: *datatype, shape: Shape::new(dims)?, data })
+        Ok(TensorView { datatype: *datatype, shape: ShapeRef::new(dims)?, data })
     }
 }
 

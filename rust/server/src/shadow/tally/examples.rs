@@ -153,7 +153,7 @@ impl Shown<'_> {
             self.data(&spec.name, view)
         };
         json!({
-            "datatype": view.datatype.as_str(), "shape": view.shape.dims(), "data": data, "left_out": left_out,
+            "datatype": view.datatype.as_str(), "shape": view.shape.dims().collect::<Vec<_>>(), "data": data, "left_out": left_out,
         })
     }
 
