@@ -3,6 +3,7 @@
 //! Not here: how a request is read and a reply written (`transport`). Next: `rest_infer`, then `request::infer`.
 
 use std::borrow::Cow;
+use std::future::Future;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -73,12 +74,13 @@ impl Service for ProtocolService {
         grpc::is_grpc(headers)
     }
 
-    async fn call(
+    fn call(
         conn: &Rc<ConnectionState>,
         request: Request<Incoming>,
         open: OpenRequest,
-    ) -> Response<HyperBody> {
-        grpc::handle(conn, request, open).await
+    ) -> impl Future<Output = Response<HyperBody>> {
+        // The future itself: one around it would copy the request once more.
+        grpc::handle(conn, request, open)
     }
 }
 

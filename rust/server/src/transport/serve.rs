@@ -5,7 +5,7 @@
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::TcpStream;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -38,7 +38,7 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
     let Some(wire) = opened else { return };
     let requests = conn.clone();
     // In a box: hyper moves the future of a request from its stream to a task and within it, which costs more than an allocation.
-    let service = service_fn(move |request| Box::pin(handle::<S>(requests.clone(), request)));
+    let service = service_fn(move |request| boxed(|| handle::<S>(requests.clone(), request)));
     match wire.spoken() {
         SpokenHttp::Http1 => {
             let Some(wire) = http1::serve::<S>(wire, conn).await else { return };
@@ -76,6 +76,11 @@ pub async fn serve<S: Service>(socket: TcpStream, conn: &Rc<ConnectionState>) {
             drop(watched.await);
         }
     }
+}
+
+/// A future in a box. The memory is there before the future, which is made in it: `Box::pin` copies all of it, unused parts included.
+fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
+    Box::into_pin(Box::write(Box::new_uninit(), make()))
 }
 
 /// Answers one of hyper's requests.
