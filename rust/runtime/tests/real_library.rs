@@ -54,7 +54,7 @@ fn a_run_is_the_same_again_and_with_other_batch_sizes() {
         binding.input_mut(0).elements_mut::<f32>().unwrap().fill(0.5);
         binding.run(&session).unwrap();
         let view = binding.output(1).unwrap();
-        assert_eq!(view.shape.dims(), &[rows as i64, 3]);
+        assert_eq!(view.shape.to_shape().dims(), &[rows as i64, 3]);
         let values = view.elements::<f32>().unwrap();
         assert!((values[..3].iter().sum::<f32>() - 1.0).abs() < 1e-5);
         if first.is_empty() {

@@ -49,7 +49,7 @@ const fn scale(unit: i32) -> Scale {
     let scaled_by = -exponent - 1;
     let bits = (scaled_by * 217_707) >> 16;
     let power = (powers::normalized(scaled_by) >> 64) as u64;
-    let shift = (unit + bits + 1) as u32 + FRACTION_BITS;
+    let shift = (unit + bits + 1 + FRACTION_BITS as i32) as u32;
     Scale { power: power + 1, half_step: power >> (65 - shift), shift, exponent }
 }
 
