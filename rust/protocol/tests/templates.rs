@@ -1,8 +1,6 @@
 //! A response from a template is, byte for byte, the one that is written part by part: on each wire, for each datatype, for outputs that
 //! fit their template and for those that do not.
 
-#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
-
 use headgate_core::spec::NonFinite;
 use headgate_core::tensor::{DataType, ShapeRef, TensorSpec};
 use headgate_protocol::envelope::InputForm;
