@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import statistics
 import subprocess
@@ -34,6 +35,8 @@ UNKNOWN_CACHE = 32 << 20
 MOST_BYTES = 1 << 30
 """The largest buffer of the neighbour."""
 LOW_PRIORITY = 10
+PARTS = 64
+"""The neighbour looks between two of so many parts whether it is to end."""
 LONGEST_SECONDS = 60.0
 """A neighbour that is not ended ends by itself."""
 
@@ -73,14 +76,15 @@ def last_level_bytes(cpu: int) -> int:
 
 def walk(buffer_bytes: int, seconds: float) -> None:
     """Reads and writes a buffer until its standard input ends, or for so long; prints the GB/s."""
-    buffer = np.zeros(buffer_bytes // 8, np.int64)
+    parts = np.array_split(np.ones(buffer_bytes // 8, np.int64), PARTS)
     os.set_blocking(sys.stdin.fileno(), False)
     begun, walked = time.monotonic(), 0
     print("walking", flush=True)
-    while time.monotonic() - begun < seconds and sys.stdin.buffer.read(1) != b"":
-        for part in np.array_split(buffer, 64):
-            np.add(part, 1, out=part)
-            walked += part.nbytes
+    for part in itertools.cycle(parts):
+        if time.monotonic() - begun > seconds or sys.stdin.buffer.read(1) == b"":
+            break
+        np.add(part, 1, out=part)
+        walked += part.nbytes
     print(walked / 1e9 / (time.monotonic() - begun), flush=True)
 
 
@@ -100,8 +104,11 @@ class Neighbour:
 
     def stop(self) -> None:
         """Ends it."""
-        told, _ = self._process.communicate(timeout=LONGEST_SECONDS)
-        self.speed = float(told)
+        try:
+            told, _ = self._process.communicate(timeout=LONGEST_SECONDS)
+            self.speed = float(told)
+        finally:
+            self._process.kill()
 
 
 @contextlib.contextmanager
