@@ -5,6 +5,7 @@ Not here: what a rollout decides (``unit/rollout``), real models (``e2e/test_rol
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -15,7 +16,7 @@ import pytest
 
 from headgate.control import Call
 from headgate.control.domain.copies import Switches
-from headgate.control.writes import clean_stop
+from headgate.control.writes import clean_stop, rollouts
 from headgate.errors import (
     Conflict,
     InvalidArgument,
@@ -24,7 +25,7 @@ from headgate.errors import (
     PolicyInvalid,
     StorageFailed,
 )
-from unit.control_harness import Clock, Gate, document, gateway, run, until
+from unit.control_harness import Clock, Gate, document, gateway, holding, run, until
 from unit.fake_native import FakeNative
 
 PLAN = """\
@@ -449,6 +450,61 @@ def test_an_abort_of_what_is_promoted_says_that_it_did_nothing(tmp_path: Path) -
             await gate.control.rollback("digits", call=ANN)
             again = await gate.control.rollout_abort("digits", call=ANN)
             assert (again["status"], again["message"]) == ("already", "rollout r1 is rolled back already")
+
+    run(work)
+
+
+SOLD = """\
+apiVersion: headgate/v1
+kind: RolloutPlan
+name: sold
+steps: [{weight: 5%, for: 1m, min_requests: 10}, promote]
+rollback_if: {feedback.sale: 0.1}
+report: [feedback.rating]
+"""
+SALE = "feedback: {sale: {kind: label, good: high}}\n"
+BOTH = "feedback: {sale: {kind: label, good: high}, rating: {kind: count, range: [1, 5], good: high}}\n"
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_feedback_that_a_gate_of_a_rollout_rests_on_is_not_taken_away(tmp_path: Path, dry_run: bool) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(SOLD.encode())
+            await gate.apply(document() + BOTH)
+            await gate.control.rollout_start("digits", "v2", "sold", call=ANN)
+            await gate.control.rollout_pause("digits", call=ANN)
+            wanted = (
+                r"feedback\.sale: the gate feedback\.sale of rollout r1 of v2 \(plan sold\) rests on it"
+                r".*headgate rollout abort digits"
+            )
+            for take in (False, True):
+                with pytest.raises(PolicyInvalid, match=wanted) as refused:
+                    await gate.apply(document(), dry_run=dry_run, take_traffic=take)
+                assert [fault["path"] for fault in refused.value.detail["faults"]] == ["feedback.sale"]
+            # What is only shown stops nothing, and may go. So may everything once the rollout is over.
+            await gate.apply(document() + SALE)
+            await gate.control.rollout_abort("digits", call=ANN)
+            await gate.apply(document())
+
+    run(work)
+
+
+def test_feedback_that_is_taken_away_while_a_start_is_looked_at_refuses_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(SOLD.encode())
+            await gate.apply(document() + SALE)
+            reached, go = holding(monkeypatch, rollouts, "problems")
+            start = asyncio.create_task(gate.control.rollout_start("digits", "v2", "sold", call=ANN))
+            await until(reached.is_set)
+            await gate.apply(document())
+            go.set()
+            with pytest.raises(Conflict, match="does not declare feedback sale any more"):
+                await start
+            assert await gate.control.rollout_view("digits") is None
 
     run(work)
 

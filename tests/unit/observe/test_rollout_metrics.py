@@ -163,6 +163,22 @@ def test_a_change_that_failed_counts_nothing() -> None:
     assert (counts.ends(), counts.pauses()) == ({}, {})
 
 
+def test_counts_of_an_endpoint_that_is_gone_are_dropped_without_a_scrape(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate)
+            await gate.control.rollout_pause("digits", call=ANN)
+            await gate.apply(document(name="other"))
+            counts = gate.control._rollouts.counts
+            await gate.control._rollouts.turn()
+            assert counts.pauses() == {("digits", "manual"): 1}
+            await gate.control.delete("digits", call=ANN, force=True)
+            await gate.control._rollouts.turn()
+            assert (counts.pauses(), counts.ends(), counts._newest) == ({}, {}, {})
+
+    run(work)
+
+
 def test_reasons_are_bounded() -> None:
     counts = RolloutCounts()
     for number in range(2 * MOST_REASONS):

@@ -36,5 +36,4 @@ async def rollout_figures(endpoints: Endpoints, rollouts: Rollouts) -> RolloutFi
         if current is not None and (rollout := current.traffic.rollout) is not None:
             missing = [one.words for one in rollouts.missing(name, rollout)]
             views[name] = rollout_view(current, rollout, rollouts.look_of(name, rollout), missing, None)
-    rollouts.counts.keep({name for name, state in endpoints.items() if state.current is not None})
     return RolloutFigures(views, rollouts.counts.ends(), rollouts.counts.pauses())

@@ -13,7 +13,7 @@ from headgate.control.domain import copies, merge, traffic
 from headgate.control.domain.copies import Switches
 from headgate.control.domain.revision import EMERGENCIES, DocumentIdentity, Kind, Revision
 from headgate.control.domain.spec import Spec
-from headgate.control.domain.traffic import Change, KnownVersions, Stamp
+from headgate.control.domain.traffic import Change, KnownVersions, LiveTraffic, Stamp
 from headgate.control.writes.context import Context
 from headgate.control.writes.endpoint import EndpointState, present
 from headgate.control.writes.transition import Decide, Decision
@@ -66,6 +66,7 @@ class Decisions:
                 spec.declared, before.spec.declared, named, before.in_document(), take_traffic
             )
             change = merge.apply_document(live, three, known, self._context.now())
+            _keeps_feedback(before, spec, change.live)
             after = before.documented(document.identity, document.text, (spec, named), change.live)
             if (
                 change.already
@@ -246,6 +247,24 @@ def not_frozen(name: str, revision: Revision) -> None:
         raise Conflict(
             f"{name} is frozen since {seconds(frozen.when)} by {frozen.who}{why}: unfreeze it first"
         )
+
+
+def _keeps_feedback(before: Revision, spec: Spec, live: LiveTraffic) -> None:
+    """:class:`PolicyInvalid` for a document that takes away the feedback that a gate of the rollout under way rests on: the gate would be
+    undecided for ever, and harm that it has seen so far would be forgotten.
+    """
+    rollout = live.rollout
+    if rollout is None or not rollout.active:
+        return
+    gone = (before.spec.feedback.keys() - spec.feedback.keys()) & rollout.plan.feedback
+    end = f"let the rollout end first, or end it (headgate rollout abort {before.endpoint}), or keep the declaration until then"
+    found = {
+        f"feedback.{name}": f"the gate feedback.{name} of rollout {rollout.id} of {rollout.challenger.name} (plan {rollout.plan.name}) "
+        f"rests on it, and could never be decided without it: {end}"
+        for name in sorted(gone)
+    }
+    if found:
+        raise traffic.faults(found)
 
 
 def decision_of(kind: Kind, change: Change, state: EndpointState, after: Revision) -> Decision:

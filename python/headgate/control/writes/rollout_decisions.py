@@ -58,6 +58,13 @@ class RolloutStart:
         """The decision on an endpoint as it is now."""
         before = present(state)
         not_frozen(state.name, before)
+        gone = sorted(self._wanted.plan.feedback - before.spec.feedback.keys())
+        if gone:
+            # It was there when the start was looked at.
+            raise Conflict(
+                f"{state.name} does not declare feedback {', '.join(gone)} any more, which gates of plan {self._wanted.plan.name} "
+                "rest on: declare it again (feedback:), or start with another plan"
+            )
         known = self._decisions.known_versions(state, before)
         change, self.advanced = moves.begin(before.traffic, self._wanted, known, self._stamp)
         decision = decision_of("rollout_start", change, state, before.moved(change.live))

@@ -240,6 +240,7 @@ class Rollouts:
         self._observer.sample()
         under_way = {state.name: state for state in self._endpoints.values() if _is_under_way(state)}
         self._observer.forget({*under_way})
+        self.counts.keep({state.name for state in self._endpoints.values() if state.current is not None})
         self._refused.keep(under_way)
         if self.replays is not None:
             rollouts = {name: rollout_of(present(state)) for name, state in under_way.items()}

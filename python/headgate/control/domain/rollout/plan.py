@@ -144,6 +144,12 @@ class ResolvedPlan(Value):
         return tuple(gate for gate in self.gates if gate.effect == effect)
 
     @property
+    def feedback(self) -> frozenset[str]:
+        """The names of the feedback that gates with an effect rest on."""
+        gates = (gate for gate in self.gates if gate.family == "feedback" and gate.effect != "report")
+        return frozenset(gate.gate.partition(".")[2] for gate in gates)
+
+    @property
     def ignore_latency_below_ns(self) -> float:
         """What is no slowness in this plan: the least ``ignore_below`` of its latency gates, that of the built-in plan without one."""
         floors = [gate.ignore_below for gate in self.gates if gate.family == "latency"]
