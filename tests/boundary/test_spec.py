@@ -70,7 +70,7 @@ traffic:
   fallback: {to: [other], after: 250ms}
 capture: {share: 1%, keep: 2d, max_size: 1GiB, redact: [X]}
 feedback:
-  sale: {kind: label, good: high, within: 1d}
+  sale: {kind: label, good: high, within: 1d, coverage: 80%}
   rating: {kind: value, range: [1, 5], good: low, within: 2d}
 drift: {baseline: "file:baseline.npz"}
 limits:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from headgate.cli.output import Lines, Table
-from headgate.readable import evidence, figure, number, span
+from headgate.readable import evidence, figure, number, percent, span
 
 _RATIOS = ("error_rate", "availability", "latency")
 """Families of gates whose limit is a ratio to the champion."""
@@ -170,9 +170,11 @@ def interval_words(interval: list[float | None] | None) -> str | None:
 
 
 def _counts(arm: View) -> str:
-    """``4 of 812``; of feedback ``mean 0.3 of 812``; of outputs, of which none is bad, ``0 of 812``."""
+    """``4 of 812``; of feedback ``mean 0.3 of 812 (41 % of answers)``; of outputs, of which none is bad, ``0 of 812``."""
     if "mean" in arm:
-        return f"mean {'-' if arm['mean'] is None else format(arm['mean'], '.3g')} of {number(arm['n'])}"
+        said = f"mean {'-' if arm['mean'] is None else format(arm['mean'], '.3g')} of {number(arm['n'])}"
+        covered = arm.get("coverage")
+        return said if covered is None else f"{said} ({percent(covered)} of answers)"
     return f"{number(arm['bad'])} of {number(arm['n'])}"
 
 

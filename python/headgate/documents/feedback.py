@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from headgate.documents import values
+from headgate.documents.fields import Share
 from headgate.documents.nodes import WrittenFloat, WrittenInt, describe
 from headgate.documents.part import Part
 
@@ -64,6 +65,10 @@ class Feedback(Part):
     )
     good: Literal["high", "low"] = Field(description="Whether a higher or a lower mean is better.")
     within: Within = Field(604_800_000, description="How long after the answer it is taken.")
+    coverage: Share | None = Field(
+        None,
+        description="The share of a version's answers that must have it before a gate decides; none unless written.",
+    )
 
     @model_validator(mode="after")
     def _range_of_the_kind(self) -> Feedback:

@@ -58,6 +58,15 @@ def _per_arm(field: str) -> Callable[[Facts], Samples]:
     ]
 
 
+def _coverage(facts: Facts) -> Samples:
+    """Of gates on feedback alone."""
+    for labels, gate in _gates(facts):
+        for arm in _ARMS:
+            found = gate[arm].get("coverage")
+            if found is not None:
+                yield {**labels, "arm": arm}, float(found)
+
+
 def _bound(place: int) -> Callable[[_View], Any]:
     """A bound of a gate's ratio; one that is open above is infinite. None for feedback and outputs, which have no ratio."""
 
@@ -268,5 +277,12 @@ ROLLOUTS: tuple[Declared, ...] = (
         "gauge",
         "Those of them that count against the arm: errors, refusals, or requests above the threshold of a latency.",
         _per_arm("bad"),
+    ),
+    Declared(
+        "headgate_rollout_gate_coverage_ratio",
+        "gauge",
+        "The share of an arm's answers that have the feedback of a gate feedback.NAME: of all, or of those older than within, whichever "
+        "is more.",
+        _coverage,
     ),
 )

@@ -174,11 +174,17 @@ def test_feedback_has_means_and_a_difference() -> None:
     arm = {"units": 900, "n": 900, "bad": 0, "mean": 0.3}
     gate = {
         **ERRORS, "gate": "feedback.sale", "ratio": None, "difference": -0.05, "interval": [-0.08, -0.02], "caught": [],
-        "detectable": 0.04, "champion": arm, "challenger": {**arm, "mean": None},
+        "detectable": 0.04, "champion": arm, "challenger": {**arm, "mean": None, "coverage": 0.412},
     }  # fmt: skip
     said = shown({**VIEW, "gates": [gate]})
     line = next(line for line in said.splitlines() if line.startswith("feedback.sale"))
-    for part in ("-0.05", "-0.08 to -0.02", "mean 0.3 of 900", "mean - of 900", "0.04 in 80 %"):
+    for part in (
+        "-0.05",
+        "-0.08 to -0.02",
+        "mean 0.3 of 900 ",
+        "mean - of 900 (41.2 % of answers)",
+        "0.04 in 80 %",
+    ):
         assert part in line
 
 

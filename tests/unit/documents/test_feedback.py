@@ -30,12 +30,19 @@ def faults(feedback: str) -> dict[str, str]:
 
 
 def test_each_kind_is_read_and_held_with_its_units() -> None:
-    text = f"{HEAD}feedback: {{sale: {{kind: label, good: high}}, rating: {{kind: value, range: [1, 5.5], good: low, within: 12h}}}}"
+    rating = "{kind: value, range: [1, 5.5], good: low, within: 12h, coverage: 80%}"
+    text = f"{HEAD}feedback: {{sale: {{kind: label, good: high}}, rating: {rating}}}"
     endpoint = parse_one(text.encode(), source="x", root=Path("/")).endpoint
     held = endpoint.spec({"v1": "sha256:1", "v2": "sha256:2"}, None)["feedback"]
     assert held == {
         "sale": {"kind": "label", "good": "high", "within": 604_800_000},
-        "rating": {"kind": "value", "range": [1.0, 5.5], "good": "low", "within": 43_200_000},
+        "rating": {
+            "kind": "value",
+            "range": [1.0, 5.5],
+            "good": "low",
+            "within": 43_200_000,
+            "coverage": 8_000,
+        },
     }
     again = parse_one(json.dumps(endpoint.as_written()).encode(), source="x", root=Path("/")).endpoint
     assert again == endpoint
@@ -62,6 +69,8 @@ def test_a_document_without_it_has_the_spec_that_it_had() -> None:
         ("{n: {kind: value, good: high, range: [0]}}", "feedback.n.range.1", "required"),
         ("{sale: {kind: label, good: high, within: 7}}", "feedback.sale.within", "needs a unit"),
         ("{sale: {kind: label, good: high, within: 10s}}", "feedback.sale.within", "1m to 90d"),
+        ("{sale: {kind: label, good: high, coverage: 0.8}}", "feedback.sale.coverage", "%"),
+        ("{sale: {kind: label, good: high, coverage: 120%}}", "feedback.sale.coverage", "100%"),
         ("{sale: {kind: label, good: high, until: 1d}}", "feedback.sale.until", "within"),
         ("{a b: {kind: label, good: high}}", "feedback.a b", "feedback name"),
     ],

@@ -69,6 +69,26 @@ def test_a_rollout_under_way_shows_its_step_and_its_gates(tmp_path: Path) -> Non
     run(work)
 
 
+def test_a_gate_on_feedback_shows_how_many_answers_have_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await on_trial(gate)
+            gate.native.running["digits"] = trial(gate, 30)
+            gate.native.answer = answer("undecided", 30)
+            arm = gate.native.answer["gates"][0]["champion"]
+            covered = {
+                "gate": "feedback.sale",
+                "champion": {**arm, "coverage": 0.5},
+                "challenger": {**arm, "coverage": None},
+            }
+            gate.native.answer["gates"].append({**gate.native.answer["gates"][0], **covered})
+            await look(gate)
+            found = (await shown(gate))["headgate_rollout_gate_coverage_ratio"]
+            assert found == [({**WHO, "gate": "feedback.sale", "measure": "", "arm": "champion"}, 0.5)]
+
+    run(work)
+
+
 def test_ends_and_pauses_are_counted_once_by_reason(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

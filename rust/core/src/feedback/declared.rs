@@ -12,6 +12,12 @@ use crate::id::is_name;
 /// The most feedbacks of an endpoint.
 pub const MAX_FEEDBACKS: usize = 8;
 
+/// The longest time after an answer for which feedback on it is taken, in milliseconds: 90 days.
+pub const MAX_WITHIN_MS: u64 = 90 * 86_400_000;
+
+/// All answers, in ten-thousandths.
+const ALL_ANSWERS: u16 = 10_000;
+
 /// The feedbacks of an endpoint by name.
 pub type Feedbacks = BTreeMap<String, FeedbackSpec>;
 
@@ -70,6 +76,9 @@ pub struct FeedbackSpec {
     /// How long after the answer it is taken, in milliseconds.
     #[serde(rename = "within")]
     pub within_ms: u64,
+    /// The share of answers that must have it before a gate decides, in ten-thousandths; `None` asks for no share.
+    #[serde(default)]
+    pub coverage: Option<u16>,
 }
 
 /// What contradicts itself in the feedbacks of an endpoint, if anything does.
@@ -99,7 +108,12 @@ impl FeedbackSpec {
             _ if self.kind == FeedbackKind::Label && self.range != Range::LABEL => {
                 Some("a label has no range: it is true or false")
             }
-            _ if self.within_ms == 0 => Some("within must be above zero"),
+            _ if !(1..=MAX_WITHIN_MS).contains(&self.within_ms) => {
+                Some("within must be above zero, and 90 days at most")
+            }
+            _ if self.coverage.is_some_and(|share| !(1..=ALL_ANSWERS).contains(&share)) => {
+                Some("coverage must be above zero, and 100% at most")
+            }
             _ => None,
         }
     }
@@ -133,7 +147,7 @@ mod tests {
     use serde_json::json;
 
     fn spec(kind: FeedbackKind, range: Range) -> FeedbackSpec {
-        FeedbackSpec { kind, range, good: Good::High, within_ms: 1_000 }
+        FeedbackSpec { kind, range, good: Good::High, within_ms: 1_000, coverage: None }
     }
 
     #[test]
@@ -170,7 +184,10 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         assert!(feedback_fault(&named(&many)).is_some_and(|fault| fault.contains("at most 8")));
         let bad = Feedbacks::from([("sale".to_owned(), FeedbackSpec { within_ms: 0, ..good })]);
-        assert_eq!(feedback_fault(&bad).unwrap(), "feedback \"sale\": within must be above zero");
+        assert_eq!(
+            feedback_fault(&bad).unwrap(),
+            "feedback \"sale\": within must be above zero, and 90 days at most"
+        );
     }
 
     #[test]
@@ -183,6 +200,9 @@ mod tests {
             (FeedbackSpec { range: Range(0.0, 1e10), ..good }, "two numbers"),
             (FeedbackSpec { kind: FeedbackKind::Label, ..good }, "label has no range"),
             (FeedbackSpec { within_ms: 0, ..good }, "within"),
+            (FeedbackSpec { within_ms: MAX_WITHIN_MS + 1, ..good }, "90 days at most"),
+            (FeedbackSpec { coverage: Some(0), ..good }, "coverage"),
+            (FeedbackSpec { coverage: Some(10_001), ..good }, "100% at most"),
         ] {
             assert!(bad.fault().is_some_and(|fault| fault.contains(words)), "{bad:?}");
         }

@@ -56,6 +56,11 @@ impl SeenSet {
         SeenSet { chunks: BTreeMap::new(), forgotten_s: 0, bytes: 0, most_bytes }
     }
 
+    /// An empty set that takes nothing that was issued at `forgotten_s` or before, in seconds since 1970.
+    pub fn forgetting(most_bytes: usize, forgotten_s: u32) -> SeenSet {
+        SeenSet { forgotten_s, ..SeenSet::new(most_bytes) }
+    }
+
     /// Notes a serial that was issued at `issued_s`, in seconds since 1970.
     pub fn insert(&mut self, serial: u64, issued_s: u32) -> Insertion {
         if issued_s <= self.forgotten_s {
@@ -121,6 +126,11 @@ impl SeenSet {
     /// No receipt that was issued at this time or before is taken, in seconds since 1970.
     pub fn forgotten_s(&self) -> u32 {
         self.forgotten_s
+    }
+
+    /// The newest time of issue of a serial that is in it or was forgotten, in seconds since 1970; 0 if there was none.
+    pub fn newest_s(&self) -> u32 {
+        self.chunks.values().map(|chunk| chunk.newest_s).fold(self.forgotten_s, u32::max)
     }
 
     /// All of it, for a file, in little-endian numbers: the time of what is forgotten (4 bytes), the number of chunks (4), and each chunk

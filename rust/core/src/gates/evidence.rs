@@ -104,6 +104,19 @@ pub struct Row {
     pub arms: [RowCounts; 2],
 }
 
+/// What was given of a feedback on answers of one hour and split, of champion and challenger.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stratum {
+    /// The hour of the answers, since 1970.
+    pub hour: u32,
+    /// The number of the split.
+    pub split: usize,
+    /// The sums of what counts.
+    pub arms: [Moments; 2],
+    /// Values of units that had given it before.
+    pub repeated: [u64; 2],
+}
+
 /// What was given of a feedback on answers of champion and challenger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeedbackEvidence {
@@ -113,8 +126,14 @@ pub struct FeedbackEvidence {
     pub range: Range,
     /// Which direction is good.
     pub good: Good,
-    /// By hour and split, the sums of champion and challenger.
-    pub strata: Vec<(usize, [Moments; 2])>,
+    /// The share of answers that must have it, in ten-thousandths.
+    pub coverage: Option<u16>,
+    /// How long after the answer it is taken, in milliseconds.
+    pub within_ms: u64,
+    /// By hour and split, the oldest hours first.
+    pub strata: Vec<Stratum>,
+    /// Values in strata that fell out.
+    pub dropped: u64,
     /// Values of units that had given it before.
     pub repeated: [u64; 2],
 }
@@ -260,12 +279,12 @@ impl Evidence {
             .feedback
             .iter()
             .flat_map(|feedback| &feedback.strata)
-            .any(|(split, _)| *split >= self.splits.len())
+            .any(|stratum| stratum.split >= self.splits.len())
         {
             return Err("the feedback of the evidence names a split that it does not have".to_owned());
         }
         let is_broken = |feedback: &&FeedbackEvidence| {
-            let sums = feedback.strata.iter().flat_map(|(_, arms)| arms);
+            let sums = feedback.strata.iter().flat_map(|stratum| &stratum.arms);
             !feedback.range.is_sound() || !sums.clone().all(Moments::is_sound)
         };
         if let Some(broken) = self.feedback.iter().find(is_broken) {
@@ -301,13 +320,17 @@ impl FeedbackEvidence {
     fn of(ledger: &FeedbackLedger, arms: [u8; 2]) -> FeedbackEvidence {
         let strata = ledger.strata.iter().map(|stratum| {
             let sums = arms.map(|arm| stratum.arms.get(&arm).copied().unwrap_or_default());
-            (usize::from(stratum.split), sums)
+            let repeated = arms.map(|arm| stratum.repeated.get(&arm).copied().unwrap_or(0));
+            Stratum { hour: stratum.hour, split: usize::from(stratum.split), arms: sums, repeated }
         });
         FeedbackEvidence {
             name: ledger.name.clone(),
             range: ledger.range,
             good: ledger.good,
+            coverage: ledger.coverage,
+            within_ms: ledger.within_ms,
             strata: strata.collect(),
+            dropped: ledger.dropped,
             repeated: arms.map(|arm| ledger.repeated.get(&arm).copied().unwrap_or(0)),
         }
     }

@@ -10,7 +10,8 @@
 //! values that differ, as with rare labels, that is not so: `rho` is therefore at least so large that a sum without any variance has to
 //! reach the bound of Freedman (1975) for steps of the size of the range.
 
-use super::evidence::{CHALLENGER, CHAMPION, Evidence, FeedbackEvidence, UnitKind};
+use super::coverage::{self, Coverage};
+use super::evidence::{CHALLENGER, CHAMPION, Evidence, FeedbackEvidence, Stratum, UnitKind};
 use super::sample_ratio::{SAMPLE_RATIO_THRESHOLD, ln_bayes_factor};
 use super::verdict::Verdict;
 use crate::feedback::declared::{Good, Range};
@@ -40,6 +41,8 @@ pub struct Comparison {
     pub variance: f64,
     /// ln of the Bayes factor of "feedback comes for one version more often than for the other".
     pub ln_coverage: f64,
+    /// How many of the answers have feedback.
+    pub coverage: Coverage,
     range: Range,
     good: Good,
 }
@@ -58,6 +61,7 @@ pub fn compare(evidence: &Evidence, name: &str) -> Comparison {
         information: 0.0,
         variance: 0.25,
         ln_coverage: 0.0,
+        coverage: Coverage::default(),
         range: Range::LABEL,
         good: Good::High,
     };
@@ -66,6 +70,7 @@ pub fn compare(evidence: &Evidence, name: &str) -> Comparison {
         Some(feedback) => Comparison {
             repeated: feedback.repeated,
             ln_coverage: ln_coverage(evidence, feedback),
+            coverage: coverage::of(evidence, feedback),
             range: feedback.range,
             good: feedback.good,
             ..nothing
@@ -78,7 +83,7 @@ impl Comparison {
     fn with_strata(mut self, feedback: &FeedbackEvidence) -> Comparison {
         // One more value at each end is at least this far from the mean of both.
         let (mut distances, mut freedom) = (self.range.width() * self.range.width() / 2.0, 2.0);
-        for (_, arms) in &feedback.strata {
+        for Stratum { arms, .. } in &feedback.strata {
             let mut both = Moments::default();
             for (total, of_arm) in self.totals.iter_mut().zip(arms) {
                 total.add(*of_arm);
@@ -145,7 +150,7 @@ impl Comparison {
 /// are talked about less often is compared by those who do talk, so that the means say nothing.
 fn ln_coverage(evidence: &Evidence, feedback: &FeedbackEvidence) -> f64 {
     let mut given = vec![[0u64; 2]; evidence.splits.len()];
-    for (split, arms) in &feedback.strata {
+    for Stratum { split, arms, .. } in &feedback.strata {
         (0..2).for_each(|arm| given[*split][arm] += arms[arm].n);
     }
     let mut answers = vec![[0u64; 2]; evidence.splits.len()];
@@ -186,6 +191,9 @@ pub fn verdict(
     if comparison.ln_coverage >= SAMPLE_RATIO_THRESHOLD.ln() {
         let words = "feedback comes for one version more often than for the other, so that their means are not of the same cases";
         return (Verdict::Undecided, Some(words.to_owned()));
+    }
+    if let Some(words) = comparison.coverage.lack(name, &evidence.names) {
+        return (Verdict::Undecided, Some(words));
     }
     let is_shown = comparison.ln_e_value(ln_threshold) >= ln_threshold && comparison.worse_by() > 0.0;
     match is_shown {

@@ -172,6 +172,7 @@ fn feedback_report(name: &str, decision: &Decision, comparison: &Comparison, que
         json!({
             "units": n, "n": n, "bad": 0, "mean": comparison.totals[arm].mean(),
             "repeated": comparison.repeated[arm], "answers": comparison.answers[arm],
+            "coverage": comparison.coverage.share(arm),
         })
     };
     let ln_threshold = question.threshold().ln();
@@ -180,8 +181,8 @@ fn feedback_report(name: &str, decision: &Decision, comparison: &Comparison, que
         "gate": name, "measure": null, "verdict": decision.verdict.as_str(), "reason": decision.reason,
         "champion": arm(CHAMPION), "challenger": arm(CHALLENGER), "ratio": null,
         "difference": finite(comparison.difference()), "interval": [finite(interval.low), finite(interval.high)],
-        "e_value": decision.test.ln_e_value.exp().min(GREATEST), "threshold": question.threshold(), "need": null,
-        "detectable": finite(comparison.detectable(ln_threshold)), "caught": [], "since_ms": null,
+        "coverage": comparison.coverage.least(), "e_value": decision.test.ln_e_value.exp().min(GREATEST),
+        "threshold": question.threshold(), "need": null, "detectable": finite(comparison.detectable(ln_threshold)), "caught": [], "since_ms": null,
     })
 }
 

@@ -23,6 +23,9 @@ pub struct FeedbackStratum {
     pub split: u8,
     /// What was given, by arm.
     pub arms: BTreeMap<u8, Moments>,
+    /// How often it was given by arm without counting, because its unit had given it on another answer under the same weights.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub repeated: BTreeMap<u8, u64>,
 }
 
 /// What was given of one feedback.
@@ -34,6 +37,12 @@ pub struct FeedbackLedger {
     pub range: Range,
     /// Which direction is good.
     pub good: Good,
+    /// The share of answers that must have it before a gate decides, in ten-thousandths, as it was declared last.
+    #[serde(default)]
+    pub coverage: Option<u16>,
+    /// How long after the answer it is taken, in milliseconds, as it was declared last.
+    #[serde(default)]
+    pub within_ms: u64,
     /// What counts, the oldest hours first.
     pub strata: VecDeque<FeedbackStratum>,
     /// What does not count by arm, because its unit has given it on another answer under the same weights.
@@ -64,6 +73,8 @@ impl FeedbackLedger {
             name: name.to_owned(),
             range: spec.range,
             good: spec.good,
+            coverage: spec.coverage,
+            within_ms: spec.within_ms,
             strata: VecDeque::new(),
             repeated: BTreeMap::new(),
             dropped: 0,
@@ -71,14 +82,31 @@ impl FeedbackLedger {
     }
 
     pub(super) fn add(&mut self, given: GivenFeedback) {
+        self.stratum(given).arms.entry(given.arm).or_default().add_one(given.value);
+        self.drop_oldest();
+    }
+
+    /// Counts what is no evidence, because its unit has given it before.
+    pub(super) fn add_repeated(&mut self, given: GivenFeedback) {
+        *self.repeated.entry(given.arm).or_insert(0) += 1;
+        *self.stratum(given).repeated.entry(given.arm).or_insert(0) += 1;
+        self.drop_oldest();
+    }
+
+    /// The stratum of an answer.
+    fn stratum(&mut self, given: GivenFeedback) -> &mut FeedbackStratum {
         let (hour, split) = (given.issued_s / HOUR_S, given.split);
         let place = self.strata.partition_point(|stratum| (stratum.hour, stratum.split) < (hour, split));
         let is_there =
             self.strata.get(place).is_some_and(|stratum| (stratum.hour, stratum.split) == (hour, split));
         if !is_there {
-            self.strata.insert(place, FeedbackStratum { hour, split, arms: BTreeMap::new() });
+            let (arms, repeated) = (BTreeMap::new(), BTreeMap::new());
+            self.strata.insert(place, FeedbackStratum { hour, split, arms, repeated });
         }
-        self.strata[place].arms.entry(given.arm).or_default().add_one(given.value);
+        &mut self.strata[place]
+    }
+
+    fn drop_oldest(&mut self) {
         while self.strata.len() > MAX_STRATA {
             let oldest = self.strata.pop_front();
             self.dropped +=
@@ -102,6 +130,7 @@ impl FeedbackLedger {
             && self.strata.iter().zip(self.strata.iter().skip(1)).all(|(a, b)| order(a) < order(b))
             && self.strata.iter().all(|stratum| usize::from(stratum.split) < splits)
             && self.repeated.keys().all(is_arm)
+            && self.strata.iter().flat_map(|stratum| stratum.repeated.keys()).all(is_arm)
             && self
                 .strata
                 .iter()

@@ -37,7 +37,7 @@ impl Ledger {
         let ledger = &mut self.feedback[usize::from(number)];
         let is_first = unit.zip(units).is_none_or(|(unit, units)| units.first_feedback(unit, number, split));
         if !is_first {
-            *ledger.repeated.entry(arm).or_insert(0) += 1;
+            ledger.add_repeated(given);
             return Counted::Repeated;
         }
         ledger.add(given);
@@ -48,7 +48,11 @@ impl Ledger {
     fn feedback_number(&mut self, name: &str, spec: &FeedbackSpec, units: Option<&UnitTable>) -> Option<u8> {
         let place = self.feedback.iter().position(|ledger| ledger.name == name);
         match place.map(|place| (place, &self.feedback[place])) {
-            Some((place, known)) if (known.range, known.good) == (spec.range, spec.good) => Some(place as u8),
+            Some((place, known)) if (known.range, known.good) == (spec.range, spec.good) => {
+                let ledger = &mut self.feedback[place];
+                (ledger.coverage, ledger.within_ms) = (spec.coverage, spec.within_ms);
+                Some(place as u8)
+            }
             Some((place, _)) => {
                 self.feedback[place] = FeedbackLedger::new(name, spec);
                 if let Some(units) = units {

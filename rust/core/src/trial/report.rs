@@ -121,12 +121,14 @@ impl Ledger {
             })
             .collect();
         let mut report = json!({
-            "name": feedback.name, "range": feedback.range, "good": feedback.good, "arms": arms, "dropped": feedback.dropped,
+            "name": feedback.name, "range": feedback.range, "good": feedback.good, "coverage": feedback.coverage,
+            "within_ms": feedback.within_ms, "arms": arms, "dropped": feedback.dropped,
         });
         if detail == Detail::Whole {
             let strata = feedback.strata.iter().map(|stratum| {
                 let arms = self.by_name(&stratum.arms, |sums| json!(sums));
-                json!({"hour": stratum.hour, "split": stratum.split, "arms": arms})
+                let repeated = self.by_name(&stratum.repeated, |count| json!(count));
+                json!({"hour": stratum.hour, "split": stratum.split, "arms": arms, "repeated": repeated})
             });
             report["strata"] = strata.collect();
         }

@@ -82,7 +82,7 @@ impl FeedbackScenario {
             Values::Uniform => (FeedbackKind::Value, Range(-1.0, 2.0)),
             Values::Count(_) => (FeedbackKind::Count, Range(0.0, 20.0)),
         };
-        FeedbackSpec { kind, range, good: Good::Low, within_ms: u64::MAX }
+        FeedbackSpec { kind, range, good: Good::Low, within_ms: u64::MAX, coverage: None }
     }
 
     fn value(&self, (key, is_challenger): (u64, bool), minute: u64, random: &mut Random) -> f64 {

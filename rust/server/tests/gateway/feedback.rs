@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::common;
 use crate::common::{connect, free, gateway_with, metric, request, spec, whole_answer};
+use headgate_core::gates::report::judge_json;
 use headgate_core::trial::report::Detail;
 use headgate_engine::Model;
 use headgate_server::gateway::Gateway;
@@ -218,6 +219,28 @@ fn answers_that_no_slot_decided_are_no_evidence() {
     assert_eq!(served.feedback(), json!([]));
     let labels = json!({"endpoint": "model", "version": "v2", "feedback": "sale"});
     assert_eq!(metric(&served.gateway, "headgate_feedback_total", &labels), 1);
+}
+
+#[test]
+fn a_gate_waits_for_the_share_of_answers_that_its_feedback_asks_for() {
+    let asking = json!({"kind": "label", "good": "high", "within": 3_600_000, "coverage": 8_000});
+    let served = Served::new(None, &json!({"feedback": {"sale": asking}}));
+    let receipts: Vec<String> = (0..60).map(|_| served.infer().1).collect();
+    let give = |receipts: &[String]| {
+        let lines: Vec<String> = receipts.iter().map(|receipt| sale(receipt, true)).collect();
+        assert_eq!(served.post(&lines.join("\n")).1["refused"], 0);
+        let told = served.gateway.trial("model", Detail::Whole).unwrap()["trial"].to_string();
+        let question = json!({
+            "challenger": "v2", "false_rollbacks": 0.01, "gates": [{"gate": "feedback.sale", "above": 0}],
+        });
+        let answer: Value = serde_json::from_str(&judge_json(&told, &question.to_string()).unwrap()).unwrap();
+        answer["gates"][0].clone()
+    };
+    let gate = give(&receipts[..30]);
+    assert_eq!((&gate["verdict"], &gate["coverage"]), (&json!("undecided"), &json!(0.8)), "{gate}");
+    assert!(gate["reason"].as_str().unwrap().ends_with("its coverage asks for 80 %"), "{gate}");
+    let gate = give(&receipts[30..]);
+    assert_eq!((&gate["verdict"], &gate["champion"]["coverage"]), (&json!("pass"), &json!(1.0)), "{gate}");
 }
 
 #[test]

@@ -20,6 +20,19 @@ fn restarted(set: &SeenSet) -> SeenSet {
 }
 
 #[test]
+fn the_newest_time_of_issue_is_known_of_what_was_forgotten_too() {
+    let mut set = SeenSet::forgetting(ROOMY, 30);
+    assert_eq!((set.newest_s(), set.insert(1, 30)), (30, Insertion::Forgotten));
+    assert_eq!(
+        (set.insert(1, 40), set.insert(CHUNK, 50), set.newest_s()),
+        (Insertion::New, Insertion::New, 50)
+    );
+    set.forget_before(60);
+    assert_eq!((set.len(), set.newest_s(), set.forgotten_s()), (0, 50, 50));
+    assert_eq!(set, restarted(&set));
+}
+
+#[test]
 fn a_list_becomes_a_bitmap_and_keeps_its_serials() {
     let mut set = SeenSet::new(ROOMY);
     for serial in 0..6_000u64 {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{
-    ArmTotals, Damage, Evidence, FeedbackEvidence, OutputEvidence, Row, Split, UnitKind, place_of, slots_of,
-    sums_of,
+    ArmTotals, Damage, Evidence, FeedbackEvidence, OutputEvidence, Row, Split, Stratum, UnitKind, place_of,
+    slots_of, sums_of,
 };
 use crate::feedback::declared::{Good, Range};
 use crate::feedback::moments::Moments;
@@ -82,6 +82,12 @@ struct ToldFeedback {
     name: String,
     range: Range,
     good: Good,
+    #[serde(default)]
+    coverage: Option<u16>,
+    #[serde(default)]
+    within_ms: u64,
+    #[serde(default)]
+    dropped: u64,
     arms: BTreeMap<String, ToldFeedbackArm>,
     strata: Vec<ToldStratum>,
 }
@@ -93,8 +99,11 @@ struct ToldFeedbackArm {
 
 #[derive(Deserialize)]
 struct ToldStratum {
+    hour: u32,
     split: usize,
     arms: BTreeMap<String, Moments>,
+    #[serde(default)]
+    repeated: BTreeMap<String, u64>,
 }
 
 #[derive(Deserialize)]
@@ -184,11 +193,17 @@ impl ToldTimes {
 
 impl ToldFeedback {
     fn evidence(self, pair: &[String; 2]) -> FeedbackEvidence {
-        let strata = self.strata.into_iter().map(|mut stratum| {
-            (stratum.split, pair.each_ref().map(|name| stratum.arms.remove(name).unwrap_or_default()))
+        let strata = self.strata.into_iter().map(|mut stratum| Stratum {
+            hour: stratum.hour,
+            split: stratum.split,
+            arms: pair.each_ref().map(|name| stratum.arms.remove(name).unwrap_or_default()),
+            repeated: pair.each_ref().map(|name| stratum.repeated.remove(name).unwrap_or_default()),
         });
         FeedbackEvidence {
+            coverage: self.coverage,
+            within_ms: self.within_ms,
             strata: strata.collect(),
+            dropped: self.dropped,
             repeated: pair.each_ref().map(|name| self.arms.get(name).copied().unwrap_or_default().repeated),
             name: self.name,
             range: self.range,

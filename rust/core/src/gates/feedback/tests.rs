@@ -12,12 +12,13 @@ use crate::trial::feedback::GivenFeedback;
 use crate::trial::feedback_count::Counted;
 use crate::trial::ledger::{ArmName, Ledger, MINUTE_MS, TrialIdentity};
 use crate::trial::report::{Detail, RunningTrial};
+use crate::trial::units::UnitTable;
 use proptest::prelude::*;
 
 const HOUR_S: u32 = 3_600;
 
 fn spec(good: Good) -> FeedbackSpec {
-    FeedbackSpec { kind: FeedbackKind::Value, range: Range(0.0, 1.0), good, within_ms: 1 }
+    FeedbackSpec { kind: FeedbackKind::Value, range: Range(0.0, 1.0), good, within_ms: 1, coverage: None }
 }
 
 /// A trial without keys whose challenger has so many slots at its splits, and 1 000 answers for each 1 000 of them.
@@ -89,6 +90,12 @@ fn evidence_that_is_told_is_judged_as_the_ledger_is() {
     let mut ledger = trial(&[1_000]);
     give(&mut ledger, (0, 0, 1), 900, 90, Good::High);
     give(&mut ledger, (1, 0, 1), 100, 20, Good::High);
+    let units = UnitTable::default();
+    let given = GivenFeedback { arm: 1, split: 0, unit: Some(3), issued_s: HOUR_S, value: 1.0 };
+    let asking = FeedbackSpec { coverage: Some(8_000), within_ms: 7, ..spec(Good::High) };
+    for counted in [Counted::Evidence, Counted::Repeated] {
+        assert_eq!(ledger.add_feedback("sale", &asking, given, Some(&units)), counted);
+    }
     let told = ledger.report(&RunningTrial::default(), Detail::Whole).to_string();
     let (told, _) = Evidence::from_json(&told, "v8").unwrap();
     assert_eq!(compare(&told, "sale"), compare(&evidence(&ledger), "sale"));
@@ -159,6 +166,28 @@ fn feedback_that_comes_for_one_version_more_often_decides_nothing() {
     assert!(gate["reason"].as_str().unwrap().contains("more often"), "{gate}");
 }
 
+/// Half of the answers have feedback, and the challenger's are much worse.
+#[test]
+fn less_feedback_than_its_declaration_asks_for_decides_nothing() {
+    let mut ledger = trial(&[5_000]);
+    give(&mut ledger, (0, 0, 1), 2_500, 0, Good::Low);
+    give(&mut ledger, (1, 0, 1), 2_500, 2_500, Good::Low);
+    for (asked, verdict) in [(None, "fail"), (Some(5_000), "fail"), (Some(5_001), "undecided")] {
+        ledger.feedback[0].coverage = asked;
+        let gate = judged(&ledger, 0.0);
+        assert_eq!(gate["verdict"], verdict, "{asked:?}: {gate}");
+        assert_eq!(
+            (&gate["champion"]["coverage"], &gate["challenger"]["coverage"]),
+            (&json!(0.5), &json!(0.5))
+        );
+        assert_eq!(gate["coverage"], json!(asked.map(|share| f64::from(share) / 10_000.0)));
+        if verdict == "undecided" {
+            let wanted = "50.0 % of the answers of v8 have feedback sale, and its coverage asks for 50.01 %";
+            assert_eq!(gate["reason"], wanted);
+        }
+    }
+}
+
 #[test]
 fn a_single_bad_label_is_no_proof() {
     let mut ledger = trial(&[5_000]);
@@ -178,7 +207,7 @@ fn feedback_that_contradicts_itself_is_no_evidence() {
     let damage = Evidence::from_json(&report.to_string(), "v8").unwrap_err();
     assert!(damage.contains("names a split"), "{damage}");
     report["feedback"][0]["strata"][0] =
-        json!({"split": 0, "arms": {"v7": {"n": 0, "sum": 3.0, "squares": 1.0}}});
+        json!({"hour": 1, "split": 0, "arms": {"v7": {"n": 0, "sum": 3.0, "squares": 1.0}}});
     let damage = Evidence::from_json(&report.to_string(), "v8").unwrap_err();
     assert!(damage.contains("contradict themselves"), "{damage}");
 }

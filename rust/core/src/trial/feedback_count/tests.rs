@@ -9,8 +9,13 @@ use crate::trial::report::{Detail, RunningTrial};
 use proptest::prelude::*;
 
 const HOUR_S: u32 = 3_600;
-const SPEC: FeedbackSpec =
-    FeedbackSpec { kind: FeedbackKind::Value, range: Range(0.0, 5.0), good: Good::High, within_ms: 1 };
+const SPEC: FeedbackSpec = FeedbackSpec {
+    kind: FeedbackKind::Value,
+    range: Range(0.0, 5.0),
+    good: Good::High,
+    within_ms: 1,
+    coverage: None,
+};
 
 fn ledger() -> Ledger {
     let name = |version: &str| ArmName { version: version.into(), digest: version.into(), outputs: vec![] };
@@ -51,6 +56,7 @@ fn a_unit_counts_once_for_each_split() {
     assert_eq!(feedback.total(0), Moments { n: 2, sum: 7.0, squares: 29.0 });
     assert_eq!(feedback.total(1), Moments { n: 3, sum: 11.0, squares: 41.0 });
     assert_eq!(feedback.repeated, BTreeMap::from([(0, 2)]));
+    assert_eq!((feedback.strata.len(), &feedback.strata[0].repeated), (2, &feedback.repeated));
     // After a restart, a unit is known that has counted.
     let stored = serde_json::to_vec(&ledger).unwrap();
     let mut restored: Ledger = serde_json::from_slice(&stored).unwrap();
@@ -75,6 +81,23 @@ fn a_feedback_that_means_something_else_begins_anew() {
     // The units of the other one stay.
     let other = ledger.add_feedback("other", &SPEC, given(0, 0, Some(7), 1.0), Some(&units));
     assert_eq!(other, Counted::Repeated);
+}
+
+#[test]
+fn what_was_declared_last_of_its_coverage_counts_and_an_earlier_state_has_none() {
+    let mut ledger = ledger();
+    ledger.add_feedback("sale", &SPEC, given(0, 0, None, 5.0), None);
+    let asking = FeedbackSpec { coverage: Some(8_000), within_ms: 9, ..SPEC };
+    assert_eq!(ledger.add_feedback("sale", &asking, given(0, 0, None, 5.0), None), Counted::Evidence);
+    let known = &ledger.feedback[0];
+    assert_eq!((known.coverage, known.within_ms, known.total(0).n), (Some(8_000), 9, 2));
+    let mut stored = serde_json::to_value(&ledger).unwrap();
+    let feedback = stored["feedback"][0].as_object_mut().unwrap();
+    assert!(feedback.remove("coverage").is_some() && feedback.remove("within_ms").is_some());
+    assert!(feedback["strata"][0].get("repeated").is_none());
+    let restored: Ledger = serde_json::from_value(stored).unwrap();
+    assert_eq!((restored.feedback[0].coverage, restored.feedback[0].within_ms), (None, 0));
+    assert!(restored.is_sound());
 }
 
 #[test]

@@ -8,8 +8,13 @@ use super::*;
 const NOW_S: u64 = 1_767_261_600;
 
 fn declared() -> Feedbacks {
-    let label =
-        FeedbackSpec { kind: FeedbackKind::Label, range: Range::LABEL, good: Good::High, within_ms: 60_000 };
+    let label = FeedbackSpec {
+        kind: FeedbackKind::Label,
+        range: Range::LABEL,
+        good: Good::High,
+        within_ms: 60_000,
+        coverage: None,
+    };
     let count = FeedbackSpec { kind: FeedbackKind::Count, range: Range(0.0, 9.0), ..label };
     Feedbacks::from([("sale".to_owned(), label), ("items".to_owned(), count)])
 }
