@@ -21,7 +21,7 @@ import pytest
 
 from support import models
 from support.gateway import GatewayProcess, checked
-from support.grpc_wire import frame, request, tensor
+from support.grpc_wire import all_of, frame, request, tensor
 from support.h2_client import Http2
 from support.tools import need_native
 
@@ -82,6 +82,25 @@ def infer_by_grpc(calls: Http2, user: str) -> tuple[str, str]:
     return reply.headers["x-headgate-version"], reply.headers["x-headgate-receipt"]
 
 
+def infer_by_stream(calls: Http2, user: str, values: list[list[float]]) -> list[tuple[str, str | None]]:
+    """The version and the receipt of each answer of one stream; no receipt of one that failed."""
+    shape = [1, 4]
+    messages = [
+        request([tensor("X", "FP32", shape)], [struct.pack(f"<{len(one)}f", *one)], model="scale")
+        for one in values
+    ]
+    reply = calls.call("ModelStreamInfer", b"".join(map(frame, messages)), {"x-user-id": user})
+    assert reply.grpc_status == 0, reply.grpc_message
+    found = []
+    for message in reply.messages:
+        (answer,) = all_of(message, 2)
+        entries = {all_of(one, 1)[0]: all_of(one, 2)[0] for one in all_of(answer, 4)}
+        value = entries.get(b"x-headgate-receipt")
+        version = b"".join(all_of(answer, 2)).decode()
+        found.append((version, None if value is None else all_of(value, 3)[0].decode()))
+    return found
+
+
 def give(gateway: GatewayProcess, *lines: dict[str, Any]) -> httpx.Response:
     body = "\n".join(json.dumps(line) for line in lines)
     return httpx.post(f"http://{gateway.http}/v2/models/scale/feedback", content=body)
@@ -136,6 +155,24 @@ def test_receipts_count_once_for_their_version_and_outlive_a_restart(gateway: Ga
     assert give(gateway, sale(fresh, True)).json()["evidence"] == "repeated"
     assert counted(gateway) == found
     assert counted(gateway, "items")[answers[0][0]] == (1, 3.0)
+
+
+def test_each_answer_of_a_stream_has_a_receipt_of_its_own(gateway: GatewayProcess) -> None:
+    with Http2(gateway.grpc) as calls:
+        first, failed, second = infer_by_stream(calls, "user-1", [VALUES, VALUES[:2], VALUES])
+        (other,) = infer_by_stream(calls, "user-2", [VALUES])
+    assert failed[1] is None
+    answers = [(version, receipt) for version, receipt in (first, second, other) if receipt is not None]
+    assert len({receipt for _, receipt in answers}) == 3
+    assert all(len(receipt) == 64 for _, receipt in answers)
+    told = give(gateway, *(sale(receipt, True) for _, receipt in answers)).json()
+    # Requests of one call have one sticky key.
+    assert [line["evidence"] for line in told["results"]] == ["counted", "repeated", "counted"]
+    assert sum(n for n, _ in counted(gateway).values()) == 2
+    (version, receipt), *_ = answers
+    items = {"receipt": receipt, "value": 3, "kind": "items"}
+    assert give(gateway, items).json()["evidence"] == "counted"
+    assert counted(gateway, "items")[version] == (1, 3.0)
 
 
 def test_what_is_no_receipt_of_this_endpoint_is_refused_in_words(

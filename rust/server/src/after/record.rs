@@ -125,13 +125,17 @@ impl RequestRecord {
 
     /// Adds the receipt of an answer, if the endpoint takes feedback.
     pub fn add_receipt(&self, io: &Io, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
-        let Some(receipts) = &self.version().payload.receipts else { return };
-        // A version that answers in another one's place has requests that nobody chose for it.
-        let decision = self.decided_by.filter(|_| self.fallback_header.is_none());
-        let now_s = io.shared.unix_ms_at(io.shared.now_ns()) / 1_000;
-        if let Some(receipt) = receipts.issue(decision, now_s) {
+        if let Some(receipt) = self.receipt(io) {
             fields.extend([(X_RECEIPT.clone(), receipt)]);
         }
+    }
+
+    /// The receipt of an answer, if the endpoint takes feedback.
+    pub fn receipt(&self, io: &Io) -> Option<HeaderValue> {
+        let receipts = self.version().payload.receipts.as_ref()?;
+        // A version that answers in another one's place has requests that nobody chose for it.
+        let decision = self.decided_by.filter(|_| self.fallback_header.is_none());
+        receipts.issue(decision, io.shared.unix_ms_at(io.shared.now_ns()) / 1_000)
     }
 
     /// Counts a request for which too little time is left.

@@ -20,8 +20,10 @@ use super::receipt::{KEY_BYTES, Receipt, ReceiptArm, ReceiptFault, ReceiptKey};
 use super::sent::SentFeedback;
 use super::state_file::{self, Found, ReceiptState, SET_BYTES};
 
-/// The header of an answer, and the metadata of one over gRPC.
-pub static X_RECEIPT: HeaderName = HeaderName::from_static("x-headgate-receipt");
+/// The name of the header of an answer, of the metadata of one over gRPC, and of the parameter of one in a stream.
+pub const RECEIPT: &str = "x-headgate-receipt";
+/// The same as the name of a field.
+pub static X_RECEIPT: HeaderName = HeaderName::from_static(RECEIPT);
 /// The bits of a serial that count within one start.
 const COUNT_BITS: u32 = 40;
 /// The most versions whose feedback is told apart, and the name of all others.

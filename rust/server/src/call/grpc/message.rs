@@ -7,6 +7,8 @@ use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf::{self, ModelName};
 use http::{HeaderMap, HeaderValue};
 
+use crate::feedback::endpoint::RECEIPT;
+use crate::feedback::receipt::CHARACTERS;
 use crate::request::inference::{Framing, Target, WireFormat};
 use crate::request_context::TIMES;
 use crate::thread::request_memory::RequestMemory;
@@ -144,25 +146,41 @@ pub fn end(out: &mut [u8]) -> Result<()> {
 
 /// The most bytes of a request's times: four phases of any length.
 const MOST_TIMES: usize = 128;
+/// The most bytes of the tags and lengths of a parameter: the entry, its name, its value, and the text in that.
+const PARAMETER: usize = 12;
 
-/// The most bytes in front of a response in a stream: the prefix, a field's tag and length, and a parameter with the request's times,
-/// whose name and value have their tags and lengths.
-const STREAM_HEAD: usize = PREFIX + 1 + 10 + TIMES.len() + MOST_TIMES + 12;
+/// The most bytes in front of a response in a stream: the prefix, a field's tag and length, and parameters with the request's times and
+/// with the receipt of the answer.
+const STREAM_HEAD: usize =
+    PREFIX + 1 + 10 + TIMES.len() + MOST_TIMES + PARAMETER + RECEIPT.len() + CHARACTERS + PARAMETER;
+
+/// What a response in a stream says in parameters, because a message of a stream has no header fields.
+#[derive(Clone, Copy, Default)]
+pub struct StreamParameters<'a> {
+    /// The times of its request, if they were asked for.
+    pub times: Option<&'a str>,
+    /// The receipt of the answer, if the endpoint takes feedback.
+    pub receipt: Option<&'a str>,
+}
 
 /// Leaves room in front of a response that a stream will carry.
 pub fn begin_in_stream(out: &mut Vec<u8>) {
     out.extend_from_slice(&[0; STREAM_HEAD]);
 }
 
-/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix, and adds the times of its request if
-/// they were asked for; the offset at which that begins. A message of a stream has no header fields that could have the times.
+/// Wraps a `ModelInferResponse` behind its room as a `ModelStreamInferResponse` with its prefix, and adds parameters; the offset at which
+/// that begins.
 ///
 /// # Errors
 /// As [`end`].
-pub fn end_in_stream(out: &mut [u8], times: Option<&str>) -> Result<usize> {
+pub fn end_in_stream(out: &mut [u8], parameters: StreamParameters<'_>) -> Result<usize> {
+    let StreamParameters { times, receipt } = parameters;
     let mut parameter = Vec::new();
     if let Some(times) = times.filter(|times| times.len() <= MOST_TIMES) {
         protobuf::write_text_parameter(&mut parameter, TIMES, times);
+    }
+    if let Some(receipt) = receipt.filter(|receipt| receipt.len() <= CHARACTERS) {
+        protobuf::write_text_parameter(&mut parameter, RECEIPT, receipt);
     }
     let mut head = Vec::with_capacity(STREAM_HEAD);
     begin(&mut head);
@@ -184,23 +202,29 @@ mod tests {
     use crate::request_context::server_timing;
 
     #[test]
-    fn a_response_in_a_stream_has_the_longest_times() {
+    fn a_response_in_a_stream_has_room_for_the_longest_parameters() {
         let longest = ["decode", "queue", "run", "total"].map(|name| (name, u64::MAX));
         let longest = server_timing(longest.into_iter());
         for rows in [0usize, 1, 200, 70_000] {
             let response =
                 ModelInferResponse { raw_output_contents: vec![vec![7; rows].into()], ..Default::default() };
-            for times in [None, Some("run;dur=0.001"), Some(&*longest)] {
+            let receipt = "r".repeat(CHARACTERS);
+            let times = [None, Some("run;dur=0.001"), Some(&*longest)];
+            for (times, receipt) in
+                times.into_iter().flat_map(|times| [(times, None), (times, Some(&*receipt))])
+            {
                 let mut out = Vec::new();
                 begin_in_stream(&mut out);
                 response.encode(&mut out).unwrap();
-                let start = end_in_stream(&mut out, times).unwrap();
+                let start = end_in_stream(&mut out, StreamParameters { times, receipt }).unwrap();
                 let (prefix, message) = out[start..].split_first_chunk::<PREFIX>().unwrap();
                 assert_eq!(prefix[1..], (message.len() as u32).to_be_bytes());
                 let read = ModelStreamInferResponse::decode(message).unwrap().infer_response.unwrap();
                 assert_eq!(read.raw_output_contents, response.raw_output_contents);
-                let told = read.parameters.get(TIMES).and_then(|value| value.parameter_choice.clone());
-                assert_eq!(told, times.map(|times| ParameterChoice::StringParam(times.into())));
+                for (name, wanted) in [(TIMES, times), (RECEIPT, receipt)] {
+                    let told = read.parameters.get(name).and_then(|value| value.parameter_choice.clone());
+                    assert_eq!(told, wanted.map(|text| ParameterChoice::StringParam(text.into())));
+                }
             }
         }
     }

@@ -16,7 +16,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::drain::{DrainTimeout, cut_off};
-use super::message;
+use super::message::{self, StreamParameters};
 use super::message_reader::{Message, MessageReader};
 use super::status::{CODE, CONTENT, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
 use super::timeout::deadline;
@@ -165,7 +165,12 @@ impl StreamCall {
             Ok(InferResponse { result, mut body, record, .. }) => {
                 let times = protobuf::is_flagged(wire.body(), ASKS_FOR_TIMES)
                     .then(|| server_timing(record.timing.times()));
-                match result.and_then(|_| message::end_in_stream(&mut body, times.as_deref())) {
+                let receipt = result.is_ok().then(|| io::with(|io| record.receipt(io))).flatten();
+                let parameters = StreamParameters {
+                    times: times.as_deref(),
+                    receipt: receipt.as_ref().and_then(|receipt| receipt.to_str().ok()),
+                };
+                match result.and_then(|_| message::end_in_stream(&mut body, parameters)) {
                     Ok(start) => {
                         return Ok(StreamMessage {
                             bytes: body,
