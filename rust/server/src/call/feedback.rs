@@ -9,7 +9,8 @@ use headgate_core::trial::feedback_count::Counted;
 use headgate_protocol::envelope::refuse_byte_order_mark;
 use serde_json::{Value, json};
 
-use crate::feedback::endpoint::{EndpointFeedback, Refusal, RefusedFeedback, TakenFeedback};
+use crate::feedback::endpoint::{EndpointFeedback, TakenFeedback};
+use crate::feedback::refusal::{Refusal, RefusedFeedback};
 use crate::feedback::sent::{MAX_BYTES, SentFeedback, SentRequest};
 use crate::headers::Headers;
 use crate::serving::feedback as evidence;

@@ -1,7 +1,8 @@
 //! The receipts of one endpoint: those that are issued, and those that come back.
 //!
 //! A serial is the number of the start, and a count behind it, so that no two receipts of a key have the same one whatever was written
-//! last. Nothing is issued until the number of the start is on the disk.
+//! last. The number of a start is at least its second, because a file that a backup brings back knows no start since. Nothing is issued
+//! until the number of the start is on the disk.
 //!
 //! Next: `registry`.
 
@@ -10,13 +11,14 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use headgate_core::feedback::declared::Feedbacks;
+use headgate_core::feedback::declared::{Feedbacks, MAX_WITHIN_MS};
 use headgate_core::feedback::moments::Moments;
 use headgate_core::feedback::seen::{Insertion, SeenSet};
 use http::{HeaderName, HeaderValue};
 use xxhash_rust::xxh64::xxh64;
 
 use super::receipt::{KEY_BYTES, Receipt, ReceiptArm, ReceiptFault, ReceiptKey};
+use super::refusal::{Refusal, RefusedFeedback};
 use super::sent::SentFeedback;
 use super::state_file::{self, Found, ReceiptState, SET_BYTES};
 
@@ -24,73 +26,17 @@ use super::state_file::{self, Found, ReceiptState, SET_BYTES};
 pub const RECEIPT: &str = "x-headgate-receipt";
 /// The same as the name of a field.
 pub static X_RECEIPT: HeaderName = HeaderName::from_static(RECEIPT);
-/// The bits of a serial that count within one start.
-const COUNT_BITS: u32 = 40;
+/// The bits of a serial that count within one start. What counts beyond them takes numbers of seconds that are over by then.
+const COUNT_BITS: u32 = 32;
 /// The most versions whose feedback is told apart, and the name of all others.
 const MAX_VERSIONS: usize = 256;
 const OTHER: &str = "other";
 /// Seconds by which the oldest receipt that counts moves on until a set is walked again.
 const SWEEP_S: u32 = 60;
-
-/// Why feedback is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// It is no JSON of a feedback.
-    Unreadable,
-    /// The receipt has not the form of one.
-    Malformed,
-    /// The receipt was not issued here for this endpoint.
-    Forged,
-    /// The endpoint has no such feedback.
-    UnknownKind,
-    /// The value is none of the feedback.
-    BadValue,
-    /// It comes after the time that the document gives, or the receipt is forgotten.
-    Late,
-    /// The receipt has been used for this feedback.
-    Duplicate,
-}
-
-impl Refusal {
-    /// All of them.
-    pub const ALL: [Refusal; 7] = [
-        Refusal::Unreadable,
-        Refusal::Malformed,
-        Refusal::Forged,
-        Refusal::UnknownKind,
-        Refusal::BadValue,
-        Refusal::Late,
-        Refusal::Duplicate,
-    ];
-
-    /// The word in answers and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Refusal::Unreadable => "unreadable",
-            Refusal::Malformed => "malformed",
-            Refusal::Forged => "forged",
-            Refusal::UnknownKind => "unknown_kind",
-            Refusal::BadValue => "bad_value",
-            Refusal::Late => "late",
-            Refusal::Duplicate => "duplicate",
-        }
-    }
-}
-
-/// Feedback that is refused, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusedFeedback {
-    /// Why.
-    pub refusal: Refusal,
-    /// The same in words.
-    pub words: String,
-}
-
-impl RefusedFeedback {
-    fn new(refusal: Refusal, words: impl Into<String>) -> RefusedFeedback {
-        RefusedFeedback { refusal, words: words.into() }
-    }
-}
+/// The most sets of feedbacks that are not declared any more.
+const MAX_REMOVED: usize = 8;
+/// The name that stands in the file for all feedbacks without a set; no feedback has it.
+const ALL_OTHERS: &str = "";
 
 /// Feedback that counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +72,10 @@ struct Book {
     seen: BTreeMap<String, SeenSet>,
     /// The time before which each set forgot last, in seconds since 1970.
     swept_s: BTreeMap<String, u32>,
+    /// The newest time of issue in sets that were removed, in seconds since 1970. A feedback without a set takes nothing as old as that.
+    removed_s: u32,
+    /// How many sets were removed.
+    removed: [u64; Removal::ALL.len()],
     /// The names of versions by their tag.
     versions: BTreeMap<u32, String>,
     /// The sums of each version and feedback.
@@ -135,17 +85,39 @@ struct Book {
     written: u64,
 }
 
+/// Why the set of a feedback was removed that is not declared any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// No receipt in it would be taken if the feedback were declared again.
+    Expired,
+    /// There were more than [`MAX_REMOVED`].
+    Room,
+}
+
+impl Removal {
+    /// All of them.
+    pub const ALL: [Removal; 2] = [Removal::Expired, Removal::Room];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Removal::Expired => "expired",
+            Removal::Room => "room",
+        }
+    }
+}
+
 /// The tag of a version in receipts.
 pub fn version_tag(name: &str, digest: &str) -> u32 {
     xxh64(format!("{name}\0{digest}").as_bytes(), 0) as u32
 }
 
 impl EndpointFeedback {
-    /// The receipts of an endpoint whose state is in `file`; in memory alone without one.
+    /// The receipts of an endpoint whose state is in `file`; in memory alone without one. `now_s` is in seconds since 1970.
     ///
     /// # Errors
     /// Those of the system for a file that is there and cannot be read, and if it gives no random bytes.
-    pub fn open(endpoint: &str, file: Option<PathBuf>) -> std::io::Result<EndpointFeedback> {
+    pub fn open(endpoint: &str, file: Option<PathBuf>, now_s: u64) -> std::io::Result<EndpointFeedback> {
         let found = file.as_deref().map_or(Ok(Found::Nothing), state_file::read)?;
         let was_damaged = found == Found::Damaged;
         let mut state = match found {
@@ -156,7 +128,8 @@ impl EndpointFeedback {
                 ReceiptState { key, starts: 0, seen: BTreeMap::new() }
             }
         };
-        state.starts = state.starts.wrapping_add(1);
+        state.starts = state.starts.wrapping_add(1).max(u32::try_from(now_s).unwrap_or(0));
+        let removed_s = state.seen.remove(ALL_OTHERS).map_or(0, |others| others.forgotten_s());
         let feedback = EndpointFeedback {
             key: ReceiptKey::new(state.key, endpoint),
             is_durable: AtomicBool::new(file.is_none()),
@@ -165,7 +138,7 @@ impl EndpointFeedback {
             next_serial: AtomicU64::new(u64::from(state.starts) << COUNT_BITS),
             was_damaged,
             refused: std::array::from_fn(|_| AtomicU64::new(0)),
-            book: Mutex::new(Book { seen: state.seen, changes: 1, ..Book::default() }),
+            book: Mutex::new(Book { seen: state.seen, removed_s, changes: 1, ..Book::default() }),
             writing: Mutex::new(()),
             is_unsaved: AtomicBool::new(false),
         };
@@ -200,6 +173,11 @@ impl EndpointFeedback {
     /// The bytes of the receipts that were used.
     pub fn seen_bytes(&self) -> usize {
         self.book().seen.values().map(SeenSet::bytes).sum()
+    }
+
+    /// The sets that were removed for that reason.
+    pub fn removed(&self, removal: Removal) -> u64 {
+        self.book().removed[removal as usize]
     }
 
     /// The sums of each version and feedback since the start.
@@ -271,7 +249,9 @@ impl EndpointFeedback {
         let mut book = self.book();
         let book = &mut *book;
         let Receipt { serial, issued_s, version, .. } = taken.receipt;
-        let seen = book.seen.entry(taken.name.clone()).or_insert_with(|| SeenSet::new(SET_BYTES));
+        let removed_s = book.removed_s;
+        let unused = || SeenSet::forgetting(SET_BYTES, removed_s);
+        let seen = book.seen.entry(taken.name.clone()).or_insert_with(unused);
         match seen.insert(serial, issued_s) {
             Insertion::New => {}
             Insertion::Duplicate => {
@@ -295,6 +275,25 @@ impl EndpointFeedback {
         Ok(taken)
     }
 
+    /// Removes the sets of feedbacks that are not declared any more: those of which no receipt could be taken if they were declared again,
+    /// and of more than [`MAX_REMOVED`] those that were used the longest time ago. `None` is an endpoint that is not served, of which it is
+    /// not known what is declared: there only the former go. `now_s` is in seconds since 1970.
+    pub fn remove_undeclared(&self, declared: Option<&Feedbacks>, now_s: u64) {
+        let mut book = self.book();
+        let is_undeclared = |name: &str| declared.is_none_or(|declared| !declared.contains_key(name));
+        let sets = book.seen.iter().filter(|(name, _)| is_undeclared(name));
+        let mut sets: Vec<(u32, String)> = sets.map(|(name, set)| (set.newest_s(), name.clone())).collect();
+        sets.sort();
+        let too_many = declared.map_or(0, |_| sets.len().saturating_sub(MAX_REMOVED));
+        for (place, (newest_s, name)) in sets.into_iter().enumerate() {
+            if u64::from(newest_s) + MAX_WITHIN_MS / 1_000 < now_s {
+                book.remove(&name, Removal::Expired);
+            } else if place < too_many {
+                book.remove(&name, Removal::Room);
+            }
+        }
+    }
+
     /// Writes what changed since the last time.
     ///
     /// # Errors
@@ -307,9 +306,13 @@ impl EndpointFeedback {
             if book.changes == book.written {
                 return Ok(());
             }
-            let seen = std::mem::take(&mut book.seen);
-            let state = ReceiptState { key: *self.key.bytes(), starts: self.starts_to_write(), seen };
+            let mut seen = std::mem::take(&mut book.seen);
+            if book.removed_s > 0 {
+                seen.insert(ALL_OTHERS.to_owned(), SeenSet::forgetting(SET_BYTES, book.removed_s));
+            }
+            let mut state = ReceiptState { key: *self.key.bytes(), starts: self.starts_to_write(), seen };
             let bytes = state.to_bytes();
+            state.seen.remove(ALL_OTHERS);
             book.seen = state.seen;
             (book.changes, bytes)
         };
@@ -329,6 +332,18 @@ impl EndpointFeedback {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Removes the set of a feedback, and what is told of it. Its receipts are too old for any other feedback that has no set.
+    fn remove(&mut self, feedback: &str, removal: Removal) {
+        let Some(set) = self.seen.remove(feedback) else { return };
+        self.removed_s = self.removed_s.max(set.newest_s());
+        self.swept_s.remove(feedback);
+        self.sums.retain(|(_, name), _| name != feedback);
+        self.removed[removal as usize] += 1;
+        self.changes += 1;
     }
 }
 

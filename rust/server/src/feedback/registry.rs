@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_core::feedback::declared::Feedbacks;
 
 use super::endpoint::EndpointFeedback;
 use super::state_file;
@@ -24,11 +25,11 @@ impl FeedbackRegistry {
         FeedbackRegistry { folder, ..FeedbackRegistry::default() }
     }
 
-    /// The receipts of an endpoint. The first call reads its file.
+    /// The receipts of an endpoint. The first call reads its file, at `now_s` in seconds since 1970.
     ///
     /// # Errors
     /// `storage_failed` if its file cannot be read.
-    pub fn endpoint(&self, name: &str) -> Result<Arc<EndpointFeedback>> {
+    pub fn endpoint(&self, name: &str, now_s: u64) -> Result<Arc<EndpointFeedback>> {
         if let Some(known) = self.known(name) {
             return Ok(known);
         }
@@ -38,7 +39,7 @@ impl FeedbackRegistry {
             return Ok(known);
         }
         let file = self.folder.as_ref().map(|folder| state_file::path_of(folder, name));
-        let opened = EndpointFeedback::open(name, file).map_err(|error| {
+        let opened = EndpointFeedback::open(name, file, now_s).map_err(|error| {
             let words = format!("the receipts of endpoint {name:?} cannot be read: {error}");
             Error::new(Code::StorageFailed, words)
         })?;
@@ -57,6 +58,14 @@ impl FeedbackRegistry {
     /// Those of the system.
     pub fn save(&self, name: &str) -> std::io::Result<()> {
         self.known(name).map_or(Ok(()), |known| known.save())
+    }
+
+    /// Removes sets of feedbacks that are not declared any more, at `now_s` in seconds since 1970; `declared` gives what a served endpoint
+    /// declares.
+    pub fn remove_undeclared(&self, now_s: u64, declared: impl Fn(&str) -> Option<Feedbacks>) {
+        for (name, endpoint) in self.list() {
+            endpoint.remove_undeclared(declared(&name).as_ref(), now_s);
+        }
     }
 
     /// Writes what changed of all endpoints; how many could not be written. They are told by `headgate_feedback_unsaved`, and written the

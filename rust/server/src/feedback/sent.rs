@@ -1,6 +1,6 @@
 //! What a client sends: one JSON object, or one in each line (NDJSON), each with `receipt`, `value` and `kind`.
 //!
-//! Next: `endpoint`.
+//! Next: `refusal`.
 
 use serde::Deserialize;
 use serde_json::Value;

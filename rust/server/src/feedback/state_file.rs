@@ -1,4 +1,4 @@
-//! The file of an endpoint's receipts: its key, the number of its starts, and which receipts have been used. Only its owner can read it.
+//! The file of an endpoint's receipts: its key, the number of its newest start, and which receipts have been used. Only its owner can read it.
 //!
 //! ```text
 //! magic 8 | key 32 | starts 4 | sets 4 | for each set: length of its name 2, its name, its serials | xxh64 of all before it 8
@@ -30,7 +30,7 @@ const MOST_BYTES: u64 = 256 << 20;
 pub struct ReceiptState {
     /// The key.
     pub key: [u8; KEY_BYTES],
-    /// How often a gateway has begun to issue receipts with this key.
+    /// The number of the newest start with this key.
     pub starts: u32,
     /// The receipts that were used, by feedback.
     pub seen: BTreeMap<String, SeenSet>,

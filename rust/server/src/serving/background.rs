@@ -14,7 +14,9 @@ use headgate_engine::{Engine, Model};
 
 use crate::metrics::VersionMetrics;
 use crate::scheduling::spawn_low_priority;
+use crate::serving::feedback;
 use crate::serving::publisher::Publisher;
+use crate::serving::receipt_saver::ReceiptSaver;
 use crate::serving::shared::Shared;
 use crate::serving::sketch_registry::SketchRegistry;
 
@@ -25,9 +27,6 @@ const PAGE: u64 = 4096;
 
 /// The period of the work.
 const TICK: Duration = Duration::from_secs(1);
-
-/// The ticks from one write of used receipts to the next.
-const TICKS_OF_RECEIPTS: u64 = 5;
 
 /// The thread, before, while and after it runs.
 pub struct BackgroundThread {
@@ -57,8 +56,7 @@ impl BackgroundThread {
             run_counts: HashMap::new(),
             released: 0,
             resident: 0,
-            ticks: 0,
-            saving: None,
+            saver: ReceiptSaver::default(),
         };
         BackgroundThread { stop: Arc::default(), state: Mutex::new(BackgroundState::Idle(Box::new(tasks))) }
     }
@@ -121,10 +119,8 @@ struct BackgroundTasks {
     released: u64,
     /// The least memory of the process since then, in bytes.
     resident: u64,
-    /// The ticks so far.
-    ticks: u64,
-    /// The thread that writes the receipts that were used.
-    saving: Option<JoinHandle<()>>,
+    /// Has it written which receipts were used.
+    saver: ReceiptSaver,
 }
 
 impl BackgroundTasks {
@@ -141,21 +137,15 @@ impl BackgroundTasks {
         self.give_memory_back();
     }
 
-    /// Has it written which receipts were used, every few seconds, by a thread of its own: a disk that hangs holds up nothing else.
     fn save_receipts(&mut self) {
-        self.ticks += 1;
-        let is_saving = self.saving.as_ref().is_some_and(|thread| !thread.is_finished());
-        if !self.ticks.is_multiple_of(TICKS_OF_RECEIPTS) || is_saving || self.shared.feedback.is_empty() {
+        if self.shared.feedback.is_empty() {
             return;
         }
         let shared = self.shared.clone();
-        let thread = std::thread::Builder::new().name("headgate-receipts".to_owned());
-        // Without a thread the next tick tries again.
-        self.saving = thread
-            .spawn(move || {
-                let _unsaved = shared.feedback.save_all();
-            })
-            .ok();
+        self.saver.tick(move || {
+            feedback::remove_undeclared(&shared);
+            let _unsaved = shared.feedback.save_all();
+        });
     }
 
     /// Gives freed memory back to the system after sessions were freed, and when the process has grown. The latter happens because large

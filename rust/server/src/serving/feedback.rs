@@ -11,13 +11,12 @@ use headgate_core::trial::units::MAX_LEVELS;
 
 use crate::feedback::endpoint::{TakenFeedback, VersionReceipts, version_tag};
 use crate::feedback::receipt::ReceiptArm;
-use crate::feedback::registry::FeedbackRegistry;
 use crate::serving::shared::{LiveEndpoint, Shared};
 
 /// What a version of `spec` needs to issue receipts. `None` if the endpoint takes no feedback, or its receipts cannot be read: it is served
 /// all the same, because a full or broken disk must not keep a rollback from happening.
 pub(super) fn receipts(
-    registry: &FeedbackRegistry,
+    shared: &Shared,
     spec: &EndpointSpec,
     version: &VersionSpec,
     trial: Option<&TrialArm>,
@@ -25,7 +24,7 @@ pub(super) fn receipts(
     if spec.feedback.is_empty() {
         return None;
     }
-    let endpoint = registry.endpoint(&spec.name).ok()?;
+    let endpoint = shared.feedback.endpoint(&spec.name, now_s(shared)).ok()?;
     endpoint.know(&version.name, &version.digest);
     let champion = spec.versions.iter().find(|one| one.name == spec.champion)?;
     let identity = TrialIdentity {
@@ -45,6 +44,18 @@ pub(super) fn receipts(
         version: version_tag(&version.name, &version.digest),
         arm: trial.map(place),
     })
+}
+
+/// Removes sets of used receipts of feedbacks that are not declared any more.
+pub(super) fn remove_undeclared(shared: &Shared) {
+    let snapshot = shared.snapshot.load_full();
+    let declared = |name: &str| snapshot.endpoints.get(name).map(|endpoint| endpoint.feedback.clone());
+    shared.feedback.remove_undeclared(now_s(shared), declared);
+}
+
+/// The present time in seconds since 1970, by the clock that receipts are issued with.
+fn now_s(shared: &Shared) -> u64 {
+    shared.unix_ms_at(shared.now_ns()) / 1_000
 }
 
 /// Hands feedback to the trial of its answer, if the answer was part of one that is still known.

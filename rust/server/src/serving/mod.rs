@@ -15,6 +15,7 @@ pub mod loader_pool;
 mod named_tensors;
 pub mod probes;
 pub mod publisher;
+pub mod receipt_saver;
 pub mod recent_success;
 pub mod residency;
 pub mod run_monitor;

@@ -377,7 +377,7 @@ impl PublisherCore {
             let capture = self.shared.captures.version(spec, version, model.signature());
             let shadow = self.shared.shadows.shadow_of(spec, version, models, &watched);
             let trial = arms.next().flatten();
-            let receipts = feedback::receipts(&self.shared.feedback, spec, version, trial.as_deref());
+            let receipts = feedback::receipts(&self.shared, spec, version, trial.as_deref());
             let parts = VersionParts { model, metrics, sketch, breaker, capture, shadow, trial, receipts };
             VersionState::new(spec, version, parts)
         })?;

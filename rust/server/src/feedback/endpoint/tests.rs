@@ -39,7 +39,7 @@ fn sent(receipt: &str, value: Value, kind: &str) -> SentFeedback {
 }
 
 fn in_memory() -> Arc<EndpointFeedback> {
-    Arc::new(EndpointFeedback::open("digits", None).unwrap())
+    Arc::new(EndpointFeedback::open("digits", None, NOW_S).unwrap())
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn each_fault_has_a_word_of_its_own_and_is_counted() {
 fn receipts_outlive_a_restart_and_no_serial_comes_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("digits.receipts");
-    let open = || Arc::new(EndpointFeedback::open("digits", Some(file.clone())).unwrap());
+    let open = || Arc::new(EndpointFeedback::open("digits", Some(file.clone()), NOW_S).unwrap());
     let first = open();
     let (used, unused) = (issue(&first), issue(&first));
     first.take(&declared(), &sent(&used, json!(true), "sale"), NOW_S).unwrap();
@@ -115,7 +115,7 @@ fn receipts_outlive_a_restart_and_no_serial_comes_again() {
 fn a_damaged_file_makes_a_new_key() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("digits.receipts");
-    let open = || Arc::new(EndpointFeedback::open("digits", Some(file.clone())).unwrap());
+    let open = || Arc::new(EndpointFeedback::open("digits", Some(file.clone()), NOW_S).unwrap());
     let receipt = issue(&open());
     std::fs::write(&file, b"damaged").unwrap();
     let after = open();
@@ -130,7 +130,7 @@ fn nothing_is_issued_before_the_start_is_on_the_disk() {
     let file = folder.path().join("digits.receipts");
     let blocked = folder.path().join("digits.receipts.new");
     std::fs::create_dir(&blocked).unwrap();
-    let endpoint = Arc::new(EndpointFeedback::open("digits", Some(file)).unwrap());
+    let endpoint = Arc::new(EndpointFeedback::open("digits", Some(file), NOW_S).unwrap());
     assert!(receipts(&endpoint).issue(None, NOW_S).is_none());
     assert!(endpoint.save().is_err());
     std::fs::remove_dir(&blocked).unwrap();
@@ -145,4 +145,111 @@ fn an_answer_that_no_slot_decided_is_no_evidence() {
     let taken =
         endpoint.take(&declared(), &sent(receipt.to_str().unwrap(), json!(true), "sale"), NOW_S).unwrap();
     assert_eq!((taken.receipt.arm, taken.receipt.slot, taken.receipt.unit), (None, None, None));
+}
+
+/// A serial of the key that was issued at a time.
+fn issue_at(endpoint: &Arc<EndpointFeedback>, now_s: u64) -> String {
+    receipts(endpoint).issue(None, now_s).unwrap().to_str().unwrap().to_owned()
+}
+
+fn take(endpoint: &EndpointFeedback, receipt: &str, name: &str, now_s: u64) -> Result<(), Refusal> {
+    let long = FeedbackSpec { within_ms: MAX_WITHIN_MS, ..declared()["sale"] };
+    let kinds = Feedbacks::from([(name.to_owned(), long)]);
+    let taken = endpoint.take(&kinds, &sent(receipt, json!(true), name), now_s);
+    taken.map(drop).map_err(|refused| refused.refusal)
+}
+
+/// Serials of another chunk than those before.
+fn begin_chunk(endpoint: &EndpointFeedback) {
+    endpoint.next_serial.fetch_add(1 << 16, Relaxed);
+}
+
+#[test]
+fn a_set_is_walked_once_a_minute() {
+    let endpoint = in_memory();
+    let take = |issued_s: u64, now_s: u64| {
+        begin_chunk(&endpoint);
+        let receipt = issue_at(&endpoint, issued_s);
+        endpoint.take(&declared(), &sent(&receipt, json!(true), "sale"), now_s).unwrap();
+        endpoint.book().seen["sale"].len()
+    };
+    // A receipt is late after 60 seconds. The first two feedbacks walk the set, in which nothing is late.
+    assert_eq!((take(NOW_S, NOW_S), take(NOW_S + 1, NOW_S + 60)), (1, 2));
+    // Both are late, and the set is not walked yet.
+    assert_eq!(take(NOW_S + 119, NOW_S + 119), 3);
+    assert_eq!(take(NOW_S + 120, NOW_S + 120), 2);
+    assert_eq!(endpoint.book().seen["sale"].forgotten_s(), (NOW_S + 1) as u32);
+}
+
+#[test]
+fn a_start_from_a_file_of_before_gives_no_serial_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.receipts");
+    let open = |now_s| Arc::new(EndpointFeedback::open("digits", Some(file.clone()), now_s).unwrap());
+    let first = issue(&open(NOW_S));
+    let backup = std::fs::read(&file).unwrap();
+    let second = issue(&open(NOW_S + 3_600));
+    std::fs::write(&file, backup).unwrap();
+    let restored = open(NOW_S + 7_200);
+    let third = issue(&restored);
+    for receipt in [&first, &second, &third] {
+        assert!(restored.take(&declared(), &sent(receipt, json!(true), "sale"), NOW_S).is_ok());
+    }
+    // A clock that is set back, and starts within one second, count on from the file.
+    let serial = |now_s| open(now_s).next_serial.load(Relaxed) >> COUNT_BITS;
+    let newest = serial(NOW_S + 7_200);
+    assert_eq!((serial(NOW_S), serial(0)), (newest + 1, newest + 2));
+}
+
+#[test]
+fn the_set_of_a_feedback_that_is_not_declared_any_more_goes_once_it_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("digits.receipts");
+    let endpoint = Arc::new(EndpointFeedback::open("digits", Some(file.clone()), NOW_S).unwrap());
+    let receipt = issue_at(&endpoint, NOW_S);
+    for name in ["sale", "old"] {
+        take(&endpoint, &receipt, name, NOW_S).unwrap();
+    }
+    let over_s = NOW_S + MAX_WITHIN_MS / 1_000;
+    for (declared, now_s) in [(Some(declared()), over_s), (None, over_s)] {
+        endpoint.remove_undeclared(declared.as_ref(), now_s);
+        assert_eq!(take(&endpoint, &receipt, "old", NOW_S), Err(Refusal::Duplicate));
+    }
+    endpoint.remove_undeclared(Some(&declared()), over_s + 1);
+    assert_eq!(endpoint.book().seen.keys().collect::<Vec<_>>(), ["sale"]);
+    assert_eq!((endpoint.removed(Removal::Expired), endpoint.removed(Removal::Room)), (1, 0));
+    assert!(endpoint.sums().iter().all(|((_, name), _)| name == "sale"));
+    // However the clock is set, and after a restart, no receipt of then counts again.
+    endpoint.save().unwrap();
+    let again = EndpointFeedback::open("digits", Some(file), over_s).unwrap();
+    for endpoint in [&*endpoint, &again] {
+        assert_eq!(take(endpoint, &receipt, "old", NOW_S), Err(Refusal::Late));
+        assert_eq!(take(endpoint, &receipt, "sale", NOW_S), Err(Refusal::Duplicate));
+    }
+    // Of an endpoint that is not served everything goes that says nothing.
+    again.remove_undeclared(None, over_s + 1);
+    assert_eq!(again.seen_bytes(), 0);
+}
+
+#[test]
+fn sets_of_feedbacks_that_are_not_declared_any_more_are_few() {
+    let endpoint = in_memory();
+    let receipts: Vec<String> = (0..12).map(|at| issue_at(&endpoint, NOW_S + at)).collect();
+    for (number, receipt) in receipts.iter().enumerate() {
+        let name = if number == 0 { "sale".to_owned() } else { format!("f{number:02}") };
+        take(&endpoint, receipt, &name, NOW_S + 20).unwrap();
+    }
+    // Not known to be undeclared: the endpoint may be loading.
+    endpoint.remove_undeclared(None, NOW_S + 20);
+    assert_eq!(endpoint.book().seen.len(), 12);
+    endpoint.remove_undeclared(Some(&declared()), NOW_S + 20);
+    let left: Vec<String> = endpoint.book().seen.keys().cloned().collect();
+    assert_eq!((left.len(), left[0].as_str(), left[8].as_str()), (1 + MAX_REMOVED, "f04", "sale"));
+    assert_eq!((endpoint.removed(Removal::Expired), endpoint.removed(Removal::Room)), (0, 3));
+    // What was used for one that went counts for it no more, and neither does what is older. The others take what they took.
+    for receipt in &receipts[..4] {
+        assert_eq!(take(&endpoint, receipt, "f03", NOW_S + 20), Err(Refusal::Late));
+    }
+    assert_eq!(take(&endpoint, &receipts[4], "f03", NOW_S + 20), Ok(()));
+    assert_eq!(take(&endpoint, &receipts[1], "f04", NOW_S + 20), Ok(()));
 }
