@@ -4,6 +4,7 @@ JSON bytes, strings and integers go in; JSON bytes come out. Every call that may
 No call ever calls back into Python. Errors are raised as the classes of :mod:`headgate.errors`.
 """
 
+import os
 from collections.abc import Sequence
 from typing import final
 
@@ -170,6 +171,10 @@ def library_info(path: str) -> bytes:
 
 def inspect_model(library: str, model: str) -> bytes:
     """Loads a model file without serving it and says its signature (JSON)."""
+
+def receipts_are_whole(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of an endpoint's receipts is one that this build can read, or not there. Raises ``StorageFailed`` if the system does
+    not let it be read."""
 
 def error_codes() -> bytes:
     """The closed table of error codes: name, HTTP, gRPC, retry (JSON)."""

@@ -8,6 +8,7 @@ Not here: every way in which feedback is refused (``rust/server/tests/gateway/fe
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 import struct
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headgate.gateway.state_folder import backup, check, restore
 from support import models
 from support.gateway import GatewayProcess, checked
 from support.grpc_wire import all_of, frame, request, tensor
@@ -173,6 +175,48 @@ def test_each_answer_of_a_stream_has_a_receipt_of_its_own(gateway: GatewayProces
     items = {"receipt": receipt, "value": 3, "kind": "items"}
     assert give(gateway, items).json()["evidence"] == "counted"
     assert counted(gateway, "items")[version] == (1, 3.0)
+
+
+def test_receipts_outlive_a_backup_that_is_restored(gateway: GatewayProcess, tmp_path: Path) -> None:
+    (_, used), (_, unused) = infer(gateway, "user-1"), infer(gateway, "user-2")
+    assert give(gateway, sale(used, True)).json()["evidence"] == "counted"
+    gateway.stop()
+    backup(gateway.state, tmp_path / "backup.tar")
+    gateway.start()
+    # After the backup: both are lost with what they counted.
+    _, after = infer(gateway, "user-3")
+    assert give(gateway, sale(unused, True)).status_code == 200
+    assert give(gateway, sale(after, True)).status_code == 200
+    gateway.stop()
+    restored = tmp_path / "restored"
+    restore(tmp_path / "backup.tar", restored)
+    shutil.copy2(gateway.state / "admin-token", restored)
+    with GatewayProcess(restored) as again:
+        assert sum(n for n, _ in counted(again).values()) == 1
+        assert give(again, sale(used, True)).json()["code"] == "conflict"
+        _, fresh = infer(again, "user-4")
+        for receipt in (unused, after, fresh):
+            assert give(again, sale(receipt, True)).json()["evidence"] == "counted"
+            assert give(again, sale(receipt, True)).json()["code"] == "conflict"
+        assert sum(n for n, _ in counted(again).values()) == 4
+        shown = again.observe("/metrics").text
+        assert 'headgate_feedback_key_lost{endpoint="scale"} 0.0' in shown
+
+
+def test_damaged_receipts_are_found_and_no_backup_has_them(gateway: GatewayProcess, tmp_path: Path) -> None:
+    _, receipt = infer(gateway, "user-1")
+    gateway.stop()
+    file = gateway.state / "feedback" / "scale.receipts"
+    content = bytearray(file.read_bytes())
+    content[20] ^= 1
+    file.write_bytes(content)
+    (said,) = backup(gateway.state, tmp_path / "backup.tar")
+    assert said.startswith("feedback/scale.receipts is damaged: restart its gateway")
+    assert not (tmp_path / "backup.tar").exists()
+    gateway.start()
+    assert "not issued by this gateway" in give(gateway, sale(receipt, True)).json()["error"]
+    assert 'headgate_feedback_key_lost{endpoint="scale"} 1.0' in gateway.observe("/metrics").text
+    assert check(gateway.state).lines() == []
 
 
 def test_what_is_no_receipt_of_this_endpoint_is_refused_in_words(

@@ -8,11 +8,10 @@ from typing import Any
 
 import headgate
 from headgate.gateway.settings import SMALL_PART, Settings
+from headgate.store import FEEDBACK
 
 #: The folder of captured requests in the state folder.
 CAPTURES = "captures"
-#: The folder of the keys of receipts, and of those that were used.
-FEEDBACK = "feedback"
 
 
 def native_config(

@@ -35,6 +35,7 @@ from headgate.registry import collect as collect_unreferenced
 from headgate.store import (
     APPLIED_FILE,
     DATABASE,
+    FEEDBACK,
     Applied,
     AppliedDocument,
     AppliedState,
@@ -46,6 +47,7 @@ from headgate.store import (
     open_beside,
     open_store,
     read_applied,
+    receipt_files,
     restore_backup,
     write_backup,
 )
@@ -208,7 +210,7 @@ def _restored(source: Path, work: Path) -> Found:
 
 
 def _begin_from(source: Path, work: Path) -> None:
-    """A new history from the last applied state of a folder, with the artifacts that lie beside it there."""
+    """A new history from the last applied state of a folder, with the artifacts and the receipts that lie beside it there."""
     applied = read_applied(source.parent) or Applied()
     served = {name: entry for name, entry in applied.endpoints.items() if not entry.removed}
     references = References()
@@ -228,6 +230,9 @@ def _begin_from(source: Path, work: Path) -> None:
             )
         for digest in references.baselines:
             shutil.copy2(baseline_path(source.parent, digest), baseline_path(work, digest))
+    make_folder(work / FEEDBACK)
+    for path in receipt_files(source.parent):
+        shutil.copy2(path, work / FEEDBACK)
 
 
 def _write(store: Store, name: str, entry: AppliedState) -> None:
@@ -261,8 +266,23 @@ def _found(store: Store, references: References, state: Path) -> Found:
         len(references.artifacts) + len(references.baselines),
         [*(f"the database: {line}" for line in store.check_pages()), *store.check_rows()],
         sorted(damages),
-        references.faults(state) + lone_blob_faults(state),
+        references.faults(state) + lone_blob_faults(state) + _receipt_faults(state),
     )
+
+
+def _receipt_faults(state: Path) -> list[str]:
+    """Files of receipts that are damaged."""
+    files = receipt_files(state)
+    if not files:
+        return []
+    from headgate import _native  # Without feedback a folder is looked at without the data plane.
+
+    remedy = "restart its gateway, which makes a new key and refuses feedback on earlier answers, or restore a backup"
+    return [
+        f"{FEEDBACK}/{path.name} is damaged: {remedy}"
+        for path in files
+        if not _native.receipts_are_whole(path)
+    ]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Next: ``models`` (what goes in and out), ``database`` (opening, locking, migrati
 
 from headgate.store.applied_file import NAME as APPLIED_FILE
 from headgate.store.applied_file import Applied, AppliedState, read_applied
-from headgate.store.backup import restore_backup, write_backup
+from headgate.store.backup import FEEDBACK, receipt_files, restore_backup, write_backup
 from headgate.store.chain import Damage
 from headgate.store.checksums import is_whole
 from headgate.store.clock import Clock, seconds, stamp, unstamp, utc_now
@@ -37,6 +37,7 @@ from headgate.store.trials import TrialKey
 __all__ = [
     "APPLIED_FILE",
     "DATABASE",
+    "FEEDBACK",
     "Applied",
     "AppliedDocument",
     "AppliedState",
@@ -72,6 +73,7 @@ __all__ = [
     "open_beside",
     "open_store",
     "read_applied",
+    "receipt_files",
     "restore_backup",
     "seconds",
     "stamp",

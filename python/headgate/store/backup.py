@@ -4,6 +4,9 @@ Not here: the commands (``cli.state``), whether a folder is whole (``store.check
 
 The database is copied first and in one step. Model files and baselines are named by their digest and never change, so what the copy
 of the database names is there when they are read afterwards. The file of the first admin token stays out of a backup.
+
+Files of receipts change while a gateway runs, each as a whole (by a rename). They are copied after the database: a gateway writes which
+receipts were used before the store gets what they counted, so that the copy knows every receipt that counts in the copied database.
 """
 
 from __future__ import annotations
@@ -24,8 +27,12 @@ from headgate.regular_files import open_regular
 
 _DATABASE = "headgate.db"
 _FOLDERS = ("blobs", "artifacts", "baselines")
+FEEDBACK = "feedback"
+"""The folder of the keys of receipts and of those that were used, one file for each endpoint."""
+_RECEIPTS = ".receipts"
 _NAME = re.compile(
-    rf"{re.escape(_DATABASE)}|(?:{'|'.join(_FOLDERS)})(?:/(?!\.{{1,2}}(?:/|$))[A-Za-z0-9._-]+)*"
+    rf"{re.escape(_DATABASE)}|{FEEDBACK}(?:/[A-Za-z0-9_][A-Za-z0-9._-]*{re.escape(_RECEIPTS)})?"
+    rf"|(?:{'|'.join(_FOLDERS)})(?:/(?!\.{{1,2}}(?:/|$))[A-Za-z0-9._-]+)*"
 )
 
 
@@ -45,6 +52,8 @@ def write_backup(state: Path, target: Path) -> None:
                     tar.add(copy, _DATABASE)
                     for path in _files_of(state):
                         tar.add(path, str(path.relative_to(state)), recursive=False)
+                    for path in receipt_files(state):
+                        _add_receipts(tar, path)
                 file.flush()
                 os.fsync(file.fileno())
             os.link(archive, target)  # As a rename, but never over another file.
@@ -87,6 +96,21 @@ def _files_of(state: Path) -> Iterator[Path]:
     for name in _FOLDERS:
         folder = state / name
         yield from [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_dir() or path.is_file()]
+
+
+def receipt_files(state: Path) -> list[Path]:
+    """The files of receipts below a state folder."""
+    return sorted(path for path in (state / FEEDBACK).glob(f"*{_RECEIPTS}") if path.is_file())
+
+
+def _add_receipts(tar: tarfile.TarFile, path: Path) -> None:
+    """One file as it is when it is opened: another may stand in its place a moment later. None, if it is gone by then."""
+    try:
+        file = open_regular(path)
+    except FileNotFoundError:
+        return
+    with file:
+        tar.addfile(tar.gettarinfo(arcname=f"{FEEDBACK}/{path.name}", fileobj=file), file)
 
 
 def _checked(member: tarfile.TarInfo, backup: Path) -> tarfile.TarInfo:

@@ -1,12 +1,14 @@
-//! The functions of the module: slots, baselines, inspection of libraries and models, the table of errors.
+//! The functions of the module: slots, baselines, inspection of libraries, models and receipts, the table of errors.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::explain::{self, HypotheticalRequest};
 use headgate_core::slots::{self, SlotTable};
 use headgate_core::snapshot::compile;
 use headgate_core::spec::EndpointSpec;
+use headgate_server::feedback::state_file::{self, Found};
 use headgate_server::inspect;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -22,6 +24,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fit_baseline, module)?)?;
     module.add_function(wrap_pyfunction!(library_info, module)?)?;
     module.add_function(wrap_pyfunction!(inspect_model, module)?)?;
+    module.add_function(wrap_pyfunction!(receipts_are_whole, module)?)?;
     module.add_function(wrap_pyfunction!(error_codes, module)?)
 }
 
@@ -74,6 +77,16 @@ fn library_info(py: Python<'_>, path: &str) -> PyResult<Vec<u8>> {
 #[pyfunction]
 fn inspect_model(py: Python<'_>, library: &str, model: &str) -> PyResult<Vec<u8>> {
     detached(py, || Ok(interpreter::to_bytes(&inspect::model(library, model)?)))
+}
+
+#[pyfunction]
+fn receipts_are_whole(py: Python<'_>, path: PathBuf) -> PyResult<bool> {
+    detached(py, || match state_file::read(&path) {
+        Ok(found) => Ok(found != Found::Damaged),
+        Err(error) => {
+            Err(Error::new(Code::StorageFailed, format!("{} cannot be read: {error}", path.display())))
+        }
+    })
 }
 
 #[pyfunction]

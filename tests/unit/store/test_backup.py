@@ -7,11 +7,12 @@ import os
 import stat
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headgate.errors import Conflict, InvalidArgument, StorageFailed
-from headgate.store import AuditRecord, TokenRecord, open_store, restore_backup, write_backup
+from headgate.store import AuditRecord, TokenRecord, backup, open_store, restore_backup, write_backup
 
 AUDIT = AuditRecord("2027-03-01T03:12:04.000000Z", "ann", "admin", "token_create", None, None, "applied", "")
 
@@ -36,6 +37,9 @@ def state(tmp_path: Path) -> Path:
     os.link(blob, artifact / "model.onnx")
     (folder / "baselines" / "one.json").write_text("{}")
     (folder / "admin-token").write_text("headgate_secret")
+    (folder / "feedback").mkdir(mode=0o700)
+    for name in ("digits.receipts", "digits.receipts.new", "other"):
+        (folder / "feedback" / name).write_bytes(b"key of " + name.encode())
     return folder
 
 
@@ -66,6 +70,48 @@ def test_it_is_made_while_a_gateway_writes_and_brings_back_what_there_was(
     assert model.stat().st_ino == (restored / "blobs" / "sha256" / ("ab" * 32)).stat().st_ino
     assert (restored / "baselines" / "one.json").read_text() == "{}"
     assert not (restored / "admin-token").exists()
+    (receipts,) = (restored / "feedback").iterdir()
+    assert (receipts.name, receipts.read_bytes()) == ("digits.receipts", b"key of digits.receipts")
+
+
+@pytest.mark.parametrize("content", [b"", b"longer than the key before it" * 1_000])
+def test_receipts_that_are_written_meanwhile_are_copied_as_a_whole(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    file = state / "feedback" / "digits.receipts"
+    head = tarfile.TarFile.gettarinfo
+
+    def replaced(tar: tarfile.TarFile, *given: Any, **named: Any) -> tarfile.TarInfo:
+        """A gateway replaces the file behind the moment at which its size was looked at."""
+        made = head(tar, *given, **named)
+        if made.name.endswith(file.name):
+            beside = file.with_suffix(".new")
+            beside.write_bytes(content)
+            beside.rename(file)
+        return made
+
+    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", replaced)
+    write_backup(state, tmp_path / "backup.tar")
+    restore_backup(tmp_path / "backup.tar", tmp_path / "restored")
+    assert file.read_bytes() == content
+    assert (tmp_path / "restored" / "feedback" / file.name).read_bytes() == b"key of digits.receipts"
+
+
+def test_receipts_are_copied_behind_the_database(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway writes which receipts were used before the store gets what they counted."""
+    file = state / "feedback" / "digits.receipts"
+    copy = backup._copy_database
+
+    def counted_after(source: Path, target: Path) -> None:
+        copy(source, target)
+        file.write_bytes(b"more was used")
+
+    monkeypatch.setattr(backup, "_copy_database", counted_after)
+    write_backup(state, tmp_path / "backup.tar")
+    restore_backup(tmp_path / "backup.tar", tmp_path / "restored")
+    assert (tmp_path / "restored" / "feedback" / file.name).read_bytes() == b"more was used"
 
 
 def test_only_its_owner_reads_a_backup_and_what_was_restored(state: Path, tmp_path: Path) -> None:
@@ -118,6 +164,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
         member("blobs/../../outside"),
         member("blobs/./x"),
         member("admin-token"),
+        member("feedback/digits.receipts.new"),
+        member("feedback/../admin-token.receipts"),
+        member("feedback/below/digits.receipts"),
         member("blobs/link", tarfile.SYMTYPE, "/etc/passwd"),
         member("blobs/link", tarfile.LNKTYPE, "../../etc/passwd"),
         member("blobs/pipe", tarfile.FIFOTYPE),
