@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from headgate.control.reads.rollout_figures import RolloutFigures
 from headgate.control.writes.rollout_counts import MOST_GONE, MOST_REASONS, RolloutCounts
 from headgate.observe.facts import Facts
@@ -183,7 +185,11 @@ def test_a_change_that_failed_counts_nothing() -> None:
     assert (counts.ends(), counts.pauses()) == ({}, {})
 
 
-def test_counts_of_an_endpoint_that_is_gone_are_dropped_without_a_scrape(tmp_path: Path) -> None:
+def test_counts_of_an_endpoint_that_is_gone_are_dropped_without_a_scrape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.control.writes.rollout_counts.MOST_GONE", 0)
+
     async def work() -> None:
         async with gateway(tmp_path) as gate:
             await begun(gate)
