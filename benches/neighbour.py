@@ -146,7 +146,8 @@ def table(costs: list[Cost]) -> list[str]:
     ]
 
     def middle(name: str, field: str) -> float:
-        return statistics.median(getattr(cost, field) for cost in costs if cost.server == name)
+        values: list[float] = [getattr(cost, field) for cost in costs if cost.server == name]
+        return statistics.median(values)
 
     for name in SHOWN:
         alone, crowded = middle(name, "alone_us"), middle(name, "beside_us")
