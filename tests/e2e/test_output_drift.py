@@ -113,12 +113,9 @@ def test_answers_that_are_distributed_otherwise_roll_a_challenger_back(tmp_path:
         assert dry.status_code == 200, dry.text
         checked(admin.http.post(ROLLOUT, json={**asked, "plan": "near"}, headers=ANY))
         users = iter(range(1_000_000))
-        verdicts: dict[str, set[str]] = {}
         with httpx.Client(base_url=f"http://{gateway.http}") as client:
 
             def is_rolled_back() -> bool:
-                for gate in admin.get(ROLLOUT)["gates"]:
-                    verdicts.setdefault(gate["gate"], set()).add(gate["verdict"])
                 for _ in range(20):
                     infer(client, next(users))
                 return bool(admin.get(ROLLOUT)["phase"] == "rolled_back")
@@ -133,8 +130,6 @@ def test_answers_that_are_distributed_otherwise_roll_a_challenger_back(tmp_path:
     assert failed["e_value"] >= failed["threshold"] == 100.0
     assert 0.0 < failed["interval"][0] <= 0.8 <= failed["interval"][1]
     assert failed["distance"] == pytest.approx(0.8, abs=0.25)
-    # The gate that is only shown was looked at all the time, and stopped nothing.
-    assert verdicts["output_drift"] == {"undecided"}
 
 
 def test_without_a_baseline_a_gate_on_outputs_is_refused(tmp_path: Path) -> None:
