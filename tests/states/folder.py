@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,14 @@ def main() -> None:
         archive = io.BytesIO((HERE / f"{name}.tar.xz").read_bytes())
         with tarfile.open(fileobj=archive) as tar:
             extract(tar, ROOT.parent)
+        keep_the_key()
         json.dump(serve_and_read(), sys.stdout)
+
+
+def keep_the_key() -> None:
+    """A key is kept for a day, and the folder is read for years."""
+    with closing(sqlite3.connect(STATE / "headgate.db")) as database, database:
+        database.execute("UPDATE idempotency SET expires = '9999-12-31T00:00:00Z'")
 
 
 def make() -> None:

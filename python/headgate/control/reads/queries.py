@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from headgate.background import Background
 from headgate.control.domain.revision import Revision
@@ -178,6 +178,8 @@ class Queries:
             raise ModelNotReady(f"{endpoint} is not served yet: its models are loaded") from error
         report: ShadowsView = json.loads(told)
         for shadow in report["shadows"]:
+            # The sums that a gate judges its pairs by: a rollout shows what they say.
+            cast(dict[str, Any], shadow).pop("output_drift", None)
             # The data plane knows what is not loaded, and the control plane why.
             if shadow["state"] == "not_loaded":
                 shadow["reason"] = unloaded_reason(state, shadow["to"]) or shadow["reason"]
