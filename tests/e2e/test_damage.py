@@ -6,8 +6,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,17 +16,10 @@ from support.grpc_wire import frame
 from support.h2_client import Http2
 from support.models import TESTS
 from support.tools import need_native
+from support.waiting import until
 
 UNAVAILABLE = 14
 BODY = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]}
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for what a loop of the gateway does now and then; the limit is there against hanging."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def damaged(state: Path, source: Path) -> bytes:

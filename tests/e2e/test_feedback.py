@@ -11,9 +11,8 @@ import json
 import shutil
 import stat
 import struct
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from support.gateway import GatewayProcess, checked
 from support.grpc_wire import all_of, frame, request, tensor
 from support.h2_client import Http2
 from support.tools import need_native
+from support.waiting import until
 
 DOCUMENT = """\
 apiVersion: headgate/v1
@@ -118,13 +118,6 @@ def counted(gateway: GatewayProcess, name: str = "sale") -> dict[str, tuple[int,
         trial = admin.get("/v1/endpoints/scale/trial")["trial"]
     arms: dict[str, Any] = next((one["arms"] for one in trial["feedback"] if one["name"] == name), {})
     return {version: (arm["n"], arm["mean"]) for version, arm in arms.items()}
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_receipts_count_once_for_their_version_and_outlive_a_restart(gateway: GatewayProcess) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from support import models
 from support.client import Connection
 from support.gateway import GatewayProcess
 from support.tools import need_native
+from support.waiting import until
 
 BODY = {"inputs": [{"name": "X", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}
 DOCUMENT = """\
@@ -167,14 +166,6 @@ def test_a_version_that_was_left_out_is_in_the_index(tmp_path: Path) -> None:
     damaged.write_bytes(whole[:-1])
     with GatewayProcess(state) as gateway:
         assert "is damaged" in index(gateway)["good", "v2"]
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Waits for a loop of the gateway; the limit is there against hanging."""
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_folder_that_cannot_be_reached_is_listed_beside_what_is_served(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ Not here: what the gate promises (``docs/design/gates.md``), every output that h
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -17,6 +15,7 @@ import pytest
 from support import models
 from support.gateway import GatewayProcess, checked
 from support.tools import need_native
+from support.waiting import until
 
 DOCUMENT = """\
 apiVersion: headgate/v1
@@ -71,13 +70,6 @@ def counted(gateway: GatewayProcess) -> list[dict[str, int]]:
         outputs = admin.get("/v1/endpoints/scale/trial")["trial"]["outputs"]
     assert {one["output"] for one in outputs} <= {"Y"}
     return [one["values"] for one in outputs]
-
-
-def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_user_counts_once_also_after_a_restart(tmp_path: Path) -> None:

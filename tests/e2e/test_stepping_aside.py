@@ -6,8 +6,6 @@ Not here: every order of calls (``tests/unit/control/test_stepping_aside.py``).
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from support.client import Connection
 from support.gateway import GatewayProcess
 from support.models import place
 from support.tools import need_native
+from support.waiting import until
 
 OTHERS = [f"m{index}" for index in range(6)]
 """More than there is room for beside the champion."""
@@ -26,13 +25,6 @@ name: scale
 versions: {v1: "file:models/scale/1", v2: "file:models/scale/2", v3: {constant: {Y: 3.0}}}
 traffic: {champion: v1}
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_calls_after_a_rollback_whose_load_hangs_are_in_force(tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ BUILT_IN = "default"
 """The name of the plan that needs no document."""
 
 STEP_KINDS = ("replay", "shadow", "weight", "approve", "pause", "promote")
+JUDGED_IN = {
+    "error_rate": ("replay", "shadow", "weight"),
+    "availability": ("weight",),
+    "latency": ("weight",),
+    "feedback": ("weight",),
+    "disagreement": ("replay", "shadow"),
+    "output_drift": ("shadow", "weight"),
+}
+"""The kinds of steps in which a family of gates has to pass. A failure counts in every step."""
 MAX_STEPS = 20
 MAX_GATES = 32
 MAX_REQUESTS = 1_000_000_000

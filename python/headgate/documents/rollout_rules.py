@@ -10,7 +10,7 @@ from typing import Any
 
 from headgate.documents.faults import Path, did_you_mean, quoted
 from headgate.documents.nodes import Report
-from headgate.documents.rollout import BUILT_IN, STEP_KINDS
+from headgate.documents.rollout import BUILT_IN, JUDGED_IN, STEP_KINDS
 from headgate.documents.values import SLOTS, format_weight, parse_weight
 
 GATES = ("error_rate", "availability", "latency.p95", "disagreement", "output_drift", "feedback.<name>")
@@ -164,14 +164,6 @@ def _floor(floor: Any, family: str, path: Path, report: Report) -> None:
 
 def _judged(name: str, kinds: list[str], path: Path, report: Report) -> None:
     """A gate that stops something has to be judged in some step."""
-    family = name.partition(".")[0]
-    if family == "disagreement":
-        needed: tuple[str, ...] = _COMPARED
-    elif family == "output_drift":
-        needed = ("shadow", "weight")
-    elif family == "error_rate":
-        needed = ("replay", "shadow", "weight")
-    else:
-        needed = ("weight",)
+    needed = JUDGED_IN[name.partition(".")[0]]
     if kinds and not set(needed) & set(kinds):
         report(path, f"is judged in steps with {' or '.join(needed)}, and the plan has none")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from headgate.documents.hours import Hours
-from headgate.documents.rollout import Gate, RolloutPlan, RolloutStep
+from headgate.documents.rollout import JUDGED_IN, Gate, RolloutPlan, RolloutStep
 from headgate.documents.values import SLOTS, format_weight
 
 StepKind = Literal["replay", "shadow", "weight", "approve", "pause", "promote"]
@@ -27,16 +27,6 @@ DEFAULT_REQUESTS = 200
 DEFAULT_IGNORE_BELOW_NS = 5_000_000.0
 """A latency below this is no harm in the built-in plan: machines that are busy double one of microseconds."""
 MEASURES: tuple[Measure, ...] = ("run", "reply")
-
-JUDGED_IN: dict[str, frozenset[StepKind]] = {
-    "error_rate": frozenset({"replay", "shadow", "weight"}),
-    "availability": frozenset({"weight"}),
-    "latency": frozenset({"weight"}),
-    "feedback": frozenset({"weight"}),
-    "disagreement": frozenset({"replay", "shadow"}),
-    "output_drift": frozenset({"shadow", "weight"}),
-}
-"""The kinds of steps in which a family of gates has to pass. A failure counts in every step."""
 
 JUDGED_BY_TRIAL = ("error_rate", "availability", "latency", "feedback", "output_drift")
 """The families of gates that the evidence of a trial decides."""
@@ -134,9 +124,7 @@ class ResolvedPlan(Value):
     def required_in(self, kind: StepKind) -> tuple[PlanGate, ...]:
         """The gates that have to pass before such a step is left."""
         return tuple(
-            gate
-            for gate in self.gates
-            if gate.effect != "report" and kind in JUDGED_IN.get(gate.family, frozenset())
+            gate for gate in self.gates if gate.effect != "report" and kind in JUDGED_IN.get(gate.family, ())
         )
 
     def with_effect(self, effect: Effect) -> tuple[PlanGate, ...]:

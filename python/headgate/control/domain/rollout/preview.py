@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from headgate.control.domain.rollout.built_in import LONGEST_STEP_MS, Needs
 from headgate.control.domain.rollout.missing import weight_of
 from headgate.control.domain.rollout.observation import MOST_BUSY, PoolLoad
-from headgate.control.domain.rollout.plan import JUDGED_IN, PlanGate, PlanStep, ResolvedPlan
+from headgate.control.domain.rollout.plan import PlanGate, PlanStep, ResolvedPlan
 from headgate.control.domain.rollout.state import Trialled
 from headgate.documents.faults import did_you_mean, quoted
+from headgate.documents.rollout import JUDGED_IN
 from headgate.documents.values import SLOTS, format_weight
 from headgate.readable import number, percent, span
 
@@ -118,8 +119,8 @@ def _sources(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             found.append(Problem(path, said, refuses=stops))
         elif gate.family == "output_drift" and (said := _no_outputs(gate, facts)):
             found.append(Problem(path, said, refuses=stops))
-        elif not JUDGED_IN[gate.family] & kinds:
-            where = " or ".join(sorted(JUDGED_IN[gate.family]))
+        elif kinds.isdisjoint(JUDGED_IN[gate.family]):
+            where = " or ".join(JUDGED_IN[gate.family])
             said = f"it is judged in steps with {where}, and the plan has none"
             found.append(Problem(path, said, refuses=stops and gate.family == "disagreement"))
     for at, step in enumerate(plan.steps):
