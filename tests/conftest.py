@@ -44,6 +44,17 @@ def digits(tmp_path: Path) -> Iterator[GatewayProcess]:
         yield gateway
 
 
+@pytest.fixture(scope="module")
+def shared_digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    """The same for all tests of a file that change nothing."""
+    need_native()
+    folder = need_digits()
+    with GatewayProcess(
+        tmp_path_factory.mktemp("digits") / "state", [str(folder / "digits.yaml")]
+    ) as gateway:
+        yield gateway
+
+
 @pytest.fixture(scope="session")
 def zoo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
     """One gateway for all conformance tests: identity models of every datatype, ``pair``, ``scale`` and ``digits``."""

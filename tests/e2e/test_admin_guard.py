@@ -29,15 +29,15 @@ def bare(gateway: GatewayProcess, **headers: str) -> httpx.Response:
     return httpx.get(f"http://{gateway.addresses['admin']}{TRAFFIC}", headers=headers)
 
 
-def test_the_token_is_for_its_owner_only(digits: GatewayProcess) -> None:
-    assert stat.S_IMODE((digits.state / "admin-token").stat().st_mode) == 0o600
+def test_the_token_is_for_its_owner_only(shared_digits: GatewayProcess) -> None:
+    assert stat.S_IMODE((shared_digits.state / "admin-token").stat().st_mode) == 0o600
 
 
-def test_nobody_without_a_token_is_let_in(digits: GatewayProcess) -> None:
-    answer = bare(digits)
+def test_nobody_without_a_token_is_let_in(shared_digits: GatewayProcess) -> None:
+    answer = bare(shared_digits)
     assert refusal(answer) == (401, "unauthenticated")
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    token = (digits.state / "admin-token").read_text().strip()
+    token = (shared_digits.state / "admin-token").read_text().strip()
     for given in (
         "",
         "Bearer",
@@ -47,25 +47,25 @@ def test_nobody_without_a_token_is_let_in(digits: GatewayProcess) -> None:
         f"Basic {token}",
         token,
     ):
-        assert refusal(bare(digits, Authorization=given)) == (401, "unauthenticated"), given
+        assert refusal(bare(shared_digits, Authorization=given)) == (401, "unauthenticated"), given
 
 
-def test_not_even_the_description_of_the_api_is_given_without_a_token(digits: GatewayProcess) -> None:
-    answer = httpx.get(f"http://{digits.addresses['admin']}/openapi.json")
+def test_not_even_the_description_of_the_api_is_given_without_a_token(shared_digits: GatewayProcess) -> None:
+    answer = httpx.get(f"http://{shared_digits.addresses['admin']}/openapi.json")
     assert refusal(answer) == (401, "unauthenticated")
 
 
 @pytest.mark.parametrize(
     "host", ["gateway.example", "127.0.0.1.example:8003", "169.254.169.254", "localhost.evil"]
 )
-def test_a_foreign_host_is_misdirected(digits: GatewayProcess, host: str) -> None:
-    with digits.admin() as admin:
+def test_a_foreign_host_is_misdirected(shared_digits: GatewayProcess, host: str) -> None:
+    with shared_digits.admin() as admin:
         assert refusal(admin.http.get(TRAFFIC, headers={"Host": host})) == (421, "misdirected")
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost"])
-def test_a_foreign_origin_is_refused(digits: GatewayProcess, origin: str) -> None:
-    with digits.admin() as admin:
+def test_a_foreign_origin_is_refused(shared_digits: GatewayProcess, origin: str) -> None:
+    with shared_digits.admin() as admin:
         assert refusal(admin.http.get(TRAFFIC, headers={"Origin": origin})) == (403, "permission_denied")
         answer = admin.http.post("/v1/endpoints/digits:rollback", json={}, headers={"Origin": origin})
         assert refusal(answer) == (403, "permission_denied")
@@ -95,24 +95,26 @@ def on_the_wire(address: str, path: str, *fields: str) -> tuple[int, str, str]:
     ],
 )
 def test_the_admin_port_refuses_a_host_as_the_data_port_does(
-    digits: GatewayProcess, fields: list[str], words: str
+    shared_digits: GatewayProcess, fields: list[str], words: str
 ) -> None:
     refused = (400, "invalid_argument", words)
-    assert on_the_wire(digits.http, "/v2/models", *fields) == refused
-    assert on_the_wire(digits.addresses["admin"], TRAFFIC, *fields) == refused
+    assert on_the_wire(shared_digits.http, "/v2/models", *fields) == refused
+    assert on_the_wire(shared_digits.addresses["admin"], TRAFFIC, *fields) == refused
 
 
-def test_an_escaped_slash_parts_no_path(digits: GatewayProcess) -> None:
-    token = (digits.state / "admin-token").read_text().strip()
+def test_an_escaped_slash_parts_no_path(shared_digits: GatewayProcess) -> None:
+    token = (shared_digits.state / "admin-token").read_text().strip()
     fields = ("Host: localhost", f"Authorization: Bearer {token}")
     for escaped in ("%2F", "%2f", "%252F"):
         for path in (f"digits{escaped}traffic", f"..{escaped}endpoints{escaped}digits", f"{escaped}digits"):
-            assert on_the_wire(digits.addresses["admin"], f"/v1/endpoints/{path}", *fields)[0] == 404, path
-            assert on_the_wire(digits.http, f"/v2/models/{path}", *fields)[0] == 404, path
+            assert (
+                on_the_wire(shared_digits.addresses["admin"], f"/v1/endpoints/{path}", *fields)[0] == 404
+            ), path
+            assert on_the_wire(shared_digits.http, f"/v2/models/{path}", *fields)[0] == 404, path
 
 
-def test_a_write_must_say_that_it_is_json(digits: GatewayProcess) -> None:
-    with digits.admin() as admin:
+def test_a_write_must_say_that_it_is_json(shared_digits: GatewayProcess) -> None:
+    with shared_digits.admin() as admin:
         for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
             answer = admin.http.post(
                 "/v1/endpoints/digits:rollback", content=b"{}", headers={"Content-Type": content_type}
@@ -159,8 +161,8 @@ def test_a_key_makes_a_write_happen_once(digits: GatewayProcess) -> None:
         assert admin.revision("digits") == revision + 1
 
 
-def test_the_observe_port_is_open_and_only_reads(digits: GatewayProcess) -> None:
+def test_the_observe_port_is_open_and_only_reads(shared_digits: GatewayProcess) -> None:
     for path in ("/metrics", "/healthz", "/readyz"):
-        assert digits.observe(path).status_code == 200
-    answer = httpx.post(f"http://{digits.addresses['observe']}/metrics")
+        assert shared_digits.observe(path).status_code == 200
+    answer = httpx.post(f"http://{shared_digits.addresses['observe']}/metrics")
     assert answer.status_code == 405

@@ -125,7 +125,7 @@ def test_a_second_stop_of_the_parent_changes_no_exit_code(tmp_path: Path) -> Non
 
 def test_a_stop_of_a_gateway_that_could_not_start_keeps_its_exit_code(tmp_path: Path) -> None:
     need_native()
-    with GatewayProcess(tmp_path / "state"):
+    with GatewayProcess(tmp_path / "state", as_a_person=True):
         assert ended(tmp_path, customized(tmp_path, "exit")).returncode == 3
 
 
@@ -149,7 +149,7 @@ def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatewayP
     (tmp_path / "logs").mkdir()
     arguments = ["--models", str(tmp_path / "models"), "--access-log", str(tmp_path / "logs" / "access")]
     arguments += ["--supervise"] if request.param else []
-    with GatewayProcess(tmp_path / "state", arguments) as gateway:
+    with GatewayProcess(tmp_path / "state", arguments, as_a_person=True) as gateway:
         yield gateway
 
 
@@ -206,7 +206,7 @@ def test_a_log_that_cannot_be_opened_anew_is_written_on(serving: GatewayProcess,
 
 def test_a_hang_up_without_an_access_log_changes_nothing(tmp_path: Path) -> None:
     need_native()
-    with GatewayProcess(tmp_path / "state") as gateway:
+    with GatewayProcess(tmp_path / "state", as_a_person=True) as gateway:
         gateway.signal(signal.SIGHUP)
         until_said(gateway, "no access log")
         assert gateway.observe("/readyz").status_code == 200

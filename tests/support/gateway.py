@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import httpx
 
+from support.forks import Fork
+
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 #: Every port of a gateway, by its setting, wherever the system has room: gateways of other tests, of other workers and of the
@@ -37,16 +39,14 @@ class GatewayProcess:
     prefix: Sequence[str] = ()
     """A program that runs it, such as strace."""
     python: str = sys.executable
-    child: subprocess.Popen[str] | None = None
+    as_a_person: bool = False
+    """Whether it is started with ``python -m headgate`` although nothing here asks for that."""
+    child: subprocess.Popen[str] | Fork | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> Self:
         """Starts the process and waits until it says that it is ready."""
-        command = [
-            *self.prefix,
-            self.python,
-            "-m",
-            "headgate",
+        arguments = [
             "serve",
             *self.arguments,
             # A test sees what it has just done.
@@ -56,16 +56,26 @@ class GatewayProcess:
             *ANY_PORT_OPTIONS,
         ]
         self.log = self.state.with_name(self.state.name + ".log")
-        with self.log.open("a") as log:
-            self.child = subprocess.Popen(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=os.environ | dict(self.environment),
-            )
+        self.log.touch()
+        environment = os.environ | dict(self.environment)
+        if self.fresh:
+            self.child = self._executed(arguments, environment)
+        else:
+            self.child = Fork(arguments, self.log, environment)
         self.addresses = json.loads(self._first_line())
         return self
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is a program of its own: another one runs it, what it loads first is changed, or it starts itself again."""
+        changed = any(name.startswith(("LD_", "PYTHON")) for name in self.environment)
+        elsewhere = bool(self.prefix) or self.python != sys.executable
+        return self.as_a_person or changed or elsewhere or "--supervise" in self.arguments
+
+    def _executed(self, arguments: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+        command = [*self.prefix, self.python, "-m", "headgate", *arguments]
+        with self.log.open("a") as log:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
 
     def _first_line(self) -> str:
         assert self.child is not None
