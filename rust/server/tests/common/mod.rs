@@ -278,8 +278,8 @@ fn within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < limit, "{what} never came");
-        // Without a pause it would take the processor from what it waits for.
-        std::thread::sleep(Duration::from_millis(1));
+        // What is asked for takes processor time from what it waits for, so that what takes long is asked for less often.
+        std::thread::sleep((start.elapsed() / 20).clamp(Duration::from_millis(1), Duration::from_millis(20)));
     }
 }
 

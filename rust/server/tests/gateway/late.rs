@@ -132,7 +132,7 @@ impl Executable for Slow {
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(self.least_ms.load(SeqCst)) {
             cancel::check()?;
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
         common::free().run(binding)
     }

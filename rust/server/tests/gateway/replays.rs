@@ -196,7 +196,7 @@ fn a_replay_ends_when_a_version_that_it_runs_leaves_the_endpoint() {
     let released = is_released.clone();
     let waits = move |value: f32| {
         while value < 0.0 && !released.load(Relaxed) {
-            std::thread::yield_now();
+            std::thread::sleep(Duration::from_millis(1));
         }
         double(value)
     };
@@ -240,7 +240,7 @@ fn a_run_ends_at_its_deadline_and_a_replay_when_it_is_told() {
         if value < 0.0 {
             loop {
                 cancel::check()?;
-                std::thread::yield_now();
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         double(value)
