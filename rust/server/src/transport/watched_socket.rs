@@ -201,7 +201,7 @@ impl WatchedSocket {
         self.after_read(cx, read, 0)
     }
 
-    /// Waits until there is something to read, or the end, without room for it.
+    /// Waits until there may be something to read, or the end, without room for it.
     ///
     /// # Errors
     /// As [`WatchedSocket::poll_more`].
@@ -209,8 +209,12 @@ impl WatchedSocket {
         if !self.ahead.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let ready = self.stream.inner().poll_read_ready(cx);
-        self.after_read(cx, ready, ())
+        match self.stream.inner().poll_read_ready(cx) {
+            Poll::Pending => self.after_read(cx, Poll::Pending, ()),
+            // No first byte of a request is noted before it is read: a read that fills its buffer, and one that tells HTTP/1.1 from HTTP/2,
+            // leave the socket marked as readable.
+            ready => ready,
+        }
     }
 
     /// Gives back what was read but belongs to the next reader.

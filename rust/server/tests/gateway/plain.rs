@@ -130,6 +130,26 @@ fn a_gateway_that_stops_does_not_wait_long_for_a_request_that_has_not_come() {
 }
 
 #[test]
+fn a_connection_is_idle_behind_its_first_request_and_behind_one_that_fills_its_buffer() {
+    // A head that has begun would have longer than the test waits. An idle connection does not.
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 500, "head_timeout_ms": 60_000}));
+    serve(&gateway, "tiny", free(), true);
+    let small = request("tiny", 1.0);
+    let (_, body) = small.split_once("\r\n\r\n").unwrap();
+    let body = format!("{}{body}", " ".repeat(40_000));
+    let head = format!("POST /v2/models/tiny/infer HTTP/1.1\r\nhost: t\r\ncontent-length: {}", body.len());
+    let large = format!("{head}\r\n\r\n{body}");
+    for requests in [&[&small][..], &[&small, &small, &large]] {
+        let mut stream = connect(address);
+        for request in requests {
+            stream.write_all(request.as_bytes()).unwrap();
+            assert_eq!(number(&answer(&mut stream).1), 2.0);
+        }
+        assert!(ends(&mut stream), "{} requests", requests.len());
+    }
+}
+
+#[test]
 fn empty_lines_between_requests_are_nothing() {
     // A head that has begun would have longer than the test waits. An idle connection does not.
     let (gateway, address) = gateway_with(&json!({"idle_ms": 2000, "head_timeout_ms": 60_000}));
