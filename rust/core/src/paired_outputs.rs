@@ -113,7 +113,10 @@ mod tests {
             let bin = if pair % 3 == 0 { 1 } else { 2 };
             outputs.add(bins(0, bin), bins(0, bin));
         }
-        let found = judged(&outputs, &json!({"gate": "output_drift.score", "above": 0.1}));
-        assert_eq!((&found["verdict"], &found["distance"]), (&json!("pass"), &json!(0.0)), "{found}");
+        // Also if there is an output that one of them lacks.
+        for gate in ["output_drift.score", "output_drift"] {
+            let found = judged(&outputs, &json!({"gate": gate, "above": 0.1}));
+            assert_eq!((&found["verdict"], &found["distance"]), (&json!("pass"), &json!(0.0)), "{found}");
+        }
     }
 }

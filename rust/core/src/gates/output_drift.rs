@@ -75,19 +75,25 @@ pub fn compare(
     };
     let limit = gate.above.unwrap_or(0.0);
     for OutputEvidence { output, column, values, sums } in features {
+        let is_compared = !values.contains(&0);
+        let estimate = if is_compared { sums.estimate(distance) } else { f64::NAN };
+        if found.feature.is_none() || estimate > found.estimate || found.estimate.is_nan() {
+            found.feature = Some(label(output, column));
+            (found.values, found.estimate) = (*values, estimate);
+        }
+        if !is_compared {
+            // The sums of one version's values alone say how far they are from what was expected. Their wager counts as lost.
+            found.interval.1 = 1.0;
+            continue;
+        }
         let (low, high) = sums.interval(distance, (sets, 1.0 - confidence));
         found.interval = (found.interval.0.max(low), found.interval.1.max(high));
         found.ln_e_value = ln_add(found.ln_e_value, sums.ln_wealth(distance, limit));
         // The feature of which least can be seen decides.
         let beyond = sums.detectable_beyond(distance, (sets, ln_threshold), POWER);
         found.detectable = found.detectable.max(limit + beyond);
-        let estimate = sums.estimate(distance);
-        if found.feature.is_none() || estimate > found.estimate || found.estimate.is_nan() {
-            found.feature = Some(label(output, column));
-            (found.values, found.estimate) = (*values, estimate);
-        }
     }
-    if found.features == 0 {
+    if found.estimate.is_nan() {
         return OutputComparison {
             interval: (0.0, 1.0),
             ln_e_value: 0.0,

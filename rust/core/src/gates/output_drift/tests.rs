@@ -98,6 +98,29 @@ fn a_gate_on_one_output_does_not_look_at_the_others() {
 }
 
 #[test]
+fn a_feature_that_one_version_does_not_have_is_no_difference_and_hides_none() {
+    for (challenger, verdict) in [([500, 500], "pass"), ([200, 800], "fail")] {
+        let mut ledger = trial(5_000);
+        ledger.watch(Some(&watched()));
+        // The champion's labels are far from those of the reference.
+        add(&mut ledger, 0, [500, 500], [1_000, 0]);
+        add(&mut ledger, 1, challenger, [0, 0]);
+        ledger.settle_outputs();
+        let found = judged(&ledger, &json!({"gate": "output_drift", "above": 0.1}));
+        assert_eq!(
+            (&found["verdict"], &found["feature"]),
+            (&json!(verdict), &json!("score.risk")),
+            "{found}"
+        );
+        assert_eq!(found["interval"][1], 1.0);
+        let alone = judged(&ledger, &json!({"gate": "output_drift.label", "above": 0.1}));
+        assert_eq!((&alone["verdict"], &alone["champion"]["n"]), (&json!("undecided"), &json!(1_000)));
+        assert!(alone["reason"].as_str().unwrap().contains("no answer of v8"), "{alone}");
+        assert_eq!((&alone["detectable"], &alone["e_value"]), (&Value::Null, &json!(1.0)));
+    }
+}
+
+#[test]
 fn a_feature_is_named_by_its_output() {
     let found = [("score", "score"), ("score", "risk"), ("scores", "2")].map(|(a, b)| label(a, b));
     assert_eq!(found, ["score", "score.risk", "scores[2]"]);
