@@ -168,6 +168,8 @@ def test_copies_are_not_asked_about_without_bins_or_in_a_step_with_a_weight() ->
     assert pairs_to_judge(rollout, {**copies(0), "output_drift": None}) is None
     assert pairs_to_judge(rollout, None) is None
     assert pairs_to_judge(Driver().start(PLAN).until(0).state, copies(0)) is None
+    # Somebody gave it a weight meanwhile: the requests are judged, and no gate twice.
+    assert pairs_to_judge(rollout.changed(weight=500), copies(0)) is None
     without = plan_of(PlanStep(kind="shadow", slots=1_000, for_ms=HOUR))
     assert pairs_to_judge(Driver().start(without).until(0).state, copies(0)) is None
 

@@ -46,11 +46,12 @@ def pairs_to_judge(
     rollout: RolloutState, shadow: Report | None
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Evidence and question about how the answers of the challenger's copies are distributed, in a step that gives it copies; None if there
-    is nothing to ask.
+    is nothing to ask, and while it has a weight: its requests are judged then.
     """
     gates, share = judged_by_pairs(rollout.plan)
     pairs = None if shadow is None else shadow.get("output_drift")
-    if not gates or pairs is None or rollout.present is None or rollout.present.kind != "shadow":
+    step = rollout.present
+    if not gates or pairs is None or step is None or step.kind != "shadow" or rollout.weight > 0:
         return None
     names = {"champion": rollout.champion.name, "challenger": rollout.challenger.name}
     question = {"challenger": rollout.challenger.name, "gates": gates, "false_rollbacks": share}
