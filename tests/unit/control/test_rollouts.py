@@ -210,6 +210,36 @@ def test_an_unclean_end_takes_the_weight_away_before_anything_is_served(tmp_path
     run(work)
 
 
+@pytest.mark.parametrize("first", ["shadow", "weight"])
+def test_an_unclean_end_before_the_first_step_is_confirmed_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    plan = PLAN if first == "shadow" else PLAN.replace("  - {shadow: 10%, for: 1m, min_requests: 10}\n", "")
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate, plan)
+            with monkeypatch.context() as patched:
+                # The gateway ends after the swap and before the commit, as with a challenger that dies with its first request.
+                patched.setattr(gate.store, "commit", lambda _: [])
+                view = await look(gate)
+            assert view["weight"] or view["shadow"]
+        (tmp_path / "state" / clean_stop.NAME).unlink()
+        async with gateway(tmp_path) as gate:
+            view = await look(gate)
+            assert (view["phase"], view["pause"]["reason"]) == ("paused", "crash")
+            assert (view["weight"], view["shadow"], gate.live()[1]) == (0, 0, [])
+            await gate.control.flush()
+            rows = await gate.control.revisions("digits", limit=2)
+            assert [(one["kind"], one["status"]) for one in rows] == [
+                ("rollout_pause", "applied"),
+                ("rollout_step", "failed"),
+            ]
+            assert gate.store.check() == []
+
+    run(work)
+
+
 def test_a_clean_restart_repeats_the_step(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

@@ -5,10 +5,11 @@ Not here: how a start goes on (``start_recovery``), what follows (``domain.rollo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headgate.control.domain.calls import Call
-from headgate.control.domain.revision import Revision
+from headgate.control.domain.revision import Revision, read_revision
 from headgate.control.domain.rollout import interruptions
 from headgate.control.domain.rollout.actions import Advance
 from headgate.control.domain.rollout.state import RolloutState
@@ -18,6 +19,8 @@ from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.endpoint import EndpointState, Row
 from headgate.control.writes.rollout_decisions import RolloutMove
 from headgate.control.writes.transition import commit_of, prepare
+from headgate.errors import StorageFailed
+from headgate.store import RevisionRecord
 
 _RESTARTED = "the gateway was restarted: the step begins anew"
 
@@ -45,12 +48,15 @@ class Interruptions:
         """How the gateway before this one ended."""
         self._clean = clean
 
-    def of(self, state: EndpointState) -> Interrupted | None:
-        """What becomes of the endpoint's revision (``state.current``), which is not served yet; None: it is served as it is."""
+    def of(self, state: EndpointState, proposed: Sequence[RevisionRecord] = ()) -> Interrupted | None:
+        """What becomes of the endpoint's revision (``state.current``), which is not served yet; None: it is served as it is. Those
+        that were ``proposed`` and not confirmed may have been served when the gateway ended.
+        """
         rollout = None if state.current is None else state.current.traffic.rollout
         if rollout is None or not rollout.active:
             return None
-        crashed = rollout.exposed and not self._clean
+        unconfirmed = not rollout.exposed and any(_exposes(one, rollout) for one in proposed)
+        crashed = (rollout.exposed or unconfirmed) and not self._clean
         if not crashed and rollout.phase == "paused":
             # A resume begins its step anew.
             return None
@@ -58,7 +64,9 @@ class Interruptions:
         ms = Stamp("headgate", now, "").ms
 
         def move(present: RolloutState) -> Advance:
-            return (interruptions.crashed if crashed else interruptions.restarted)(present, ms)
+            if crashed:
+                return interruptions.crashed(present, ms, unconfirmed=unconfirmed)
+            return interruptions.restarted(present, ms)
 
         if crashed:
             said = move(rollout).said or said
@@ -68,3 +76,13 @@ class Interruptions:
         return Interrupted(
             transition.revision, Row(transition.proposal, commit_of(self._context, transition, "applied"))
         )
+
+
+def _exposes(record: RevisionRecord, rollout: RolloutState) -> bool:
+    """Whether a revision gives the challenger of that rollout requests, copies or a replay."""
+    try:
+        then = read_revision(record.body).traffic.rollout
+    except StorageFailed:
+        # A doubt costs a pause, and never exposes.
+        return True
+    return then is not None and then.id == rollout.id and then.exposed

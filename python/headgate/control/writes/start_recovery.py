@@ -147,7 +147,7 @@ class StartRecovery:
         if in_force is not None and pointer.removed:
             state.carried = read_revision(in_force.body).traffic
         elif in_force is not None:
-            await self._serve(state, in_force, record.documents)
+            await self._serve(state, in_force, record)
         return ends
 
     async def _serve_urgent(
@@ -155,7 +155,7 @@ class StartRecovery:
     ) -> str | None:
         """Why it cannot be completed. One that keeps a champion which does not load changes what is written, and is completed."""
         try:
-            await self._serve(state, newest, record.documents)
+            await self._serve(state, newest, record)
         except HeadgateError as error:
             why = error.message
         else:
@@ -190,16 +190,14 @@ class StartRecovery:
             _log.exception("%s: revision %d could not be marked %s", record.endpoint, record.n, status)
             state.unsaved.append(Row(Proposal(record), commit, proposed=True, late=status == "applied"))
 
-    async def _serve(
-        self, state: EndpointState, record: RevisionRecord, documents: Mapping[str, bytes]
-    ) -> None:
+    async def _serve(self, state: EndpointState, record: RevisionRecord, stored: StartRecord) -> None:
         """Loads a revision; versions that do not load are left out one by one, with an alarm each."""
         context = self._context
-        first = await context.io(partial(_first_load, context.paths, record, documents))
+        first = await context.io(partial(_first_load, context.paths, record, stored.documents))
         revision, omitted, argument = first.revision, first.omitted, first.argument
         state.current, state.damaged = revision, set(omitted)
         state.omitted = dict(omitted)
-        interrupted = self._interruptions.of(state)
+        interrupted = self._interruptions.of(state, stored.proposed)
         if interrupted is not None:
             state.current = revision = interrupted.revision
             self._rows[state.name], argument = interrupted.row, None

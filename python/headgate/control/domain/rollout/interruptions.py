@@ -104,12 +104,13 @@ def restored(
     return then.paused(Pause(reason="override", since_ms=now_ms, words=said))
 
 
-def crashed(state: RolloutState, now_ms: int) -> Advance:
+def crashed(state: RolloutState, now_ms: int, *, unconfirmed: bool = False) -> Advance:
     """The gateway ended uncleanly while the challenger had requests, copies or a replay: it gets none until a person resumes.
 
-    A second crash with the same digest, in whatever rollout, rolls it back. What was not exposed stays as it is.
+    A second crash with the same digest, in whatever rollout, rolls it back. What was not exposed stays as it is, unless a change that
+    exposes it was on its way (``unconfirmed``): it may have been served when the gateway ended.
     """
-    if not state.exposed:
+    if not (state.exposed or unconfirmed):
         return Advance(state, Progress())
     name, crashes = state.challenger.name, state.crashes + 1
     counted = state.changed(crashes=crashes, breaker_openings=None)
