@@ -135,3 +135,26 @@ def test_without_a_baseline_a_gate_on_outputs_is_refused(tmp_path: Path) -> None
         )
         assert refused.status_code == 422, refused.text
         assert "write drift: with a baseline" in refused.text
+
+
+def test_the_baseline_that_a_gate_counts_on_is_not_taken_away(tmp_path: Path) -> None:
+    quiet = DOCUMENT.replace("  weights: {v2: 50%}\n", "")
+    bare = quiet.replace('drift: {baseline: "file:sample.npz"}\n', "")
+    with started(tmp_path, quiet) as gateway, gateway.admin() as admin:
+        asked = {"version": "v2", "plan": "near", "reason": "test"}
+        checked(admin.http.put("/v1/plans/near", content=PLAN, headers=NEW))
+        checked(admin.http.post(ROLLOUT, json=asked, headers=ANY))
+
+        def put(text: str) -> httpx.Response:
+            headers = {"content-type": "application/yaml", **ANY}
+            source = {"source": str(tmp_path / "scale.yaml")}
+            return admin.http.put("/v1/endpoints/scale", content=text, params=source, headers=headers)
+
+        sample = np.linspace(0.0, 1.0, 300, dtype=np.float32)[:, None].repeat(4, axis=1)
+        np.savez(tmp_path / "sample.npz", X=sample, Y=3.0 * sample)
+        for text in (bare, quiet):
+            refused = put(text)
+            assert refused.status_code == 422, refused.text
+            assert [fault["path"] for fault in refused.json()["faults"]] == ["drift.baseline"]
+        checked(admin.http.post(f"{ROLLOUT}:abort", json={"reason": "test"}, headers=ANY))
+        checked(put(bare))

@@ -66,7 +66,7 @@ class Decisions:
                 spec.declared, before.spec.declared, named, before.in_document(), take_traffic
             )
             change = merge.apply_document(live, three, known, self._context.now())
-            _keeps_feedback(before, spec, change.live)
+            _keeps_evidence(before, spec, change.live)
             after = before.documented(document.identity, document.text, (spec, named), change.live)
             if (
                 change.already
@@ -249,9 +249,10 @@ def not_frozen(name: str, revision: Revision) -> None:
         )
 
 
-def _keeps_feedback(before: Revision, spec: Spec, live: LiveTraffic) -> None:
-    """:class:`PolicyInvalid` for a document that takes away the feedback that a gate of the rollout under way rests on: the gate would be
-    undecided for ever, and harm that it has seen so far would be forgotten.
+def _keeps_evidence(before: Revision, spec: Spec, live: LiveTraffic) -> None:
+    """:class:`PolicyInvalid` for a document that takes away the feedback or the baseline that a gate of the rollout under way rests on: the
+    gate would be undecided for ever, and harm that it has seen so far would be forgotten. On other bins it is forgotten too, and keys that
+    were counted do not count again.
     """
     rollout = live.rollout
     if rollout is None or not rollout.active:
@@ -263,6 +264,14 @@ def _keeps_feedback(before: Revision, spec: Spec, live: LiveTraffic) -> None:
         f"rests on it, and could never be decided without it: {end}"
         for name in sorted(gone)
     }
+    outputs = [
+        gate for gate in rollout.plan.gates if gate.family == "output_drift" and gate.effect != "report"
+    ]
+    if outputs and before.spec.baseline not in (None, spec.baseline):
+        found["drift.baseline"] = (
+            f"the gate {outputs[0].key} of rollout {rollout.id} of {rollout.challenger.name} (plan {rollout.plan.name}) counts on the bins "
+            f"of the present baseline, and would forget what it has seen: {end}"
+        )
     if found:
         raise traffic.faults(found)
 
