@@ -112,6 +112,23 @@ def test_a_start_is_refused_without_bins_for_the_output(outputs: frozenset[str] 
     assert problems(PLAN, "v8", FACTS) == ()
 
 
+def test_a_start_is_refused_for_an_output_that_a_trial_does_not_count() -> None:
+    facts = replace(FACTS, outputs=frozenset({"logits"}), uncounted=frozenset({"score"}), left_out=3)
+    (found,) = problems(PLAN, "v8", facts)
+    assert (found.path, found.refuses) == ("rollback_if.output_drift.score", True)
+    assert found.words == (
+        '"score" is not compared: of the baseline\'s outputs the first 16 columns are, by their names'
+    )
+    # A gate on all of them is about those that are counted, and says so.
+    everything = plan_of(WEIGHT, gates=(PlanGate(gate="output_drift", effect="pause", above=0.1),))
+    (found,) = problems(everything, "v8", facts)
+    assert (found.refuses, "the first 16 columns" in found.words, "3 are left out" in found.words) == (
+        False,
+        True,
+        True,
+    )
+
+
 def test_a_preview_says_which_distance_a_step_catches() -> None:
     facts = replace(FACTS, beyond=lambda slots, requests: 1_000.0 / requests if slots else 1.0)
     first = timeline(PLAN, "v8", facts)[0]
@@ -182,5 +199,12 @@ def test_names_of_outputs_are_those_of_the_baseline(tmp_path: Path) -> None:
     ]
     baseline = tmp_path / "baseline.json"
     baseline.write_text(json.dumps({"features": features}))
-    assert outputs_of(baseline) == {"score", "risk", "score.risk", "label"}
-    assert outputs_of(None) is None
+    assert outputs_of(baseline) == ({"score", "risk", "score.risk", "label"}, frozenset(), 0)
+    assert outputs_of(None) == (None, frozenset(), 0)
+    features += [{"tensor": "wide", "column": str(at), "direction": "output"} for at in range(20)]
+    features += [{"tensor": "z", "column": "risk", "direction": "output"}]
+    empty = {"tensor": "a", "column": "0", "direction": "output", "edges": []}
+    baseline.write_text(json.dumps({"features": [empty, *features]}))
+    # 2 and 14 of 20 are the first 16.
+    counted = {"score", "risk", "score.risk", "label", "wide"}
+    assert outputs_of(baseline) == (counted, {"z", "z.risk"}, 7)

@@ -15,7 +15,7 @@ from typing import Any
 from headgate.control.domain.revision import Revision
 from headgate.control.domain.rollout.built_in import Needs, built_in
 from headgate.control.domain.rollout.plan import HARM_GATES, PlanGate, ResolvedPlan, resolve
-from headgate.control.domain.rollout.preview import Facts
+from headgate.control.domain.rollout.preview import MOST_OUTPUTS, Facts
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.stored_plans import StoredPlans
 from headgate.documents.rollout import BUILT_IN
@@ -79,18 +79,27 @@ def _threshold(gates: Sequence[PlanGate], promise: float) -> float:
     return max(sum(gate.effect != "report" for gate in gates), 1) / promise
 
 
-def outputs_of(baseline: Path | None) -> frozenset[str] | None:
-    """The names of outputs and of their columns in a baseline's file, alone and together; None without one. Blocks."""
+def outputs_of(baseline: Path | None) -> tuple[frozenset[str] | None, frozenset[str], int]:
+    """The names of outputs and of their columns in a baseline's file, alone and together: those that a trial counts (None without a
+    baseline), and those that it has no room for, with the number of their columns. Blocks.
+    """
     if baseline is None:
-        return None
+        return None, frozenset(), 0
     features = json.loads(baseline.read_bytes())["features"]
-    pairs = {(one["tensor"], one["column"]) for one in features if one["direction"] == "output"}
-    named = {(output, column) for output, column in pairs if not column.isdigit()}
-    return frozenset(
-        {output for output, _ in pairs}
-        | {column for _, column in named}
-        | {f"{output}.{column}" for output, column in named}
-    )
+    # The file has them in the order in which the data plane takes them. A reference without a finite value has no bins.
+    columns = [
+        (one["tensor"], one["column"])
+        for one in features
+        if one["direction"] == "output" and one.get("edges", True)
+    ]
+    counted, rest = _names(columns[:MOST_OUTPUTS]), columns[MOST_OUTPUTS:]
+    return counted, _names(rest) - counted, len(rest)
+
+
+def _names(columns: Sequence[tuple[str, str]]) -> frozenset[str]:
+    named = {(output, column) for output, column in columns if not column.isdigit()}
+    pairs = {f"{output}.{column}" for output, column in named}
+    return frozenset({output for output, _ in columns} | {column for _, column in named} | pairs)
 
 
 def _between(points: list[tuple[float, float]], ratio: float) -> float:

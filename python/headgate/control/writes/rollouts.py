@@ -113,9 +113,10 @@ class Rollouts:
         if no_replay is not None and plan.name == BUILT_IN:
             plan, no_replay = without_replay(plan, no_replay), None
         before = await self._observer.before(current, version)
-        outputs = await self._outputs(current, plan)
+        outputs, uncounted, left_out = await self._outputs(current, plan)
         found_of = facts_of(current, plan, figures, plane)
-        facts = replace(found_of, no_replay=no_replay, busy=before.busy, load=before.load, outputs=outputs)
+        found_of = replace(found_of, outputs=outputs, uncounted=uncounted, left_out=left_out)
+        facts = replace(found_of, no_replay=no_replay, busy=before.busy, load=before.load)
         check_supported(current, plan, version)
         found = await asyncio.to_thread(lambda: problems(plan, version, facts))
         refused = {problem.path: problem.words for problem in found if problem.refuses}
@@ -138,10 +139,12 @@ class Rollouts:
         told = {**planned, "text": f"{planned['text']}\n{text}", "preview": text.splitlines()}
         return {**result, "plan": cast(Plan, told)}
 
-    async def _outputs(self, current: Revision, plan: ResolvedPlan) -> frozenset[str] | None:
-        """The outputs of the endpoint's baseline, if a gate is on some; None without a baseline."""
+    async def _outputs(
+        self, current: Revision, plan: ResolvedPlan
+    ) -> tuple[frozenset[str] | None, frozenset[str], int]:
+        """As :func:`outputs_of` the endpoint's baseline, if a gate is on some."""
         if not any(gate.family == "output_drift" for gate in plan.gates):
-            return None
+            return outputs_of(None)
         find, digest = self._context.paths.baselines.find, current.spec.baseline
         return await self._context.io(lambda: outputs_of(find(digest)))
 

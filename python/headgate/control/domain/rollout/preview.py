@@ -22,6 +22,8 @@ RATIOS = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0,
 """Error ratios that a step is asked about."""
 _DAY_MS = 86_400_000
 _HALF = SLOTS // 2
+MOST_OUTPUTS = 16
+"""Columns of outputs that a trial counts (``rust/core/src/trial/outputs.rs``): the first ones in the order of their names."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Facts:
     """What is known of the endpoint: requests a day, the digest of each version, the champion, and what gates may draw on.
 
     ``requests_a_day`` is None if it is not known; ``feedback`` are the names that its document declares; ``outputs`` those of outputs and
-    their columns in its baseline, None without a baseline. ``beyond`` says how far beyond its limit a distance of outputs must be to be
+    their columns in its baseline, None without a baseline, ``uncounted`` further ones that a trial
+    has no room for, with their ``left_out`` columns. ``beyond`` says how far beyond its limit a distance of outputs must be to be
     caught, from the weight in slots and the requests. ``no_replay`` says why captured requests cannot be put to the challenger. ``busy`` is
     the share of the processors in use, ``load`` what the challenger adds to.
     """
@@ -44,6 +47,8 @@ class Facts:
     feedback: frozenset[str] = frozenset()
     busy: float | None = None
     outputs: frozenset[str] | None = None
+    uncounted: frozenset[str] = frozenset()
+    left_out: int = 0
     beyond: Callable[[int, float], float] | None = None
     load: PoolLoad | None = None
 
@@ -119,6 +124,9 @@ def _sources(plan: ResolvedPlan, facts: Facts) -> list[Problem]:
             found.append(Problem(path, said, refuses=stops))
         elif gate.family == "output_drift" and (said := _no_outputs(gate, facts)):
             found.append(Problem(path, said, refuses=stops))
+        elif gate.family == "output_drift" and stops and facts.left_out:
+            said = f"only the first {MOST_OUTPUTS} columns of the baseline's outputs are compared, and {facts.left_out} are left out"
+            found.append(Problem(path, said))
         elif kinds.isdisjoint(JUDGED_IN[gate.family]):
             where = " or ".join(JUDGED_IN[gate.family])
             said = f"it is judged in steps with {where}, and the plan has none"
@@ -147,6 +155,8 @@ def _no_outputs(gate: PlanGate, facts: Facts) -> str:
         )
     if not facts.outputs:
         return "the baseline of the endpoint has no output: its sample needs the outputs of the model as well"
+    if name in facts.uncounted:
+        return f"{quoted(name)} is not compared: of the baseline's outputs the first {MOST_OUTPUTS} columns are, by their names"
     if name and name not in facts.outputs:
         return f"the baseline of the endpoint has no output {quoted(name)}; {did_you_mean(name, sorted(facts.outputs))}"
     return ""
