@@ -40,7 +40,7 @@ def test_a_step_that_does_not_load_leaves_one_failed_revision_and_pauses(tmp_pat
             view = await looks(gate, 20)
             assert (view["phase"], view["pause"]["reason"]) == ("paused", "load_failed")
             assert (
-                "Step 1 of 3 (weight 5%) could not be entered: digits: the file is damaged."
+                "Step 1 of 3 (weight 5%) could not be entered: digits: the file is damaged. A promotion or a resume tries it again at once."
                 in (view["pause"]["said"])
             )
             assert await failed(gate) == ["rollout_step"]

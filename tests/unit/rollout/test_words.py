@@ -248,7 +248,10 @@ def test_a_preview_tells_how_busy_the_threads_get() -> None:
     text = preview_text(plan, CHALLENGER, replace(FACTS, load=load))
     assert "The threads are 20 % busy, and would be 40 % busy with all requests at v8." in text.splitlines()
     text = preview_text(plan, CHALLENGER, replace(FACTS, busy=0.2))
-    assert "The threads are 20 % busy. What v8 adds is not known before it has answered requests" in text
+    assert (
+        "What v8 adds is not known before both versions have answered requests, and some came lately" in text
+    )
+    assert "The threads are 20 % busy." in text
     assert "busy" not in preview_text(plan, CHALLENGER, FACTS)
 
 

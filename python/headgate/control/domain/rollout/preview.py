@@ -357,8 +357,8 @@ def _busy_words(challenger: str, facts: Facts) -> list[str]:
     if facts.busy is None:
         return []
     return [
-        f"The threads are {percent(facts.busy)} busy. What {challenger} adds is not known before it has answered requests; "
-        "it is looked at before each greater weight."
+        f"The threads are {percent(facts.busy)} busy. What {challenger} adds is not known before both versions have answered "
+        "requests, and some came lately; it is looked at before each greater weight."
     ]
 
 

@@ -234,8 +234,10 @@ def line(state: RolloutState) -> str:
 def not_entered(state: RolloutState, why: str) -> str:
     """The next step was refused when it was to be served, as one whose model does not load is."""
     at = f"Step {state.step + 2} of {len(state.plan.steps)} ({state.following.label})"
-    why = why.rstrip(".")
-    return f"{at} could not be entered: {why}. A promotion tries it again at once, a resume after the present step."
+    ways = "A promotion tries it again at once, a resume after the present step."
+    if state.present is None:
+        ways = "A promotion or a resume tries it again at once."
+    return f"{at} could not be entered: {why.rstrip('.')}. {ways}"
 
 
 def both_ways(why: str) -> str:
