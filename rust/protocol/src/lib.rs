@@ -13,7 +13,7 @@
 //! let request = br#"{"id":"7","inputs":[{"name":"X","shape":[2],"datatype":"FP32","data":[1.5,2]}]}"#;
 //! let header: Option<&[u8]> = None; // the value of `binary::LENGTH_HEADER`
 //! let mut scratch = EnvelopeScratch::default(); // one per thread
-//! let envelope = Envelope::parse(binary::split(request, header)?, &mut scratch)?;
+//! let mut envelope = Envelope::parse(binary::split(request, header)?, &mut scratch)?;
 //! // ... route, find the version and its signature ...
 //! let y = TensorSpec { name: "Y".into(), datatype: DataType::Fp32, shape: vec![-1], symbols: vec![], any_rank: false, labels: Vec::new() };
 //! let mut chosen = Vec::new();
@@ -38,7 +38,7 @@
 //! assert!(body.starts_with(br#"{"id":"7","model_name":"double","model_version":"1","outputs":[{"name":"Y","#));
 //! assert!(body.ends_with(br#""datatype":"FP32","shape":[2],"data":[1.5,2.0]}]}"#));
 //! assert!(!parts.has_binary());
-//! scratch.recycle(envelope);
+//! scratch.recycle(&mut envelope);
 //! # Ok::<(), headgate_core::error::Error>(())
 //! ```
 #![deny(unsafe_code)]

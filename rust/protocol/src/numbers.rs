@@ -290,33 +290,49 @@ fn short_run<T>(
     convert: impl Fn(ShortNumber) -> Option<T> + Copy,
 ) -> (usize, usize) {
     let Some((_, slots)) = row.split_last_mut() else { return (0, pos) };
+    let all = slots.len();
     let mut rest = data.get(pos..).unwrap_or_default();
-    let mut count = 0;
-    for slot in slots {
-        let &[first, second, third, fourth, ..] = rest else { break };
-        let (tens, ones) = (first.wrapping_sub(b'0'), second.wrapping_sub(b'0'));
-        if tens > 9 {
-            break;
-        }
-        let (number, behind) = if second == b',' {
-            (ShortNumber::Whole(tens), if third == b' ' { &rest[3..] } else { &rest[2..] })
-        } else if third == b',' && ones <= 9 && tens > 0 {
+    let mut slots = slots.iter_mut();
+    loop {
+        rest = whole_run(rest, &mut slots, convert);
+        let Some((number, behind)) = tenths(rest).filter(|_| slots.len() > 0) else { break };
+        let (Some(value), Some(slot)) = (convert(number), slots.next()) else { break };
+        *slot = value;
+        rest = if let [b' ', behind @ ..] = behind { behind } else { behind };
+    }
+    let (count, pos) = (all - slots.len(), data.len() - rest.len());
+    // One space was skipped behind each comma; here may be more.
+    (count, if count > 0 { skip_space(data, pos) } else { pos })
+}
+
+/// Reads whole numbers of one or two digits as long as a comma is behind each and a slot is left; what follows them. A number is compared
+/// with its comma as one word, whose lanes of digits then have their values.
+#[inline(always)]
+fn whole_run<'a, T>(
+    mut rest: &'a [u8],
+    slots: &mut std::slice::IterMut<'_, T>,
+    convert: impl Fn(ShortNumber) -> Option<T>,
+) -> &'a [u8] {
+    const DIGIT: u32 = u32::from_le_bytes([b'0', b',', 0, 0]);
+    const DIGITS: u32 = u32::from_le_bytes([b'0', b'0', b',', 0]);
+    while let Some(bytes) = rest.first_chunk::<4>() {
+        let word = u32::from_le_bytes(*bytes);
+        let (one, two) = ((word ^ DIGIT) & 0xffff, (word ^ DIGITS) & 0x00ff_ffff);
+        let (tens, ones) = (two & 0xff, two >> 8);
+        let (value, length) = if one <= 9 {
+            (one, 2 + usize::from(bytes[2] == b' '))
+        } else if (1..=9).contains(&tens) && ones <= 9 {
             // A zero in front of another digit is no number.
-            let number = ShortNumber::Whole(10 * tens + ones);
-            (number, if fourth == b' ' { &rest[4..] } else { &rest[3..] })
-        } else if let Some((number, behind)) = tenths(rest) {
-            (number, if let [b' ', behind @ ..] = behind { behind } else { behind })
+            (10 * tens + ones, 3 + usize::from(bytes[3] == b' '))
         } else {
             break;
         };
-        let Some(value) = convert(number) else { break };
+        let Some(value) = convert(ShortNumber::Whole(value as u8)) else { break };
+        let Some(slot) = slots.next() else { break };
         *slot = value;
-        count += 1;
-        rest = behind;
+        rest = &rest[length..];
     }
-    let pos = data.len() - rest.len();
-    // One space was skipped behind each comma; here may be more.
-    (count, if count > 0 { skip_space(data, pos) } else { pos })
+    rest
 }
 
 /// `true` or `false` as 1 or 0.

@@ -52,7 +52,7 @@ struct Buffers {
 
 fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers) -> Result<()> {
     let Buffers { scratch, chosen, values, table, answer } = buffers;
-    let envelope = Envelope::parse(binary::split(body, Some(length))?, scratch)?;
+    let mut envelope = Envelope::parse(binary::split(body, Some(length))?, scratch)?;
     envelope.select_outputs(specs, chosen)?;
     values.resize(4, 0.0);
     envelope.inputs[0].decode_into(TypedSliceMut::Fp32(values))?;
@@ -73,7 +73,7 @@ fn serve(body: &[u8], length: &[u8], specs: &[TensorSpec], buffers: &mut Buffers
     answer.clear();
     let parts = response::write(answer, &head, &[output(0), output(1)])?;
     assert!(parts.has_binary());
-    scratch.recycle(envelope);
+    scratch.recycle(&mut envelope);
     Ok(())
 }
 

@@ -21,14 +21,15 @@ pub enum Headers<'a> {
 pub struct HeaderList<'a> {
     head: &'a Bytes,
     fields: &'a [HeaderField],
-    /// A bit for each length that a name has: most names that are looked up are not there, and few names have the same length.
-    lengths: u64,
+    /// A bit for each name: most names that are looked up are not there.
+    names: u64,
 }
 
-/// The bit of names of this length.
+/// The bit of a name, by its length and its first letter: few names have both in common.
 #[inline(always)]
-fn length_bit(length: usize) -> u64 {
-    1 << (length % 64)
+fn name_bit(name: &[u8]) -> u64 {
+    let first = name.first().map_or(0, u8::to_ascii_lowercase);
+    1 << ((name.len() + usize::from(first)) % 64)
 }
 
 impl<'a> HeaderList<'a> {
@@ -40,7 +41,7 @@ impl<'a> HeaderList<'a> {
     /// Whether a field may have this name.
     #[inline(always)]
     fn may_have(&self, name: &str) -> bool {
-        self.lengths & length_bit(name.len()) != 0
+        self.names & name_bit(name.as_bytes()) != 0
     }
 }
 
@@ -126,12 +127,12 @@ static NOTHING: Bytes = Bytes::new();
 
 impl<'a> Headers<'a> {
     /// No fields.
-    pub const NONE: Headers<'static> = Headers::List(HeaderList { head: &NOTHING, fields: &[], lengths: 0 });
+    pub const NONE: Headers<'static> = Headers::List(HeaderList { head: &NOTHING, fields: &[], names: 0 });
 
     /// The fields of a head.
     pub fn of_list(head: &'a Bytes, fields: &'a [HeaderField]) -> Headers<'a> {
-        let bits = fields.iter().map(|field| length_bit(usize::from(field.name.length)));
-        Headers::List(HeaderList { head, fields, lengths: bits.fold(0, |all, bit| all | bit) })
+        let names = fields.iter().fold(0, |names, field| names | name_bit(field.name(head)));
+        Headers::List(HeaderList { head, fields, names })
     }
 
     /// The values of a name, in their order.

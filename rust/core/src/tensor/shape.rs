@@ -11,7 +11,7 @@ pub const MAX_RANK: usize = 16;
 pub const MAX_EMPTY: usize = 1 << 20;
 
 /// A concrete shape, kept inline: row-major, no negative dimension, element count within `usize`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Eq)]
 pub struct Shape {
     dims: [i64; MAX_RANK],
     rank: u8,
@@ -51,6 +51,14 @@ impl Shape {
     /// The number of rows: the first dimension, or 1 for a scalar.
     pub fn rows(&self) -> usize {
         self.dims().first().map_or(1, |&dim| dim as usize)
+    }
+}
+
+impl PartialEq for Shape {
+    // By the dimensions that there are: a derived comparison would look at all places.
+    #[inline]
+    fn eq(&self, other: &Shape) -> bool {
+        self.rank == other.rank && self.dims().iter().zip(other.dims()).all(|(one, other)| one == other)
     }
 }
 

@@ -38,7 +38,7 @@ impl<'a> Envelope<'a> {
                 Ok(envelope)
             }
             Err(error) => {
-                scratch.recycle(envelope);
+                scratch.recycle(&mut envelope);
                 Err(error)
             }
         }

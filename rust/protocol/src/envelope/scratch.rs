@@ -35,10 +35,10 @@ impl EnvelopeScratch {
     }
 
     /// Takes back the memory of an envelope that is no longer needed.
-    pub fn recycle(&mut self, envelope: Envelope<'_>) {
-        self.inputs = reuse_allocation(envelope.inputs);
-        self.outputs = reuse_allocation(envelope.outputs);
-        self.custom = reuse_allocation(envelope.parameters.custom);
+    pub fn recycle(&mut self, envelope: &mut Envelope<'_>) {
+        self.inputs = reuse_allocation(std::mem::take(&mut envelope.inputs));
+        self.outputs = reuse_allocation(std::mem::take(&mut envelope.outputs));
+        self.custom = reuse_allocation(std::mem::take(&mut envelope.parameters.custom));
     }
 
     /// An empty list of raw contents in the memory of a past one.

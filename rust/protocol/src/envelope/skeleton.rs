@@ -236,9 +236,9 @@ mod tests {
     /// What a request is read as, as words: by parsing alone, or with skeletons.
     fn read(body: BodyParts<'_>, scratch: &mut EnvelopeScratch) -> String {
         match Envelope::parse(body, scratch) {
-            Ok(envelope) => {
+            Ok(mut envelope) => {
                 let words = format!("{envelope:?}");
-                scratch.recycle(envelope);
+                scratch.recycle(&mut envelope);
                 words
             }
             Err(error) => format!("{error:?}"),

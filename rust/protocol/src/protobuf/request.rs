@@ -73,7 +73,7 @@ pub fn parse<'a>(message: &'a [u8], scratch: &mut EnvelopeScratch) -> Result<Inf
     match result {
         Ok(()) => Ok(request),
         Err(error) => {
-            scratch.recycle(request.envelope);
+            scratch.recycle(&mut request.envelope);
             Err(error)
         }
     }

@@ -28,7 +28,7 @@ use crate::request::infer;
 use crate::request::inference::{InferCall, InferResponse, WireFormat};
 use crate::request_context::RequestContext;
 use crate::thread::catch_panic::catch_panic;
-use crate::thread::io::{self, Io};
+use crate::thread::io::Io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::BodySource;
 use crate::transport::coding;
@@ -56,13 +56,27 @@ pub struct ProtocolService;
 
 impl Service for ProtocolService {
     async fn respond(
+        io: &Io,
         head: RequestHead<'_>,
-        body: BodySource,
+        mut body: BodySource,
         received: Instant,
         open: &OpenRequest,
     ) -> reply::Reply {
-        let context = RequestContext::read(head.headers, || io::with(Io::draw));
-        let mut reply = dispatch(head, body, received, &context, open).await;
+        let context = RequestContext::read(head.headers, || io.draw());
+        let mut reply = match check_framing(&head) {
+            Ok(()) => {
+                let reply = route(io, head, &mut body, received, &context).await;
+                if wants_gzip(io, &reply, head.headers) { Box::pin(compress(io, reply)).await } else { reply }
+            }
+            Err(FramingError { error, closes }) => HttpReply { closes, ..refusal(io, &error) },
+        };
+        if let Some(reason) = body.lost() {
+            reply.closes = true;
+            if head.is_http1() {
+                io.shared.metrics.connections_closed.add(reason);
+            }
+        }
+        body.discard(open);
         context.add_to(
             &mut reply.fields,
             reply.delivery.as_ref().map(|delivery| || delivery.record.timing.times()),
@@ -82,30 +96,6 @@ impl Service for ProtocolService {
         // The future itself: one around it would copy the request once more.
         grpc::handle(conn, request, open)
     }
-}
-
-async fn dispatch(
-    head: RequestHead<'_>,
-    mut body: BodySource,
-    received: Instant,
-    context: &RequestContext,
-    open: &OpenRequest,
-) -> HttpReply {
-    let mut reply = match check_framing(&head) {
-        Ok(()) => {
-            let reply = route(head, &mut body, received, context).await;
-            if wants_gzip(&reply, head.headers) { Box::pin(compress(reply)).await } else { reply }
-        }
-        Err(FramingError { error, closes }) => HttpReply { closes, ..io::with(|io| refusal(io, &error)) },
-    };
-    if let Some(reason) = body.lost() {
-        reply.closes = true;
-        if head.is_http1() {
-            io::with(|io| io.shared.metrics.connections_closed.add(reason));
-        }
-    }
-    body.discard(open);
-    reply
 }
 
 /// A request on HTTP/1 whose head does not fit its connection.
@@ -130,6 +120,7 @@ fn check_framing(head: &RequestHead<'_>) -> std::result::Result<(), FramingError
 }
 
 async fn route(
+    io: &Io,
     head: RequestHead<'_>,
     body: &mut BodySource,
     received: Instant,
@@ -138,9 +129,9 @@ async fn route(
     let has_escapes = !head.is_plain && head.path.contains('%');
     let path = match has_escapes.then(|| path::decoded(head.path)).transpose() {
         Ok(path) => path.unwrap_or(Cow::Borrowed(head.path)),
-        Err(error) => return io::with(|io| refusal(io, &error)),
+        Err(error) => return refusal(io, &error),
     };
-    let Some(call) = ProtocolCall::parse(&path) else { return io::with(|io| no_such_path(io, head.path)) };
+    let Some(call) = ProtocolCall::parse(&path) else { return no_such_path(io, head.path) };
     match call {
         ProtocolCall::Infer(target) | ProtocolCall::Predict(target) if *head.method == Method::POST => {
             let form =
@@ -148,14 +139,14 @@ async fn route(
             let protocol = if head.is_http1() { Protocol::Http1 } else { Protocol::Http2 };
             let (headers, deadline, wire_format) = (head.headers, None, WireFormat::Rest);
             let infer_call = InferCall { headers, received, deadline, wire_format, protocol, context };
-            let answer = infer::infer(&infer_call, &mut RestInfer::new(target, headers, form, body)).await;
-            io::with(|io| match answer {
+            let mut wire = RestInfer::new(target, headers, form, body);
+            match infer::infer(io, &infer_call, &mut wire).await {
                 Ok(answer) => infer_reply(io, answer),
                 Err(error) => error_reply(io, &error, io.replies.take()),
-            })
+            }
         }
-        ProtocolCall::Extension(call) => extension(&call, head, body).await,
-        call => io::with(|io| describe(io, call, head.method)),
+        ProtocolCall::Extension(call) => extension(io, &call, head, body).await,
+        call => describe(io, call, head.method),
     }
 }
 
@@ -205,7 +196,12 @@ fn write_description(io: &Io, call: ProtocolCall<'_>, out: &mut Vec<u8>) -> Resu
     Ok(StatusCode::OK)
 }
 
-async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut BodySource) -> HttpReply {
+async fn extension(
+    io: &Io,
+    call: &ExtensionCall<'_>,
+    head: RequestHead<'_>,
+    body: &mut BodySource,
+) -> HttpReply {
     let allowed = rest::methods(call);
     if !allowed.contains(head.method) {
         let allowed = match allowed {
@@ -213,38 +209,37 @@ async fn extension(call: &ExtensionCall<'_>, head: RequestHead<'_>, body: &mut B
             [_, _] => "GET, HEAD",
             _ => "GET, HEAD, POST",
         };
-        return io::with(|io| wrong_method(io, allowed));
+        return wrong_method(io, allowed);
     }
-    let mut out = io::with(|io| io.replies.take());
+    let mut out = io.replies.take();
     let done = {
         // In a box, because it is rare: its state must not be part of every request's.
         let mut answering = Box::pin(rest::answer(call, head.headers, body, &mut out));
         catch_panic(answering.as_mut()).await
     };
-    io::with(|io| match done {
+    match done {
         Ok(()) => reply_of(io, StatusCode::OK, ContentType::Json, out),
         Err(error) => refusal(io, &error),
-    })
+    }
 }
 
 /// Whether the client asks for gzip, and the reply is large enough to be worth it.
-fn wants_gzip(reply: &HttpReply, headers: Headers<'_>) -> bool {
+fn wants_gzip(io: &Io, reply: &HttpReply, headers: Headers<'_>) -> bool {
     headers.get("accept-encoding").is_some_and(|accepted| {
-        let is_large = io::with(|io| reply.body.len() > io.shared.config.gzip_above_bytes);
-        is_large && coding::asks_for_gzip(accepted)
+        reply.body.len() > io.shared.config.gzip_above_bytes && coding::asks_for_gzip(accepted)
     })
 }
 
 /// Compresses a reply with gzip. It stays as it was if there is no room for both. If compressing took too long or panicked, the
 /// reply says so.
-async fn compress(mut reply: HttpReply) -> HttpReply {
+async fn compress(io: &Io, mut reply: HttpReply) -> HttpReply {
     let plain = std::mem::take(&mut reply.body);
     let packed = match &mut reply.delivery {
         Some(PendingDelivery { record, deadline }) => {
             coding::gzip(plain, Some(*deadline), &mut record.memory).await
         }
         // Its memory is not counted yet.
-        None => match io::with(|io| RequestMemory::with_bytes(io, plain.len())) {
+        None => match RequestMemory::with_bytes(io, plain.len()) {
             Ok(mut memory) => coding::gzip(plain, None, &mut memory).await,
             Err(_) => Ok((plain, None)),
         },
@@ -252,12 +247,12 @@ async fn compress(mut reply: HttpReply) -> HttpReply {
     match packed {
         Ok((plain, None)) => reply.body = plain,
         Ok((plain, Some(packed))) => {
-            io::with(|io| io.replies.give(plain));
+            io.replies.give(plain);
             reply.body = packed;
             reply.fields.push(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             reply.fields.push(VARY, HeaderValue::from_static("accept-encoding"));
         }
-        Err(error) => return io::with(|io| compression_failed(io, reply, error)),
+        Err(error) => return compression_failed(io, reply, error),
     }
     reply
 }

@@ -22,7 +22,7 @@ use crate::request::inference::{ParsedRequest, ResponseLayout};
 use crate::request::outputs::{self, Outputs, ResponseFormat};
 use crate::request::tensors::{self, DecodedInputs, RunTarget};
 use crate::request::{large_request, large_response};
-use crate::thread::io::{self, Io};
+use crate::thread::io::Io;
 
 /// A request on its way through one version.
 pub struct Attempt {
@@ -56,66 +56,63 @@ impl Attempt {
     ///
     /// # Errors
     /// Those of every phase.
-    pub async fn serve(&mut self, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<ResponseLayout> {
-        // Mostly the model is in memory and the request is small: then nothing is waited for here.
-        let admitted = match io::with(|io| self.admit(io, request))? {
-            Some(admitted) => admitted,
-            None => Box::pin(self.fetch_and_admit(request)).await?,
-        };
-        let inputs = match admitted {
-            AdmittedRequest::Decoded(inputs) => inputs,
-            AdmittedRequest::Long(loaded, begun) => {
-                Box::pin(self.decode_elsewhere(request, loaded, begun)).await?
-            }
-        };
-        let ran = match io::with(|io| self.run_inline(io, inputs))? {
-            InlineRun::Ran(ran) => ran,
-            InlineRun::NotHere(inputs) => self.run_elsewhere(inputs).await?,
-        };
-        self.record.timing.stage = RunStage::Succeeded;
-        let written = self.write(request, &ran, out);
-        if let Ok(None) = written {
-            let until = self.deadlines.version;
-            let (ran, sent) =
-                Box::pin(large_response::write(request, &mut self.record, until, ran, out)).await;
-            self.record.sample.run = ran;
-            return sent;
+    pub async fn serve(
+        &mut self,
+        io: &Io,
+        request: &ParsedRequest<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<ResponseLayout> {
+        // Mostly the model is in memory and all work is short: then nothing is waited for.
+        let mut progress = self.admit(io, request, out)?;
+        loop {
+            progress = match progress {
+                Progress::Answered(sent) => return Ok(sent),
+                Progress::OutOfMemory => {
+                    let loaded = Box::pin(self.fetch(io)).await?;
+                    self.check_remaining_time(io)?;
+                    self.decode(io, request, out, loaded)?
+                }
+                Progress::LongInputs(loaded) => {
+                    let inputs = Box::pin(self.decode_elsewhere(request, loaded)).await?;
+                    self.run(io, request, out, inputs)?
+                }
+                Progress::NotHere(inputs) => {
+                    self.record.sample.run = Some(self.run_elsewhere(io, inputs).await?);
+                    self.write(io, request, out)?
+                }
+                Progress::LargeOutputs => {
+                    let until = self.deadlines.version;
+                    return Box::pin(large_response::write(request, &mut self.record, until, out)).await;
+                }
+            };
         }
-        self.record.sample.run = Some(ran);
-        let WrittenResponse { sent, output_bytes } =
-            written?.expect("a large response was written elsewhere");
-        io::with(|io| self.record.memory.add_bytes(io, out.len() + output_bytes))?;
-        Ok(sent)
     }
 
-    /// Admits the request to the version, and decodes it unless that takes long. `None` if the model is out of memory.
+    /// Admits the request to the version, and goes on as far as nothing must be waited for.
     ///
     /// # Errors
-    /// Those of its breaker, of the deadline and of the queue; `invalid_argument`.
-    fn admit(&mut self, io: &Io, request: &ParsedRequest<'_>) -> Result<Option<AdmittedRequest>> {
+    /// Those of its breaker, of the deadline and of the queue; those of the phases behind it.
+    fn admit(&mut self, io: &Io, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<Progress> {
         self.record.pass_breaker(io)?;
-        let begun = self.check_remaining_time(io)?;
+        self.check_remaining_time(io)?;
         match self.record.version().payload.model.hold() {
-            Some(loaded) => self.decode_unless_long(io, request, loaded, begun).map(Some),
-            None => Ok(None),
+            Some(loaded) => self.decode(io, request, out, loaded),
+            None => Ok(Progress::OutOfMemory),
         }
     }
 
-    /// Waits for a version that is out of memory, and goes on as [`Attempt::admit`].
-    async fn fetch_and_admit(&mut self, request: &ParsedRequest<'_>) -> Result<AdmittedRequest> {
-        let fetcher = io::with(|io| io.shared.fetcher.clone());
+    /// Waits for a version that is out of memory.
+    async fn fetch(&mut self, io: &Io) -> Result<LoadedModel> {
         let model = &self.record.version().payload.model;
-        let loaded = fetcher.fetch(model, self.deadlines.version).await?;
+        let loaded = io.shared.fetcher.fetch(model, self.deadlines.version).await?;
         self.record.timing.was_disturbed = true;
-        io::with(|io| {
-            let begun = self.check_remaining_time(io)?;
-            self.decode_unless_long(io, request, loaded, begun)
-        })
+        Ok(loaded)
     }
 
-    /// The present time, unless too little is left for a run: what is refused here has cost no work.
-    fn check_remaining_time(&self, io: &Io) -> Result<Instant> {
+    /// Refuses the request if too little time is left for a run: what is refused here has cost no work.
+    fn check_remaining_time(&mut self, io: &Io) -> Result<()> {
         let now = Instant::now();
+        self.record.timing.admitted = now;
         let left = self.deadlines.version.saturating_duration_since(now);
         if left.is_zero() {
             self.record.count_hopeless();
@@ -123,7 +120,7 @@ impl Attempt {
         }
         let now_ns = || io.shared.ns_at(now);
         let model = &self.record.version().payload.model;
-        let Some(run) = model.takes_longer_than(left, now_ns) else { return Ok(now) };
+        let Some(run) = model.takes_longer_than(left, now_ns) else { return Ok(()) };
         self.record.count_hopeless();
         Err(Error::new(
             Code::DeadlineExceeded,
@@ -131,77 +128,84 @@ impl Attempt {
         ))
     }
 
-    /// Decodes a request that came this far at `begun`, unless that takes long.
-    fn decode_unless_long(
+    /// Decodes the inputs, unless that takes long, and goes on.
+    ///
+    /// # Errors
+    /// `invalid_argument`; those of the queue; those of the phases behind it.
+    fn decode(
         &mut self,
         io: &Io,
         request: &ParsedRequest<'_>,
+        out: &mut Vec<u8>,
         loaded: LoadedModel,
-        begun: Instant,
-    ) -> Result<AdmittedRequest> {
+    ) -> Result<Progress> {
         // The queue checks again; a refusal must not cost what decoding costs.
         loaded.check_admission(self.class)?;
-        request.envelope.check_outputs(&loaded.signature().outputs)?;
-        if request.body.len() > large_request::INLINE && large_request::takes_long(request.envelope) {
-            return Ok(AdmittedRequest::Long(loaded, begun));
+        let ParsedRequest { envelope, body, .. } = *request;
+        envelope.check_outputs(&loaded.signature().outputs)?;
+        if body.len() > large_request::INLINE && large_request::takes_long(envelope) {
+            return Ok(Progress::LongInputs(loaded));
         }
-        let inputs = self.decode(io, request, loaded)?;
-        self.record.timing.decoded(begun, Instant::now());
-        Ok(AdmittedRequest::Decoded(inputs))
+        let target = RunTarget { loaded, waiter: self.waiter() };
+        let memory = &mut self.record.memory;
+        let count_bytes = &mut |bytes| memory.add_bytes(io, bytes);
+        let inputs =
+            tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, count_bytes))?;
+        self.record.timing.decoded(Instant::now());
+        self.run(io, request, out, inputs)
     }
 
     async fn decode_elsewhere(
         &mut self,
         request: &ParsedRequest<'_>,
         loaded: LoadedModel,
-        begun: Instant,
     ) -> Result<DecodedInputs> {
         let target = RunTarget { loaded, waiter: self.waiter() };
         let inputs = large_request::decode(request, target, &mut self.record.memory).await?;
-        self.record.timing.decoded(begun, Instant::now());
+        self.record.timing.decoded(Instant::now());
         Ok(inputs)
     }
 
-    fn decode(&mut self, io: &Io, request: &ParsedRequest<'_>, loaded: LoadedModel) -> Result<DecodedInputs> {
-        let target = RunTarget { loaded, waiter: self.waiter() };
-        let memory = &mut self.record.memory;
-        let count_bytes = &mut |bytes| memory.add_bytes(io, bytes);
-        let ParsedRequest { envelope, body, .. } = *request;
-        tensors::with_scratch(|scratch| tensors::decode(envelope, body, target, scratch, count_bytes))
-    }
-
-    /// Runs on this thread, if the version's runs are made here.
+    /// Runs on this thread, if the version's runs are made here, and goes on.
     ///
     /// # Errors
-    /// `deadline_exceeded` before the run; those of the run.
-    fn run_inline(&mut self, io: &Io, inputs: DecodedInputs) -> Result<InlineRun> {
+    /// `deadline_exceeded` before the run; those of the run and of the response.
+    fn run(
+        &mut self,
+        io: &Io,
+        request: &ParsedRequest<'_>,
+        out: &mut Vec<u8>,
+        inputs: DecodedInputs,
+    ) -> Result<Progress> {
         if self.record.timing.phase_end >= self.deadlines.version {
             return Err(no_time_error());
         }
         let mut lease = match inputs {
             DecodedInputs::Own(lease) if lease.model().placement() == Placement::Inline => lease,
-            inputs => return Ok(InlineRun::NotHere(inputs)),
+            inputs => return Ok(Progress::NotHere(inputs)),
         };
         let begun_ns = io.shared.ns_at(self.record.timing.phase_end);
         let result = run_watched(io, &mut lease, begun_ns);
         if result.as_ref().is_err_and(|error| error.code == Code::Cancelled) {
             // The watchdog ended it, because it held up the thread. In the pool it may take the time that the request has.
             self.record.timing.was_disturbed = true;
-            return Ok(InlineRun::NotHere(DecodedInputs::Own(lease)));
+            return Ok(Progress::NotHere(DecodedInputs::Own(lease)));
         }
         self.record.ran_inline(begun_ns, Instant::now());
-        self.lease_of(result, lease).map(|lease| InlineRun::Ran(RunResult::Single(lease)))
+        let lease = self.lease_of(result, lease)?;
+        self.record.sample.run = Some(RunResult::Single(lease));
+        self.write(io, request, out)
     }
 
-    async fn run_elsewhere(&mut self, inputs: DecodedInputs) -> Result<RunResult> {
+    async fn run_elsewhere(&mut self, io: &Io, inputs: DecodedInputs) -> Result<RunResult> {
         match inputs {
-            DecodedInputs::Own(lease) => self.run_in_pool(lease).await.map(RunResult::Single),
-            DecodedInputs::Batched(batched) => self.run_together(batched).await,
+            DecodedInputs::Own(lease) => self.run_in_pool(io, lease).await.map(RunResult::Single),
+            DecodedInputs::Batched(batched) => self.run_together(io, batched).await,
         }
     }
 
-    async fn run_together(&mut self, mut batched: BatchedRun) -> Result<RunResult> {
-        io::with(|io| io.shared.pool.submit_batched(&mut batched));
+    async fn run_together(&mut self, io: &Io, mut batched: BatchedRun) -> Result<RunResult> {
+        io.shared.pool.submit_batched(&mut batched);
         // A request that is late, or whose client left, gives its rows up, and the batch goes on without it.
         let batch = batched.batch().clone();
         let Ok(done) = tokio::time::timeout_at(self.deadlines.version.into(), batched.outcome()).await else {
@@ -217,10 +221,10 @@ impl Attempt {
         })
     }
 
-    async fn run_in_pool(&mut self, mut lease: BufferLease) -> Result<BufferLease> {
+    async fn run_in_pool(&mut self, io: &Io, mut lease: BufferLease) -> Result<BufferLease> {
         // A run may outlive its request if the client leaves or the deadline passes, and so must its memory.
         lease.attach(self.record.memory.take_large_boxed());
-        let run = io::with(|io| io.shared.pool.submit(lease, self.waiter()))?;
+        let run = io.shared.pool.submit(lease, self.waiter())?;
         let mut run = AwaitedRun::new(run, self.record.routed.clone());
         let Ok(outcome) = tokio::time::timeout_at(self.deadlines.version.into(), &mut run).await else {
             if run.has_begun() {
@@ -261,14 +265,27 @@ impl Attempt {
         self.record.timing.stage = RunStage::Begun;
     }
 
+    /// Writes the response of the run, unless it is large.
+    ///
+    /// # Errors
+    /// `invalid_argument`; `overloaded` for want of memory.
+    fn write(&mut self, io: &Io, request: &ParsedRequest<'_>, out: &mut Vec<u8>) -> Result<Progress> {
+        self.record.timing.stage = RunStage::Succeeded;
+        let Some(WrittenResponse { sent, output_bytes }) = self.write_unless_large(request, out)? else {
+            return Ok(Progress::LargeOutputs);
+        };
+        self.record.memory.add_bytes(io, out.len() + output_bytes)?;
+        Ok(Progress::Answered(sent))
+    }
+
     /// Writes the response. `None` for a large one, whose outputs are selected and which must be written elsewhere.
-    fn write(
+    fn write_unless_large(
         &self,
         request: &ParsedRequest<'_>,
-        ran: &RunResult,
         out: &mut Vec<u8>,
     ) -> Result<Option<WrittenResponse>> {
         let ParsedRequest { envelope, wire_format, .. } = *request;
+        let ran = self.record.sample.run.as_ref().expect("a response follows a run");
         tensors::with_scratch(|scratch| {
             envelope.select_outputs(&ran.model().signature().outputs, &mut scratch.selection)?;
             let routed = &self.record.routed;
@@ -291,20 +308,18 @@ impl Attempt {
     }
 }
 
-/// A request that its version has admitted.
-enum AdmittedRequest {
-    /// Its inputs are ready to be run.
-    Decoded(DecodedInputs),
-    /// Decoding it takes long. It came this far then.
-    Long(LoadedModel, Instant),
-}
-
-/// A run that is made on the thread of the request, if the version's runs are.
-enum InlineRun {
-    /// It is over.
-    Ran(RunResult),
-    /// It must be made elsewhere.
+/// How far a request came without waiting.
+enum Progress {
+    /// Its response is written.
+    Answered(ResponseLayout),
+    /// Its model is out of memory.
+    OutOfMemory,
+    /// Its inputs take long to decode.
+    LongInputs(LoadedModel),
+    /// Its run must be made elsewhere.
     NotHere(DecodedInputs),
+    /// Its response is large. The run is kept with what is booked, and the outputs are selected.
+    LargeOutputs,
 }
 
 /// Runs on this thread, which the watchdog looks after meanwhile.

@@ -27,7 +27,7 @@ use crate::request::attribution::{self, Fault};
 use crate::request::fallback::{self, Fallback, FallbackCause};
 use crate::request::inference::{ParsedRequest, ResponseLayout};
 use crate::serving::compatibility::accepts_same_inputs;
-use crate::thread::io::{self, Io};
+use crate::thread::io::Io;
 
 /// A version's attempt that failed.
 struct FailedAttempt {
@@ -173,6 +173,7 @@ impl FailedAttempt {
 /// Goes on after a version's failure: the attempt of the version that the response names, and its response or the failure that the
 /// client reads.
 pub async fn serve_by_fallback(
+    io: &Io,
     attempt: Attempt,
     error: Error,
     request: &ParsedRequest<'_>,
@@ -183,22 +184,22 @@ pub async fn serve_by_fallback(
         last.attempt.record.release_run();
         let (size, memory) = (request.body.len(), &mut last.attempt.record.memory);
         // A run that goes on has taken the memory of the body with it. Without memory for another there is no further attempt.
-        if size >= SMALL_REQUEST && memory.is_small() && io::with(|io| memory.add_body(io, size)).is_err() {
+        if size >= SMALL_REQUEST && memory.is_small() && memory.add_body(io, size).is_err() {
             break;
         }
         let mut attempt = last.next_attempt(&next);
         earlier.push(last);
         out.clear();
-        match attempt.serve(request, out).await {
+        match attempt.serve(io, request, out).await {
             Ok(sent) => {
                 let answered = &attempt.record.routed;
-                io::with(|io| earlier.into_iter().for_each(|attempt| attempt.answered_by(io, answered)));
+                earlier.into_iter().for_each(|attempt| attempt.answered_by(io, answered));
                 return (attempt, Ok(sent));
             }
             Err(error) => last = FailedAttempt::new(attempt, error),
         }
     }
-    let error = book_failures(&mut last, earlier).await;
+    let error = book_failures(io, &mut last, earlier).await;
     (last.attempt, Err(error))
 }
 
@@ -218,15 +219,15 @@ async fn next(last: &mut FailedAttempt, earlier: &mut [FailedAttempt]) -> Option
 
 /// Books the earlier attempts of a request that no version answered, and reports the last one to its breaker; the error that the client
 /// reads.
-async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
+async fn book_failures(io: &Io, last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>) -> Error {
     for attempt in earlier.iter_mut().chain([&mut *last]) {
         attempt.attribute().await;
         if attempt.kind == FailureKind::Overran {
-            io::with(|io| attribution::report_when_known(io, &mut attempt.attempt));
+            attribution::report_when_known(io, &mut attempt.attempt);
         }
     }
     // The breaker hears of the version's own failure, whatever the client reads.
-    io::with(|io| last.attempt.record.report(io, Some(last.error.code)));
+    last.attempt.record.report(io, Some(last.error.code));
     let last = &*last;
     let first = earlier.first().unwrap_or(last);
     // A version with another signature refuses what was right for the first one.
@@ -237,6 +238,6 @@ async fn book_failures(last: &mut FailedAttempt, mut earlier: Vec<FailedAttempt>
     let error = requests.unwrap_or(if misfit { first } else { last }).error.clone();
     let is_mistake = last.kind == FailureKind::ClientError && !misfit;
     let passed_on = if is_mistake { PassedOn::Mistaken } else { PassedOn::Unanswered };
-    io::with(|io| earlier.into_iter().for_each(|attempt| attempt.pass_on(io, passed_on)));
+    earlier.into_iter().for_each(|attempt| attempt.pass_on(io, passed_on));
     error
 }

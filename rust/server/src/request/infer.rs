@@ -33,7 +33,7 @@ use crate::request::routing_fields::RoutingFields;
 use crate::request::{attempts, deadline, tensors};
 use crate::serving::shared::LiveEndpoint;
 use crate::thread::catch_panic::catch_panic;
-use crate::thread::io::{self, Io};
+use crate::thread::io::Io;
 use crate::thread::request_memory::RequestMemory;
 
 /// What a wire supplies to the phases of a request.
@@ -77,36 +77,30 @@ pub trait InferWire {
 ///
 /// # Errors
 /// What refuses a request before a version is chosen, counted and logged.
-pub async fn infer<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
-    let answer = catch_panic(pin!(run_phases(call, wire))).await;
+pub async fn infer<W: InferWire>(io: &Io, call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
+    let answer = catch_panic(pin!(run_phases(io, call, wire))).await;
     answer.inspect_err(|error| {
         let endpoint = wire.target().map_or("", |target| target.endpoint);
-        io::with(|io| call.book_refusal(io, endpoint, error));
+        call.book_refusal(io, endpoint, error);
     })
 }
 
 /// The list of phases.
-async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
-    // Stopping; endpoint and rate, if the path names the endpoint; the body, if it is there.
-    let (by_path, taken) = io::with(|io| -> Result<_> {
-        refuse_if_stopping(io)?;
-        if !W::NAMED_BY_PATH {
-            return Ok((None, None));
-        }
-        let endpoint = admit_caller(io, call, wire.target()?)?;
-        Ok((Some(endpoint), wire.take_body(io)))
-    })?;
+async fn run_phases<W: InferWire>(io: &Io, call: &InferCall<'_>, wire: &mut W) -> Result<InferResponse> {
+    // Stopping; endpoint and rate, if the path names the endpoint.
+    refuse_if_stopping(io)?;
+    let by_path = if W::NAMED_BY_PATH { Some(admit_caller(io, call, wire.target()?)?) } else { None };
     // A header that cannot be read is refused behind the envelope.
     let by_header = deadline::of(call.context.timeout.as_ref(), call.received);
     let until = known_deadline(call, by_header.as_ref().ok().copied().flatten(), by_path.as_deref());
     // Body; endpoint and rate, if the body names the endpoint.
-    let mut memory = match taken {
+    let mut memory = match wire.take_body(io) {
         Some(memory) => memory,
         None => wire.read_body(until).await?,
     };
     let endpoint = match by_path {
         Some(endpoint) => endpoint,
-        None => io::with(|io| admit_caller(io, call, wire.target()?))?,
+        None => admit_caller(io, call, wire.target()?)?,
     };
     // Envelope.
     let mut envelope = wire.read_envelope(until, &mut memory).await?;
@@ -115,24 +109,21 @@ async fn run_phases<W: InferWire>(call: &InferCall<'_>, wire: &mut W) -> Result<
     }
     // Route.
     let client = client_deadline(call, by_header?, &envelope);
-    let mut out = Vec::new();
-    let mut attempt = io::with(|io| -> Result<_> {
-        let target = wire.target()?;
-        let fields = RoutingFields { target, headers: call.headers, parameters: &envelope.parameters };
-        let attempt = route(io, call, &fields, RequestShare { endpoint, client, memory })?;
-        out = io.replies.take();
-        Ok(attempt)
-    })?;
+    let target = wire.target()?;
+    let fields = RoutingFields { target, headers: call.headers, parameters: &envelope.parameters };
+    let mut attempt = route(io, call, &fields, RequestShare { endpoint, client, memory })?;
+    let mut out = io.replies.take();
     // Admit the version, decode, run, write.
     let request = ParsedRequest { envelope: &envelope, body: wire.body(), wire_format: call.wire_format };
-    let mut result = attempt.serve(&request, &mut out).await;
+    let mut result = attempt.serve(io, &request, &mut out).await;
     if let Err(error) = result {
         // In a box: what seldom happens must not make every request's future larger.
-        (attempt, result) = Box::pin(attempts::serve_by_fallback(attempt, error, &request, &mut out)).await;
+        (attempt, result) =
+            Box::pin(attempts::serve_by_fallback(io, attempt, error, &request, &mut out)).await;
     }
-    tensors::with_scratch(|scratch| scratch.envelope.recycle(envelope));
+    tensors::with_scratch(|scratch| scratch.envelope.recycle(&mut envelope));
     let Attempt { mut record, deadlines, .. } = attempt;
-    io::with(|io| record.answered(io, result.as_ref().err().map(|error| error.code)));
+    record.answered(io, result.as_ref().err().map(|error| error.code));
     // After: the record is booked when the reply is out.
     Ok(InferResponse { result, body: out, record, deadline: deadlines.request })
 }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use headgate_core::error::Result;
+use headgate_core::error::{Code, Error, Result};
 use headgate_engine::RunResult;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
 
@@ -43,15 +43,20 @@ struct OffloadedResponse {
     wire_format: WireFormat,
 }
 
-/// Writes the response of outputs that were selected a moment ago, until `until` at most; the run comes back, unless writing took
-/// too long or panicked. What the response and its outputs take is counted by the record.
+/// Writes the response of the record's run, whose outputs were selected a moment ago, until `until` at most. The run comes back to the
+/// record, unless writing took too long or panicked. What the response and its outputs take is counted by the record.
+///
+/// # Errors
+/// Those of writing; `internal` without a run.
 pub async fn write(
     request: &ParsedRequest<'_>,
     record: &mut RequestRecord,
     until: Instant,
-    ran: RunResult,
     out: &mut Vec<u8>,
-) -> (Option<RunResult>, Result<ResponseLayout>) {
+) -> Result<ResponseLayout> {
+    let Some(ran) = record.sample.run.take() else {
+        return Err(Error::new(Code::Internal, "a response without a run"));
+    };
     let ParsedRequest { envelope, wire_format, .. } = *request;
     let answer = OffloadedResponse {
         ran,
@@ -71,14 +76,11 @@ pub async fn write(
         let outputs = has_trial.then(|| non_finite::whole_outputs(&answer.ran));
         Ok((answer.ran, buffer, result, outputs))
     });
-    match written.await {
-        Ok((ran, buffer, result, outputs)) => {
-            *out = buffer;
-            record.looked_at(outputs);
-            (Some(ran), result)
-        }
-        Err(error) => (None, Err(error)),
-    }
+    let (ran, buffer, result, outputs) = written.await?;
+    *out = buffer;
+    record.looked_at(outputs);
+    record.sample.run = Some(ran);
+    result
 }
 
 impl OffloadedResponse {

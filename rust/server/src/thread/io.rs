@@ -1,11 +1,12 @@
 //! The state of an IO thread, which only that thread touches, and the mailbox by which other threads reach it.
 //!
-//! Phases of a request are `Send`, so they reach their thread's state through [`with`], and never across an await.
-//! Next: `io_thread`.
+//! A connection holds the state of its thread ([`current`]) and hands it down to what its requests pass. What is not called from there,
+//! such as the end of a buffer, reaches for it ([`with`]), which costs a look-up. Next: `io_thread`.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashSet;
 use std::net::TcpStream;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const MAILBOX_CAPACITY: usize = 1024;
 /// How long before requests are cut off no more are begun, so that their clients can still be told.
 const CUT_OFF_MARGIN: Duration = Duration::from_millis(250);
 
+const ON_IO_THREADS: &str = "phases of a request run on IO threads";
+
 /// The state of one IO thread.
 pub struct Io {
     /// The number of the thread.
@@ -44,7 +47,15 @@ pub struct Io {
 }
 
 thread_local! {
-    static IO: OnceCell<Io> = const { OnceCell::new() };
+    static IO: OnceCell<Rc<Io>> = const { OnceCell::new() };
+}
+
+/// This IO thread's state, for a caller that keeps it.
+///
+/// # Panics
+/// On any other thread.
+pub fn current() -> Rc<Io> {
+    IO.with(|io| io.get().expect(ON_IO_THREADS).clone())
 }
 
 /// Lends this IO thread's state.
@@ -52,13 +63,13 @@ thread_local! {
 /// # Panics
 /// On any other thread.
 pub fn with<R>(use_it: impl FnOnce(&Io) -> R) -> R {
-    IO.with(|io| use_it(io.get().expect("phases of a request run on IO threads")))
+    IO.with(|io| use_it(io.get().expect(ON_IO_THREADS)))
 }
 
 /// As [`with`], but does nothing on any other thread: for buffers that may outlive their thread's work.
 pub fn try_with<R>(use_it: impl FnOnce(&Io) -> R) -> Option<R> {
     // Access fails only while the thread's locals are being destroyed. Then there is no state to lend.
-    IO.try_with(|io| io.get().map(use_it)).ok().flatten()
+    IO.try_with(|io| io.get().map(|io| use_it(io))).ok().flatten()
 }
 
 /// Makes the current thread an IO thread.
@@ -75,7 +86,7 @@ pub fn install(thread: usize, shared: Arc<Shared>) {
         random: Cell::new(seed(thread)),
         shared,
     };
-    IO.with(|slot| assert!(slot.set(io).is_ok(), "a fresh thread is no IO thread yet"));
+    IO.with(|slot| assert!(slot.set(Rc::new(io)).is_ok(), "a fresh thread is no IO thread yet"));
 }
 
 fn seed(thread: usize) -> u64 {

@@ -242,6 +242,13 @@ impl OpenRequest {
         self.0.answered.borrow_mut().push_back(delivery);
     }
 
+    /// Ends it. All of its reply was written at `now`.
+    pub fn end(self, now: Instant) {
+        if self.0.open.get() == 1 {
+            self.0.set_idle(now);
+        }
+    }
+
     /// Its body is still to come, until what is returned is dropped.
     pub fn receiving(&self) -> PendingBody {
         self.0.receiving.set(self.0.receiving.get() + 1);
@@ -267,7 +274,8 @@ impl Drop for OpenRequest {
         let conn = &self.0;
         conn.open.set(conn.open.get() - 1);
         // With a reply on its way the flush that delivers it ends the busy time. Without one there may be no flush to come.
-        if conn.open.get() == 0 && conn.answered.borrow().is_empty() {
+        if conn.open.get() == 0 && conn.waiting.get() == WaitState::Busy && conn.answered.borrow().is_empty()
+        {
             conn.set_idle(Instant::now());
         }
     }

@@ -40,29 +40,30 @@ const BODY_GRACE: Duration = Duration::from_millis(5);
 
 /// Serves a connection for as long as its requests are plain; the socket for hyper, if the connection is not over.
 pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) -> Option<WatchedSocket> {
-    let mut connection = Http1Connection { wire, conn, buffers: ConnectionBuffers::default() };
-    let most = io::with(|io| io.shared.config.max_body_bytes).min(MAX_BODY);
+    let io = io::current();
+    let most = io.shared.config.max_body_bytes.min(MAX_BODY);
+    let mut connection = Http1Connection { io: &io, wire, conn, buffers: ConnectionBuffers::default() };
     loop {
-        let head = match connection.head().await {
-            HeadRead::Head(head) => head,
-            HeadRead::NotPlain => {
-                return Some(io::with(|io| connection.hand_over(io, HandOverReason::Head, &[])));
-            }
+        let end = match connection.head().await {
+            HeadRead::Head(end) => end,
+            HeadRead::NotPlain => return Some(connection.hand_over(HandOverReason::Head)),
             HeadRead::Closed => return None,
         };
-        let Some(plain) = known_heads::parse(&head, &mut connection.buffers.fields, most) else {
-            return Some(io::with(|io| connection.hand_over(io, HandOverReason::Request, &head)));
+        let ConnectionBuffers { unread, fields, .. } = &mut connection.buffers;
+        let Some(plain) = known_heads::parse(&unread[..end], fields, most) else {
+            return Some(connection.hand_over(HandOverReason::Request));
         };
-        let Some(body) = connection.body(plain.length).await else {
-            return Some(io::with(|io| connection.hand_over(io, HandOverReason::Body, &head)));
+        let Some(request) = connection.whole(end + plain.length).await else {
+            return Some(connection.hand_over(HandOverReason::Body));
         };
-        connection.exchange::<S>(plain, &head, body).await?;
+        connection.exchange::<S>(plain, &request, end).await?;
         connection.buffers.fields.clear();
     }
 }
 
 /// One connection.
 struct Http1Connection<'a> {
+    io: &'a Io,
     wire: WatchedSocket,
     conn: &'a Rc<ConnectionState>,
     buffers: ConnectionBuffers,
@@ -70,8 +71,8 @@ struct Http1Connection<'a> {
 
 /// What was read in the place of a request's head.
 enum HeadRead {
-    /// A head, its empty line included.
-    Head(Bytes),
+    /// A head, which ends there, behind its empty line.
+    Head(usize),
     /// Bytes that are no plain head.
     NotPlain,
     /// The end: the connection is over.
@@ -91,7 +92,7 @@ impl Http1Connection<'_> {
             loop {
                 let unread = &mut self.buffers.unread;
                 if let Some(end) = known_heads::end(unread, searched) {
-                    return Poll::Ready(HeadRead::Head(unread.split_to(end).freeze()));
+                    return Poll::Ready(HeadRead::Head(end));
                 }
                 self.conn.register_waker(cx);
                 if !head::may_go_on(unread, searched) {
@@ -144,8 +145,8 @@ impl Http1Connection<'_> {
         unread.advance(lines);
     }
 
-    /// The body, if all of it is there within [`BODY_GRACE`].
-    async fn body(&mut self, length: usize) -> Option<Bytes> {
+    /// A request of `length` bytes, if all of it is there within [`BODY_GRACE`] behind its head.
+    async fn whole(&mut self, length: usize) -> Option<Bytes> {
         let unread = &mut self.buffers.unread;
         if unread.len() < length {
             let whole = poll_fn(|cx| {
@@ -163,24 +164,20 @@ impl Http1Connection<'_> {
         Some(unread.split_to(length).freeze())
     }
 
-    /// Answers a request and sends the reply; `None` if the connection is over.
-    async fn exchange<S: Service>(
-        &mut self,
-        plain: PlainRequest<'_>,
-        head: &Bytes,
-        body: Bytes,
-    ) -> Option<()> {
-        let (received, open) = (self.conn.received(), self.conn.begin());
+    /// Answers a request whose head ends at `end`, and sends the reply; `None` if the connection is over.
+    async fn exchange<S: Service>(&mut self, plain: PlainRequest, request: &Bytes, end: usize) -> Option<()> {
+        let (io, received, open) = (self.io, self.conn.received(), self.conn.begin());
         let fields = std::mem::take(&mut self.buffers.fields);
         let mut reply = {
-            let (method, path) = (&plain.method, plain.path);
-            let headers = Headers::of_list(head, &fields);
-            let head = RequestHead { method, path, is_plain: true, version: Version::HTTP_11, headers };
-            self.unless_client_left(pin!(S::respond(head, BodySource::Buffered(body), received, &open)))
-                .await?
+            let path = plain.path.of_head(request);
+            let headers = Headers::of_list(request, &fields);
+            let (method, version) = (&plain.method, Version::HTTP_11);
+            let head = RequestHead { method, path, is_plain: true, version, headers };
+            let body = BodySource::Buffered(request.slice(end..));
+            self.unless_client_left(pin!(S::respond(io, head, body, received, &open))).await?
         };
         self.buffers.fields = fields;
-        if plain.closes || (io::with(Io::is_draining) && self.is_last()) {
+        if plain.closes || (io.is_draining() && self.is_last()) {
             reply.closes = true;
         }
         let closes = reply.closes;
@@ -188,7 +185,7 @@ impl Http1Connection<'_> {
             reply.close();
         }
         let is_bare = plain.method == Method::HEAD;
-        reply.send(is_bare, &mut self.wire, &mut self.buffers.written, open).await.ok()?;
+        reply.send(io, is_bare, &mut self.wire, &mut self.buffers.written, open).await.ok()?;
         if closes {
             self.wire.shut_down().await;
         }
@@ -223,10 +220,10 @@ impl Http1Connection<'_> {
         .await
     }
 
-    /// The socket for hyper, from which `head` and what was read behind it are read again.
-    fn hand_over(mut self, io: &Io, why: HandOverReason, head: &[u8]) -> WatchedSocket {
-        io.shared.metrics.handed_over.add(why);
-        self.wire.put_back([head, &self.buffers.unread].concat().into());
+    /// The socket for hyper, from which what was read is read again.
+    fn hand_over(mut self, why: HandOverReason) -> WatchedSocket {
+        self.io.shared.metrics.handed_over.add(why);
+        self.wire.put_back(self.buffers.unread.freeze());
         self.wire
     }
 }

@@ -1,4 +1,4 @@
-//! Replies as hyper takes them: a body of frames, and what is notified of each of them.
+//! Replies as hyper takes them: a body of frames, their bytes, and what is notified of each of them.
 //!
 //! Not here: how our own loop sends a reply (`reply`).
 
@@ -14,10 +14,10 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::thread::io::Io;
+use crate::thread::io::{self, Io};
 use crate::transport::connection_state::{ConnectionState, OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
-use crate::transport::reply::{Reply, ReplyBytes};
+use crate::transport::reply::Reply;
 
 impl Reply {
     /// The reply as hyper takes it, which ends the request `open` when it is written. If `is_bare`, the body is left out here: hyper
@@ -43,8 +43,64 @@ impl Reply {
             io.replies.give(body);
             return head.map(|()| HyperBody::Whole(None));
         }
-        let body = ReplyBytes::new(body, delivery, Some(conn.sending(Instant::now())), open);
+        let body = ReplyBytes::new(body, delivery, conn.sending(Instant::now()), open);
         head.map(|()| HyperBody::Whole(Some(body)))
+    }
+}
+
+/// The bytes of a reply on their way to the socket. Dropped when the last one is written, or when the peer takes no more of them.
+pub struct ReplyBytes {
+    bytes: Vec<u8>,
+    sent: usize,
+    delivery: Option<Box<dyn Delivery>>,
+    /// Its place among the replies that wait for the peer.
+    unsent: UnsentReply,
+    open: OpenRequest,
+}
+
+impl ReplyBytes {
+    /// These bytes, which end the request `open` when they are written.
+    fn new(
+        bytes: Vec<u8>,
+        delivery: Option<Box<dyn Delivery>>,
+        unsent: UnsentReply,
+        open: OpenRequest,
+    ) -> Self {
+        Self { bytes, sent: 0, delivery, unsent, open }
+    }
+
+    /// The same without its first `start` bytes.
+    fn skip(mut self, start: usize) -> Self {
+        self.sent = start;
+        self
+    }
+}
+
+impl Buf for ReplyBytes {
+    fn remaining(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn advance(&mut self, count: usize) {
+        assert!(count <= self.remaining(), "advanced beyond the end of an answer");
+        self.sent += count;
+        if self.has_remaining() {
+            self.unsent.note_progress();
+        }
+    }
+}
+
+impl Drop for ReplyBytes {
+    fn drop(&mut self) {
+        // A delivery that is dropped here books its response as undelivered.
+        if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
+            self.open.complete(delivery);
+        }
+        io::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
     }
 }
 
@@ -85,7 +141,7 @@ pub struct StreamWriter {
 impl StreamWriter {
     fn buffer(&self, message: StreamMessage) -> ReplyBytes {
         let StreamMessage { bytes, start, delivery } = message;
-        let unsent = Some(self.conn.sending(Instant::now()));
+        let unsent = self.conn.sending(Instant::now());
         ReplyBytes::new(bytes, delivery, unsent, self.open.new_handle()).skip(start)
     }
 }
@@ -109,8 +165,8 @@ impl HyperBody {
         open: OpenRequest,
     ) -> Self {
         let now = Instant::now();
-        let bytes = bytes
-            .map(|bytes| ReplyBytes::new(bytes, delivery.take(), Some(conn.sending(now)), open.new_handle()));
+        let bytes =
+            bytes.map(|bytes| ReplyBytes::new(bytes, delivery.take(), conn.sending(now), open.new_handle()));
         let trailers = Trailers { fields, delivery, _unsent: conn.sending(now), open };
         Self::Message(bytes, Some(trailers))
     }

@@ -9,14 +9,13 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Buf;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;
 
 use crate::headers::PreparedFields;
 use crate::reply_fields::ReplyFields;
-use crate::thread::io as thread;
+use crate::thread::io::Io;
 use crate::transport::connection_state::{OpenRequest, UnsentReply};
 use crate::transport::delivery::Delivery;
 use crate::transport::watched_socket::WatchedSocket;
@@ -81,27 +80,36 @@ impl<D> Reply<D> {
 }
 
 impl Reply {
-    /// Sends the reply from our own loop and flushes it. That ends the request `open`. `head` is memory for its head. If `is_bare`, the
-    /// body is left out, but the head says its length.
+    /// Sends the reply from our own loop, and notifies its delivery. That ends the request `open`. `head` is memory for its head. If
+    /// `is_bare`, the body is left out, but the head says its length.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// Those of the socket. Then the delivery is dropped.
     pub async fn send(
-        mut self,
+        self,
+        io: &Io,
         is_bare: bool,
         wire: &mut WatchedSocket,
         head: &mut Vec<u8>,
         open: OpenRequest,
     ) -> io::Result<()> {
         self.write_head(head);
-        thread::with(|io| {
-            io.fields.give(self.fields.into_memory());
-            if is_bare {
-                io.replies.give(std::mem::take(&mut self.body));
-            }
-        });
-        let body = ReplyBytes::new(self.body, self.delivery, None, open);
-        send(wire, head, body).await
+        let Reply { fields, body, delivery, .. } = self;
+        io.fields.give(fields.into_memory());
+        let mut behind = if is_bare { &[][..] } else { &body[..] };
+        if behind.len() <= SHORT_BODY {
+            head.extend_from_slice(std::mem::take(&mut behind));
+        }
+        let sent = write_all(wire, head, behind, &open).await;
+        io.replies.give(body);
+        sent?;
+        // A socket has no buffer of ours to be flushed.
+        let now = Instant::now();
+        if let Some(delivery) = delivery {
+            delivery.delivered(now);
+        }
+        open.end(now);
+        Ok(())
     }
 
     /// Writes the head of a reply that is sent now in place of what `out` has.
@@ -132,91 +140,31 @@ fn write_status(status: StatusCode, out: &mut Vec<u8>) {
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
 }
 
-/// The bytes of a reply on their way to the socket. Dropped when the last one is written, or when the peer takes no more of them.
-pub struct ReplyBytes {
-    bytes: Vec<u8>,
-    sent: usize,
-    delivery: Option<Box<dyn Delivery>>,
-    /// Its place among the replies that wait for the peer; `None` while it does not wait.
-    unsent: Option<UnsentReply>,
-    open: OpenRequest,
-}
-
-impl ReplyBytes {
-    /// These bytes, which end the request `open` when they are written. Without `unsent` they are about to be written at once.
-    pub fn new(
-        bytes: Vec<u8>,
-        delivery: Option<Box<dyn Delivery>>,
-        unsent: Option<UnsentReply>,
-        open: OpenRequest,
-    ) -> Self {
-        Self { bytes, sent: 0, delivery, unsent, open }
-    }
-
-    /// The peer does not take the bytes at once: from now on it is watched whether they move.
-    fn wait(&mut self) {
-        self.unsent.get_or_insert_with(|| self.open.sending(Instant::now()));
-    }
-
-    /// The same without its first `start` bytes.
-    pub fn skip(mut self, start: usize) -> Self {
-        self.sent = start;
-        self
-    }
-}
-
-impl Buf for ReplyBytes {
-    fn remaining(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    fn chunk(&self) -> &[u8] {
-        &self.bytes[self.sent..]
-    }
-
-    fn advance(&mut self, count: usize) {
-        assert!(count <= self.remaining(), "advanced beyond the end of an answer");
-        self.sent += count;
-        if let Some(unsent) = self.unsent.as_ref().filter(|_| self.has_remaining()) {
-            unsent.note_progress();
-        }
-    }
-}
-
-impl Drop for ReplyBytes {
-    fn drop(&mut self) {
-        // A delivery that is dropped here books its response as undelivered.
-        if let Some(delivery) = self.delivery.take().filter(|_| !self.has_remaining()) {
-            self.open.complete(delivery);
-        }
-        thread::try_with(|io| io.replies.give(std::mem::take(&mut self.bytes)));
-    }
-}
-
 /// The longest body that is copied behind its head, in bytes: one piece costs the kernel less than two.
 const SHORT_BODY: usize = 4 << 10;
 
-/// Sends a head and a body, and flushes them.
+/// Writes a head and what is behind it, which belong to the request `open`.
 ///
 /// # Errors
 /// Those of the socket.
-async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes) -> io::Result<()> {
-    let short = body.remaining() <= SHORT_BODY;
-    if short {
-        head.extend_from_slice(body.chunk());
-    }
-    let mut head = &head[..];
+async fn write_all(
+    wire: &mut WatchedSocket,
+    mut head: &[u8],
+    mut behind: &[u8],
+    open: &OpenRequest,
+) -> io::Result<()> {
+    // A reply that the socket takes at once has no place among those that wait for the peer.
+    let mut unsent: Option<UnsentReply> = None;
     poll_fn(|cx| {
-        loop {
-            let behind = if short { &[] } else { body.chunk() };
-            let wire = Pin::new(&mut *wire);
-            let polled = match (head, behind) {
-                ([], []) => return Poll::Ready(Ok(())),
-                (head, []) => wire.poll_write(cx, head),
-                (head, behind) => wire.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(behind)]),
+        while !head.is_empty() || !behind.is_empty() {
+            let socket = Pin::new(&mut *wire);
+            let polled = match behind {
+                [] => socket.poll_write(cx, head),
+                behind => socket.poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(behind)]),
             };
             let Poll::Ready(written) = polled else {
-                body.wait();
+                // From now on it is watched whether the bytes move.
+                unsent.get_or_insert_with(|| open.sending(Instant::now()));
                 return Poll::Pending;
             };
             let written = written?;
@@ -224,18 +172,14 @@ async fn send(wire: &mut WatchedSocket, head: &mut Vec<u8>, mut body: ReplyBytes
                 return Poll::Ready(Err(io::Error::from(ErrorKind::WriteZero)));
             }
             let of_head = written.min(head.len());
-            head = &head[of_head..];
-            if !short || !head.is_empty() {
-                // Also if no byte of the body was taken: the reply has made progress.
-                body.advance(written - of_head);
+            (head, behind) = (&head[of_head..], &behind[written - of_head..]);
+            if let Some(unsent) = &unsent {
+                unsent.note_progress();
             }
         }
+        Poll::Ready(Ok(()))
     })
-    .await?;
-    // All of it was taken: its delivery is notified at the flush.
-    body.advance(body.remaining());
-    drop(body);
-    poll_fn(|cx| Pin::new(&mut *wire).poll_flush(cx)).await
+    .await
 }
 
 /// The last lines of a head, with the date as HTTP writes it, and until when it is right.

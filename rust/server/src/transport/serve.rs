@@ -106,14 +106,13 @@ async fn handle<S: Service>(
         headers: Headers::Map(&parts.headers),
     };
     let body = BodySource::Streamed(body, BodyProgress::Waiting(open.receiving()));
-    let mut reply = S::respond(head, body, received, &open).await;
+    let io = io::current();
+    let mut reply = S::respond(&io, head, body, received, &open).await;
     let is_bare = parts.method == Method::HEAD && !http1;
-    Ok(io::with(|io| {
-        if http1 && (reply.closes || (io.is_draining() && conn.is_read_dry())) {
-            reply.close();
-        }
-        reply.into_hyper(io, is_bare, &conn, open)
-    }))
+    if http1 && (reply.closes || (io.is_draining() && conn.is_read_dry())) {
+        reply.close();
+    }
+    Ok(reply.into_hyper(&io, is_bare, &conn, open))
 }
 
 /// Runs HTTP/2's tasks on the IO thread that has the connection.

@@ -8,6 +8,7 @@ use http::{Method, Request, Response, Version};
 use hyper::body::Incoming;
 
 use crate::headers::Headers;
+use crate::thread::io::Io;
 use crate::transport::body::BodySource;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::hyper_body::HyperBody;
@@ -17,6 +18,7 @@ use crate::transport::reply::Reply;
 pub trait Service: 'static {
     /// Answers a request, read by our own loop or by hyper.
     fn respond(
+        io: &Io,
         head: RequestHead<'_>,
         body: BodySource,
         received: Instant,

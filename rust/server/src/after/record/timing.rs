@@ -10,6 +10,8 @@ pub struct PhaseTiming {
     pub received: Instant,
     /// When the newest phase ended.
     pub phase_end: Instant,
+    /// When the version was asked to admit it. Decoding begins then.
+    pub admitted: Instant,
     /// How long decoding took, in nanoseconds.
     pub decode_ns: Option<u64>,
     /// How long the request waited for a pool thread.
@@ -30,6 +32,7 @@ impl PhaseTiming {
         PhaseTiming {
             received,
             phase_end: received,
+            admitted: received,
             decode_ns: None,
             queue_ns: None,
             run_ns: None,
@@ -40,8 +43,8 @@ impl PhaseTiming {
     }
 
     /// The inputs are typed values.
-    pub fn decoded(&mut self, begun: Instant, now: Instant) {
-        self.decode_ns = Some(nanos(begun, now));
+    pub fn decoded(&mut self, now: Instant) {
+        self.decode_ns = Some(nanos(self.admitted, now));
         self.phase_end = now;
     }
 

@@ -161,7 +161,7 @@ impl StreamCall {
             context: &self.context,
         };
         let mut wire = StreamInfer { message };
-        let (error, record) = match infer::infer(&call, &mut wire).await {
+        let (error, record) = match infer::infer(&io::current(), &call, &mut wire).await {
             Ok(InferResponse { result, mut body, record, .. }) => {
                 let times = protobuf::is_flagged(wire.body(), ASKS_FOR_TIMES)
                     .then(|| server_timing(record.timing.times()));

@@ -53,7 +53,7 @@ pub async fn handle(
             let receiving = Some(open.receiving());
             let mut wire =
                 UnaryInfer { headers: &head.headers, body: &mut body, receiving, message: Bytes::new() };
-            infer::infer(&call, &mut wire).await
+            infer::infer(&io::current(), &call, &mut wire).await
         }
         Err(error) => Err(error).inspect_err(|error| io::with(|io| call.book_refusal(io, "", error))),
     };

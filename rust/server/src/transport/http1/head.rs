@@ -1,6 +1,8 @@
 //! Parses heads that have one reading, and finds the length of their body. It uses the parser of hyper, so that both agree.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::LazyLock;
 
 use http::Method;
@@ -20,15 +22,36 @@ const MAX_FIELDS: usize = 64;
 const OTHER_FRAMING: [&str; 5] = ["transfer-encoding", "trailer", "te", "expect", "upgrade"];
 
 /// A plain request, its header fields and its body aside.
-pub struct PlainRequest<'a> {
+pub struct PlainRequest {
     /// The method.
     pub method: Method,
-    /// The path, which is all of its target.
-    pub path: &'a str,
+    /// The path. It is all of the target.
+    pub path: PlainPath,
     /// The length of its body, in bytes.
     pub length: usize,
     /// Whether it is the connection's last request.
     pub closes: bool,
+}
+
+/// The path of a plain request.
+#[derive(Clone)]
+pub enum PlainPath {
+    /// It stands there in the head.
+    InHead(Range<usize>),
+    /// It is that of a past head, known to be text.
+    Known(Rc<str>),
+}
+
+impl PlainPath {
+    /// The text.
+    pub fn of_head<'a>(&'a self, head: &'a [u8]) -> &'a str {
+        match self {
+            PlainPath::InHead(place) => {
+                std::str::from_utf8(&head[place.clone()]).expect("a plain path is ASCII")
+            }
+            PlainPath::Known(path) => path,
+        }
+    }
 }
 
 /// Where the first head in these bytes ends. None ends in the first `searched` bytes.
@@ -52,7 +75,7 @@ pub fn may_go_on(bytes: &[u8], searched: usize) -> bool {
 }
 
 /// Parses a head, and adds its fields to `fields`; `None` for one that is not plain, or has a body of more than `most` bytes.
-pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest<'a>> {
+pub fn parse(head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
     let mut parsed = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let end = request.parse_with_uninit_headers(head, &mut parsed);
@@ -62,6 +85,8 @@ pub fn parse<'a>(head: &'a [u8], fields: &mut Vec<HeaderField>, most: usize) -> 
     }
     let method = Method::from_bytes(request.method?.as_bytes()).ok()?;
     let path = request.path.filter(|path| is_plain_path(path))?;
+    let start = path.as_ptr() as usize - head.as_ptr() as usize;
+    let path = PlainPath::InHead(start..start + path.len());
     let (mut length, mut closes, mut has_host) = (None, false, false);
     for field in &*request.headers {
         let is = |name: &&str| field.name.eq_ignore_ascii_case(name);
@@ -138,7 +163,8 @@ mod tests {
         for (name, value) in name_value_pairs(head, &fields) {
             headers.append(HeaderName::from_bytes(name).unwrap(), HeaderValue::from_bytes(value).unwrap());
         }
-        Some((method, path.to_owned(), length, closes, headers))
+        let path = path.of_head(head).to_owned();
+        Some((method, path, length, closes, headers))
     }
 
     /// The first request that hyper reads, and the length of its body.

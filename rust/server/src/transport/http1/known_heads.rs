@@ -7,11 +7,11 @@
 //! Not here: parsing ([`head::parse`]).
 
 use std::cell::RefCell;
-use std::ops::Range;
+use std::rc::Rc;
 
 use http::Method;
 
-use super::head::{self, MAX_HEAD, PlainRequest};
+use super::head::{self, MAX_HEAD, PlainPath, PlainRequest};
 use crate::headers::HeaderField;
 use crate::transport::framing;
 
@@ -41,7 +41,7 @@ struct KnownHeads {
 struct KnownHead {
     bytes: Vec<u8>,
     method: Method,
-    path: Range<usize>,
+    path: Rc<str>,
     fields: Vec<HeaderField>,
     /// The places among the fields of those that frame a request.
     length_field: Option<usize>,
@@ -56,11 +56,7 @@ thread_local! {
 }
 
 /// As [`head::parse`], by what this thread knows of past heads.
-pub(super) fn parse<'a>(
-    head: &'a [u8],
-    fields: &mut Vec<HeaderField>,
-    most: usize,
-) -> Option<PlainRequest<'a>> {
+pub(super) fn parse(head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
     KNOWN.with_borrow_mut(|known| known.parse(head, fields, most))
 }
 
@@ -80,12 +76,7 @@ impl KnownHeads {
         bytes.starts_with(&last.bytes).then_some(last.bytes.len())
     }
 
-    fn parse<'a>(
-        &mut self,
-        head: &'a [u8],
-        fields: &mut Vec<HeaderField>,
-        most: usize,
-    ) -> Option<PlainRequest<'a>> {
+    fn parse(&mut self, head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
         if self.missed < DOUBTFUL || self.missed.is_multiple_of(PATIENCE) {
             let order = (self.last..self.kept.len()).chain(0..self.last.min(self.kept.len()));
             for place in order {
@@ -113,14 +104,13 @@ impl KnownHeads {
 
 impl KnownHead {
     /// Takes over a head that was parsed.
-    fn learn(&mut self, head: &[u8], fields: &[HeaderField], plain: &PlainRequest<'_>) {
+    fn learn(&mut self, head: &[u8], fields: &[HeaderField], plain: &PlainRequest) {
         self.bytes.clear();
         self.bytes.extend_from_slice(head);
         self.fields.clear();
         self.fields.extend_from_slice(fields);
         self.method = plain.method.clone();
-        let start = plain.path.as_ptr() as usize - head.as_ptr() as usize;
-        self.path = start..start + plain.path.len();
+        self.path = plain.path.of_head(head).into();
         (self.length, self.closes) = (plain.length, plain.closes);
         let named = |name: &'static str| {
             let is = move |field: &HeaderField| field.name(head).eq_ignore_ascii_case(name.as_bytes());
@@ -133,12 +123,7 @@ impl KnownHead {
     }
 
     /// Reads a head that differs in values only, and adds its fields to `fields`, which may have some if it gives `None`.
-    fn read<'a>(
-        &self,
-        head: &'a [u8],
-        fields: &mut Vec<HeaderField>,
-        most: usize,
-    ) -> Option<PlainRequest<'a>> {
+    fn read(&self, head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
         let (mut length, mut closes) = (self.length, self.closes);
         if head == self.bytes {
             fields.extend_from_slice(&self.fields);
@@ -155,8 +140,8 @@ impl KnownHead {
                 closes |= head::is_close(fields[place].value(head))?;
             }
         }
-        let path = std::str::from_utf8(&head[self.path.clone()]).ok()?;
-        (length <= most).then(|| PlainRequest { method: self.method.clone(), path, length, closes })
+        let (method, path) = (self.method.clone(), PlainPath::Known(self.path.clone()));
+        (length <= most).then_some(PlainRequest { method, path, length, closes })
     }
 
     /// Finds the values in a head that has the same bytes around them.
@@ -235,10 +220,11 @@ mod tests {
 
     type Read = Option<(Method, String, usize, bool, Vec<(Vec<u8>, Vec<u8>)>)>;
 
-    fn words(plain: Option<PlainRequest<'_>>, head: &[u8], fields: &[HeaderField]) -> Read {
+    fn words(plain: Option<PlainRequest>, head: &[u8], fields: &[HeaderField]) -> Read {
         let PlainRequest { method, path, length, closes } = plain?;
         let pairs = name_value_pairs(head, fields).map(|(name, value)| (name.to_vec(), value.to_vec()));
-        Some((method, path.to_owned(), length, closes, pairs.collect()))
+        let path = path.of_head(head).to_owned();
+        Some((method, path, length, closes, pairs.collect()))
     }
 
     fn parsed(head: &[u8]) -> Read {
