@@ -295,8 +295,9 @@ fn short_run<T>(
     let mut slots = slots.iter_mut();
     loop {
         rest = whole_run(rest, &mut slots, convert);
-        let Some((number, behind)) = tenths(rest).filter(|_| slots.len() > 0) else { break };
-        let (Some(value), Some(slot)) = (convert(number), slots.next()) else { break };
+        let Some((number, behind)) = tenths(rest) else { break };
+        let Some(value) = convert(number) else { break };
+        let Some(slot) = slots.next() else { break };
         *slot = value;
         rest = if let [b' ', behind @ ..] = behind { behind } else { behind };
     }
@@ -305,34 +306,43 @@ fn short_run<T>(
     (count, if count > 0 { skip_space(data, pos) } else { pos })
 }
 
-/// Reads whole numbers of one or two digits as long as a comma is behind each and a slot is left; what follows them. A number is compared
-/// with its comma as one word, whose lanes of digits then have their values.
+/// Reads whole numbers of one or two digits as long as a comma is behind each and a slot is left; what follows them.
 #[inline(always)]
 fn whole_run<'a, T>(
     mut rest: &'a [u8],
     slots: &mut std::slice::IterMut<'_, T>,
     convert: impl Fn(ShortNumber) -> Option<T>,
 ) -> &'a [u8] {
-    const DIGIT: u32 = u32::from_le_bytes([b'0', b',', 0, 0]);
-    const DIGITS: u32 = u32::from_le_bytes([b'0', b'0', b',', 0]);
     while let Some(bytes) = rest.first_chunk::<4>() {
-        let word = u32::from_le_bytes(*bytes);
-        let (one, two) = ((word ^ DIGIT) & 0xffff, (word ^ DIGITS) & 0x00ff_ffff);
-        let (tens, ones) = (two & 0xff, two >> 8);
-        let (value, length) = if one <= 9 {
-            (one, 2 + usize::from(bytes[2] == b' '))
-        } else if (1..=9).contains(&tens) && ones <= 9 {
-            // A zero in front of another digit is no number.
-            (10 * tens + ones, 3 + usize::from(bytes[3] == b' '))
-        } else {
-            break;
-        };
+        let Some((value, length)) = short_whole(u32::from_le_bytes(*bytes)) else { break };
         let Some(value) = convert(ShortNumber::Whole(value as u8)) else { break };
         let Some(slot) = slots.next() else { break };
         *slot = value;
         rest = &rest[length..];
     }
     rest
+}
+
+/// The number of one or two digits at the beginning of a word, and its length with its comma and one space behind that. Digits, comma and
+/// space are compared at once: what is left of them are the values of the digits.
+#[inline(always)]
+fn short_whole(word: u32) -> Option<(u32, usize)> {
+    let beside = |text: [u8; 4], mask: u32| (word ^ u32::from_le_bytes(text)) & mask;
+    // A zero in front of another digit is no number.
+    let pair = |digits: u32| {
+        let (tens, ones) = (digits & 0xff, digits >> 8);
+        ((1..=9).contains(&tens) && ones <= 9).then_some(10 * tens + ones)
+    };
+    let one = beside(*b"0, \0", 0x00ff_ffff);
+    if one <= 9 {
+        return Some((one, 3));
+    }
+    let one = beside(*b"0,\0\0", 0xffff);
+    if one <= 9 {
+        return Some((one, 2));
+    }
+    let spaced = pair(beside(*b"00, ", u32::MAX)).map(|value| (value, 4));
+    spaced.or_else(|| Some((pair(beside(*b"00,\0", 0x00ff_ffff))?, 3)))
 }
 
 /// `true` or `false` as 1 or 0.

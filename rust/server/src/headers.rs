@@ -157,6 +157,16 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// Whether a field may have a value that begins so. In the list form this costs less than the look-up of a name.
+    pub fn may_have_value(self, beginning: &[u8]) -> bool {
+        match self {
+            Headers::Map(_) => true,
+            Headers::List(HeaderList { head, fields, .. }) => {
+                fields.iter().any(|field| field.value(head).starts_with(beginning))
+            }
+        }
+    }
+
     /// The first value of each name. One pass over a map is cheaper than a look-up for each name, which hashes it.
     #[inline(always)]
     pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {

@@ -265,6 +265,11 @@ impl Model {
         self.shortest.record_run(run_ns);
     }
 
+    /// How long a run takes at least, as far as is known.
+    pub fn shortest_run(&self) -> Duration {
+        self.shortest.get()
+    }
+
     /// How long a run takes, if that is more than is `left`: then the request is not worth a run. Now and then one is let through, to
     /// measure. `now_ns` is the clock of [`Model::learn`].
     pub fn takes_longer_than(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {

@@ -38,9 +38,14 @@ impl ShortestRun {
         }
     }
 
+    /// How long a run takes; 0 before any run is known.
+    pub(crate) fn get(&self) -> Duration {
+        Duration::from_nanos(self.run_ns.load(Relaxed))
+    }
+
     /// How long a run takes, if that is more than is `left`.
     pub(crate) fn exceeds(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
-        let run = Duration::from_nanos(self.run_ns.load(Relaxed));
+        let run = self.get();
         if left >= run {
             return None;
         }

@@ -183,7 +183,15 @@ impl Skeleton {
             (binary_data_output, timeout_us, priority);
         into.id = filling.id;
         let (name, base64, non_finite) = (Cow::Borrowed(name), self.base64, NonFinite::Error);
-        into.inputs.push(InputTensor { name, datatype, shape: *shape, source, base64, non_finite });
+        // Made in the list: an input is large, and a push would copy it twice.
+        into.inputs.extend(std::iter::once_with(|| InputTensor {
+            name,
+            datatype,
+            shape: *shape,
+            source,
+            base64,
+            non_finite,
+        }));
         Some(())
     }
 

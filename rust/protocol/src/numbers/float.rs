@@ -101,18 +101,14 @@ fn to_odd(value: f64) -> f32 {
 /// reads all other numbers.
 #[inline(always)]
 fn scan_small(data: &[u8], pos: usize) -> Option<(u8, usize)> {
-    let &[first, second, third] = data.get(pos..)?.first_chunk::<3>()?;
-    let ends = |byte: u8| byte == b',' || byte == b']';
-    let tens = first.wrapping_sub(b'0');
-    if tens > 9 {
-        return None;
+    match *data.get(pos..)? {
+        [ones @ b'0'..=b'9', b',' | b']', ..] => Some((ones - b'0', pos + 1)),
+        // A zero in front of another digit is no number.
+        [tens @ b'1'..=b'9', ones @ b'0'..=b'9', b',' | b']', ..] => {
+            Some((10 * (tens - b'0') + ones - b'0', pos + 2))
+        }
+        _ => None,
     }
-    if ends(second) {
-        return Some((tens, pos + 1));
-    }
-    let ones = second.wrapping_sub(b'0');
-    // A zero in front of another digit is no number.
-    if ones <= 9 && tens > 0 && ends(third) { Some((10 * tens + ones, pos + 2)) } else { None }
 }
 
 /// Rounds a double that is the nearest to some decimal. `None` if rounding twice may differ from rounding once.

@@ -257,7 +257,7 @@ impl RecordHandle {
 
     /// The response's bytes are with the socket.
     pub fn delivered(self, now: Instant) {
-        self.0.delivered(now);
+        io::try_with(|io| self.0.delivered(io, now));
     }
 
     /// The record as what the transport tells when the response is out.
@@ -267,9 +267,10 @@ impl RecordHandle {
 }
 
 impl Delivery for RecordSlot {
-    fn delivered(mut self: Box<Self>, now: Instant) {
+    fn delivered(mut self: Box<Self>, io: &Io, now: Instant) {
         if let Some(record) = &mut self.0 {
-            io::try_with(|io| record.book(io, Some(now)));
+            record.book(io, Some(now));
+            record.memory.release_small(io);
         }
         // Dropped where it is, because to take it out would copy it.
         self.0 = None;

@@ -51,6 +51,9 @@ const REFLECTION_ALPHA: &str = "/grpc.reflection.v1alpha.ServerReflection/";
 /// The largest question about the services, in bytes: they ask for a name.
 const QUESTION: usize = 4 << 10;
 
+/// What the content types of gRPC begin with.
+pub const CONTENT_TYPE_START: &[u8] = b"application/grpc";
+
 /// Whether a request is gRPC's: by its content type, as the protocol has it.
 pub fn is_grpc(headers: Headers<'_>) -> bool {
     let content = match headers {
@@ -58,7 +61,7 @@ pub fn is_grpc(headers: Headers<'_>) -> bool {
         Headers::Map(map) => map.get(CONTENT_TYPE).map(HeaderValue::as_bytes),
         Headers::List(_) => headers.get("content-type"),
     };
-    content.and_then(|content| content.strip_prefix(b"application/grpc")).is_some_and(|rest| {
+    content.and_then(|content| content.strip_prefix(CONTENT_TYPE_START)).is_some_and(|rest| {
         // `application/grpc-web` is another protocol.
         matches!(rest.first(), None | Some(b'+' | b';'))
     })

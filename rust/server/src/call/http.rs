@@ -112,7 +112,7 @@ fn check_framing(head: &RequestHead<'_>) -> std::result::Result<(), FramingError
     if !head.is_plain {
         framing::check(head.version, head.headers).map_err(|error| FramingError { error, closes: true })?;
     }
-    if grpc::is_grpc(head.headers) {
+    if head.headers.may_have_value(grpc::CONTENT_TYPE_START) && grpc::is_grpc(head.headers) {
         let error = Error::invalid("gRPC needs HTTP/2; send this with prior knowledge of it");
         return Err(FramingError { error, closes: false });
     }

@@ -113,6 +113,15 @@ impl Attempt {
     fn check_remaining_time(&mut self, io: &Io) -> Result<()> {
         let now = Instant::now();
         self.record.timing.admitted = now;
+        if now + self.record.version().payload.model.shortest_run() < self.deadlines.version {
+            return Ok(());
+        }
+        self.check_short_time(io, now)
+    }
+
+    /// As [`Attempt::check_remaining_time`] for a request that has hardly the time of a run left at `now`.
+    #[cold]
+    fn check_short_time(&self, io: &Io, now: Instant) -> Result<()> {
         let left = self.deadlines.version.saturating_duration_since(now);
         if left.is_zero() {
             self.record.count_hopeless();

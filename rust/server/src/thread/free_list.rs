@@ -51,12 +51,16 @@ impl<T> FreeList<T> {
     }
 
     /// Takes back a vector.
+    #[inline]
     pub fn give(&self, mut list: Vec<T>) {
+        if list.capacity() == 0 {
+            return;
+        }
         // Cleared before the borrow, because the drop of an element may call this method.
         list.clear();
         let mut lists = self.lists.borrow_mut();
         let room = self.room.get() + list.capacity();
-        if lists.len() < self.keep && (1..=self.largest).contains(&list.capacity()) && room <= self.most {
+        if lists.len() < self.keep && list.capacity() <= self.largest && room <= self.most {
             self.room.set(room);
             lists.push(list);
         }

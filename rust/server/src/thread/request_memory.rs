@@ -103,21 +103,22 @@ impl RequestMemory {
         }
     }
 
-    fn release_small(&mut self) {
+    /// Releases the small part.
+    pub fn release_small(&mut self, io: &Io) {
         let small = std::mem::take(&mut self.small);
-        if small > 0 {
-            if let Some(connection) = &self.connection {
-                connection.release(small);
-            }
-            // Requests end on IO threads. On another thread the gateway has stopped, and nothing must be released.
-            io::try_with(|io| io.shared.small_requests.give(io.thread, small));
+        if let Some(connection) = &self.connection {
+            connection.release(small);
         }
+        io.shared.small_requests.give(io.thread, small);
     }
 }
 
 impl Drop for RequestMemory {
     fn drop(&mut self) {
-        self.release_small();
+        if self.small > 0 {
+            // Requests end on IO threads. On another thread the gateway has stopped, and nothing must be released.
+            io::try_with(|io| self.release_small(io));
+        }
     }
 }
 
@@ -158,7 +159,7 @@ impl BodyMemory {
         } else {
             let before = if self.bytes < Self::STEP { 0 } else { self.bytes };
             self.counted.add_large(io, 2 * (bytes - before))?;
-            self.counted.release_small();
+            self.counted.release_small(io);
         }
         self.bytes = bytes;
         Ok(())

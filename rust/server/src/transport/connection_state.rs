@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::budget::ConnectionMemory;
+use crate::thread::io;
 use crate::transport::delivery::Delivery;
 
 /// What a connection is waiting for. It decides which time-out applies.
@@ -164,7 +165,8 @@ impl ConnectionState {
             // The borrow ends before the notification.
             let delivery = self.answered.borrow_mut().pop_front();
             match delivery {
-                Some(delivery) => delivery.delivered(now),
+                // Without its thread's state nothing is booked any more.
+                Some(delivery) => drop(io::try_with(|io| delivery.delivered(io, now))),
                 None => break,
             }
         }

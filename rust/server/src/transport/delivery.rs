@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use crate::headers::PreparedFields;
+use crate::thread::io::Io;
 
 /// What is notified when a reply is out. Dropped without that, it knows that the peer did not take the reply.
 pub trait Delivery {
     /// The reply's bytes are with the socket.
-    fn delivered(self: Box<Self>, now: Instant);
+    fn delivered(self: Box<Self>, io: &Io, now: Instant);
 
     /// Header fields of the reply that are ready-made, beside the reply's own.
     fn prepared_fields(&self) -> Option<&PreparedFields> {

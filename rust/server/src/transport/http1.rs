@@ -44,14 +44,10 @@ pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) 
     let most = io.shared.config.max_body_bytes.min(MAX_BODY);
     let mut connection = Http1Connection { io: &io, wire, conn, buffers: ConnectionBuffers::default() };
     loop {
-        let end = match connection.head().await {
-            HeadRead::Head(end) => end,
-            HeadRead::NotPlain => return Some(connection.hand_over(HandOverReason::Head)),
+        let (plain, end) = match connection.head(most).await {
+            HeadRead::Plain(plain, end) => (plain, end),
+            HeadRead::NotPlain(why) => return Some(connection.hand_over(why)),
             HeadRead::Closed => return None,
-        };
-        let ConnectionBuffers { unread, fields, .. } = &mut connection.buffers;
-        let Some(plain) = known_heads::parse(&unread[..end], fields, most) else {
-            return Some(connection.hand_over(HandOverReason::Request));
         };
         let Some(request) = connection.whole(end + plain.length).await else {
             return Some(connection.hand_over(HandOverReason::Body));
@@ -71,17 +67,17 @@ struct Http1Connection<'a> {
 
 /// What was read in the place of a request's head.
 enum HeadRead {
-    /// A head, which ends there, behind its empty line.
-    Head(usize),
-    /// Bytes that are no plain head.
-    NotPlain,
+    /// A plain head, which ends there, behind its empty line.
+    Plain(PlainRequest, usize),
+    /// A head or bytes that are not plain.
+    NotPlain(HandOverReason),
     /// The end: the connection is over.
     Closed,
 }
 
 impl Http1Connection<'_> {
-    /// Reads to the end of a head.
-    async fn head(&mut self) -> HeadRead {
+    /// Reads to the end of a head, whose request has a body of at most `most` bytes.
+    async fn head(&mut self, most: usize) -> HeadRead {
         self.skip_empty_lines();
         if !self.buffers.unread.is_empty() {
             // Its first byte was there when the last reply was out.
@@ -90,13 +86,16 @@ impl Http1Connection<'_> {
         let (mut searched, mut looked) = (0, false);
         poll_fn(|cx| {
             loop {
-                let unread = &mut self.buffers.unread;
-                if let Some(end) = known_heads::end(unread, searched) {
-                    return Poll::Ready(HeadRead::Head(end));
+                let ConnectionBuffers { unread, fields, .. } = &mut self.buffers;
+                if let Some((end, plain)) = known_heads::read(unread, searched, fields, most) {
+                    return Poll::Ready(match plain {
+                        Some(plain) => HeadRead::Plain(plain, end),
+                        None => HeadRead::NotPlain(HandOverReason::Request),
+                    });
                 }
                 self.conn.register_waker(cx);
                 if !head::may_go_on(unread, searched) {
-                    return Poll::Ready(HeadRead::NotPlain);
+                    return Poll::Ready(HeadRead::NotPlain(HandOverReason::Head));
                 }
                 searched = unread.len();
                 if searched == 0 && !std::mem::replace(&mut looked, true) {
@@ -107,7 +106,7 @@ impl Http1Connection<'_> {
                     }
                 }
                 match ready!(self.poll_first(cx)) {
-                    Ok(0) if searched > 0 => return Poll::Ready(HeadRead::NotPlain),
+                    Ok(0) if searched > 0 => return Poll::Ready(HeadRead::NotPlain(HandOverReason::Head)),
                     Ok(0) | Err(_) => return Poll::Ready(HeadRead::Closed),
                     Ok(_) => {}
                 }

@@ -106,7 +106,7 @@ impl Reply {
         // A socket has no buffer of ours to be flushed.
         let now = Instant::now();
         if let Some(delivery) = delivery {
-            delivery.delivered(now);
+            delivery.delivered(io, now);
         }
         open.end(now);
         Ok(())

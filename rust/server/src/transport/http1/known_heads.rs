@@ -55,25 +55,44 @@ thread_local! {
     static KNOWN: RefCell<KnownHeads> = RefCell::default();
 }
 
-/// As [`head::parse`], by what this thread knows of past heads.
-pub(super) fn parse(head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
-    KNOWN.with_borrow_mut(|known| known.parse(head, fields, most))
-}
-
-/// As [`head::end`], by what this thread knows of past heads.
-pub(super) fn end(bytes: &[u8], searched: usize) -> Option<usize> {
+/// As [`head::end`] and [`head::parse`], by what this thread knows of past heads: where the head ends, and the request if it is plain.
+pub(super) fn read(
+    bytes: &[u8],
+    searched: usize,
+    fields: &mut Vec<HeaderField>,
+    most: usize,
+) -> Option<(usize, Option<PlainRequest>)> {
     if bytes.is_empty() {
         // A connection that waits for its next request asks this each time.
         return None;
     }
-    KNOWN.with_borrow(|known| known.end(bytes)).or_else(|| head::end(bytes, searched))
+    KNOWN.with_borrow_mut(|known| known.read(bytes, searched, fields, most))
 }
 
 impl KnownHeads {
-    /// Where a head ends that is the same as the one that fitted last: its only empty line is its end.
-    fn end(&self, bytes: &[u8]) -> Option<usize> {
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        searched: usize,
+        fields: &mut Vec<HeaderField>,
+        most: usize,
+    ) -> Option<(usize, Option<PlainRequest>)> {
+        if let Some(same) = self.same(bytes) {
+            fields.extend_from_slice(&same.fields);
+            return Some((same.bytes.len(), same.request(same.length, same.closes, most)));
+        }
+        let end = head::end(bytes, searched)?;
+        Some((end, self.parse(&bytes[..end], fields, most)))
+    }
+
+    /// The head that fitted last, if these bytes begin with it: its only empty line is their head's end.
+    fn same(&mut self, bytes: &[u8]) -> Option<&KnownHead> {
         let last = self.kept.get(self.last).filter(|_| self.missed < DOUBTFUL)?;
-        bytes.starts_with(&last.bytes).then_some(last.bytes.len())
+        if !bytes.starts_with(&last.bytes) {
+            return None;
+        }
+        self.missed = 0;
+        Some(last)
     }
 
     fn parse(&mut self, head: &[u8], fields: &mut Vec<HeaderField>, most: usize) -> Option<PlainRequest> {
@@ -140,6 +159,11 @@ impl KnownHead {
                 closes |= head::is_close(fields[place].value(head))?;
             }
         }
+        self.request(length, closes, most)
+    }
+
+    /// The request of a head with that length and end, unless it is too long.
+    fn request(&self, length: usize, closes: bool, most: usize) -> Option<PlainRequest> {
         let (method, path) = (self.method.clone(), PlainPath::Known(self.path.clone()));
         (length <= most).then_some(PlainRequest { method, path, length, closes })
     }
@@ -278,13 +302,16 @@ mod tests {
             known(&mut heads, head);
             let bytes = [head, behind].concat();
             for bytes in [&bytes[..], &bytes[..usize::from(*cut) % bytes.len()]] {
-                let end = heads.end(bytes);
-                assert!(end.is_none() || end == head::end(bytes, 0), "{}", bytes.escape_ascii());
+                let mut fields = Vec::new();
+                let found = heads.read(bytes, 0, &mut fields, MOST);
+                let found = found.map(|(end, plain)| (end, words(plain, &bytes[..end], &fields)));
+                let wanted = head::end(bytes, 0).map(|end| (end, parsed(&bytes[..end])));
+                assert_eq!(found, wanted, "{}", bytes.escape_ascii());
             }
         });
         let mut heads = filled();
         known(&mut heads, HEADS[0].as_bytes());
-        assert_eq!(heads.end(&[HEADS[0], "{}"].concat().into_bytes()), Some(HEADS[0].len()));
+        assert!(heads.same(&[HEADS[0], "{}"].concat().into_bytes()).is_some());
     }
 
     #[test]
