@@ -28,17 +28,28 @@ impl<'a> Envelope<'a> {
     /// `invalid_argument` for everything that is not a well-formed request; `unsupported` for shared memory and
     /// sequences.
     pub fn parse(body: BodyParts<'a>, scratch: &mut EnvelopeScratch) -> Result<Envelope<'a>> {
-        let mut envelope = scratch.take();
-        if scratch.skeletons.read(body, &mut envelope) {
-            return Ok(envelope);
+        let mut envelope = Envelope::default();
+        envelope.read(body, scratch)?;
+        Ok(envelope)
+    }
+
+    /// As [`Envelope::parse`], into an envelope that has nothing yet: one that is returned is copied with all its parts.
+    ///
+    /// # Errors
+    /// As [`Envelope::parse`]. Then the envelope has nothing.
+    pub fn read(&mut self, body: BodyParts<'a>, scratch: &mut EnvelopeScratch) -> Result<()> {
+        scratch.lend(self);
+        if scratch.skeletons.read(body, self) {
+            return Ok(());
         }
-        match request(body, &mut envelope) {
+        match request(body, self) {
             Ok(()) => {
-                scratch.skeletons.learn(body.json, &envelope);
-                Ok(envelope)
+                scratch.skeletons.learn(body.json, self);
+                Ok(())
             }
             Err(error) => {
-                scratch.recycle(&mut envelope);
+                scratch.recycle(self);
+                *self = Envelope::default();
                 Err(error)
             }
         }

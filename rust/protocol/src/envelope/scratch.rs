@@ -5,10 +5,9 @@
 use std::borrow::Cow;
 
 use headgate_core::reuse::reuse_allocation;
-use headgate_core::spec::NonFinite;
 
 use super::skeleton::Skeletons;
-use super::types::{Envelope, InputForm, InputTensor, ParameterValue, Parameters, RequestedOutput};
+use super::types::{Envelope, InputTensor, ParameterValue, RequestedOutput};
 
 /// Memory of past envelopes for the next one, so that an ordinary request allocates nothing.
 #[derive(Debug, Default)]
@@ -24,14 +23,16 @@ pub struct EnvelopeScratch {
 impl EnvelopeScratch {
     /// An empty envelope in the memory of a past one.
     pub(crate) fn take<'a>(&mut self) -> Envelope<'a> {
-        Envelope {
-            id: None,
-            parameters: Parameters { custom: std::mem::take(&mut self.custom), ..Parameters::default() },
-            inputs: std::mem::take(&mut self.inputs),
-            outputs: std::mem::take(&mut self.outputs),
-            form: InputForm::Listed,
-            non_finite: NonFinite::Error,
-        }
+        let mut envelope = Envelope::default();
+        self.lend(&mut envelope);
+        envelope
+    }
+
+    /// Gives the memory of a past envelope to one that has nothing yet.
+    pub(super) fn lend(&mut self, envelope: &mut Envelope<'_>) {
+        envelope.parameters.custom = std::mem::take(&mut self.custom);
+        envelope.inputs = std::mem::take(&mut self.inputs);
+        envelope.outputs = std::mem::take(&mut self.outputs);
     }
 
     /// Takes back the memory of an envelope that is no longer needed.

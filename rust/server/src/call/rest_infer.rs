@@ -70,34 +70,51 @@ impl InferWire for RestInfer<'_> {
         &self.body
     }
 
+    fn read_short_envelope<'b>(&'b self, into: &mut Envelope<'b>) -> Result<bool> {
+        let (parse, parts) = self.parts()?;
+        if parts.json.len() > large_request::INLINE {
+            return Ok(false);
+        }
+        tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope, into))?;
+        Ok(true)
+    }
+
     async fn read_envelope<'b>(
         &'b self,
         until: Option<Instant>,
         memory: &mut RequestMemory,
     ) -> Result<Envelope<'b>> {
-        let (parse, parts): (Parse, _) = match self.form {
+        let (parse, parts) = self.parts()?;
+        Box::pin(large_request::parse(parse, parts, &self.body, until, memory)).await
+    }
+}
+
+impl RestInfer<'_> {
+    /// The parts of the body, and what reads them.
+    #[inline(always)]
+    fn parts(&self) -> Result<(Parse, BodyParts<'_>)> {
+        Ok(match self.form {
             BodyForm::Listed => (listed_envelope, split(self.headers, &self.body)?),
             BodyForm::Predict => (predict_envelope, BodyParts { json: &self.body, tail: None }),
-        };
-        if parts.json.len() > large_request::INLINE {
-            return Box::pin(large_request::parse(parse, parts, &self.body, until, memory)).await;
-        }
-        tensors::with_scratch(|scratch| parse(parts, &mut scratch.envelope))
+        })
     }
 }
 
 fn listed_envelope<'a>(
     parts: BodyParts<'a>,
     scratch: &mut envelope::EnvelopeScratch,
-) -> Result<Envelope<'a>> {
-    Envelope::parse(parts, scratch)
+    into: &mut Envelope<'a>,
+) -> Result<()> {
+    into.read(parts, scratch)
 }
 
 fn predict_envelope<'a>(
     parts: BodyParts<'a>,
     scratch: &mut envelope::EnvelopeScratch,
-) -> Result<Envelope<'a>> {
-    predict::parse(parts.json, scratch)
+    into: &mut Envelope<'a>,
+) -> Result<()> {
+    *into = predict::parse(parts.json, scratch)?;
+    Ok(())
 }
 
 /// The JSON of a request and the binary data behind it.

@@ -62,6 +62,15 @@ pub trait InferWire {
     /// The body that was read.
     fn body(&self) -> &Bytes;
 
+    /// Reads the envelope of the body into an empty one, if that takes little time. False if it takes long, and nothing was read then.
+    ///
+    /// # Errors
+    /// `invalid_argument`, `unsupported`.
+    fn read_short_envelope<'b>(&'b self, into: &mut Envelope<'b>) -> Result<bool> {
+        let _ = into;
+        Ok(false)
+    }
+
     /// Reads the envelope of the body. What that takes is counted with the body.
     ///
     /// # Errors
@@ -103,7 +112,10 @@ async fn run_phases<W: InferWire>(io: &Io, call: &InferCall<'_>, wire: &mut W) -
         None => admit_caller(io, call, wire.target()?)?,
     };
     // Envelope.
-    let mut envelope = wire.read_envelope(until, &mut memory).await?;
+    let mut envelope = Envelope::default();
+    if !wire.read_short_envelope(&mut envelope)? {
+        envelope = wire.read_envelope(until, &mut memory).await?;
+    }
     if endpoint.non_finite != NonFinite::Error {
         envelope.set_non_finite(endpoint.non_finite);
     }

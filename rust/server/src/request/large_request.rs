@@ -27,7 +27,7 @@ const BINARY_PER_BYTE: usize = 16;
 const BYTES_PER_STRING: usize = 16;
 
 /// What reads the envelope of a body.
-pub type Parse = for<'a> fn(BodyParts<'a>, &mut envelope::EnvelopeScratch) -> Result<Envelope<'a>>;
+pub type Parse = for<'a> fn(BodyParts<'a>, &mut envelope::EnvelopeScratch, &mut Envelope<'a>) -> Result<()>;
 
 /// Reads an envelope whose JSON is more than [`INLINE`] bytes on another thread. `parts` are those of `body`.
 ///
@@ -44,7 +44,9 @@ pub async fn parse<'a>(
     let detached = offload::run(until, memory, move |_| {
         let (json, tail) = bytes.split_at(json);
         let parts = BodyParts { json, tail: has_tail.then_some(tail) };
-        Ok(parse(parts, &mut envelope::EnvelopeScratch::default())?.detach(&bytes))
+        let mut envelope = Envelope::default();
+        parse(parts, &mut envelope::EnvelopeScratch::default(), &mut envelope)?;
+        Ok(envelope.detach(&bytes))
     });
     Ok(detached.await?.attach(body))
 }

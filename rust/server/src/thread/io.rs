@@ -43,6 +43,8 @@ pub struct Io {
     /// Buffers for bodies that arrive in pieces.
     pub bodies: FreeList<u8>,
     snapshot: RefCell<Cache<SnapshotCell, Arc<Snapshot<VersionState>>>>,
+    /// The endpoint that was found last, and the generation of its snapshot: mostly the next request is for it too.
+    found: RefCell<Option<(u64, Arc<LiveEndpoint>)>>,
     random: Cell<u64>,
 }
 
@@ -83,6 +85,7 @@ pub fn install(thread: usize, shared: Arc<Shared>) {
         fields: FreeList::for_fields(),
         bodies: FreeList::for_bodies(),
         snapshot: RefCell::new(Cache::new(shared.snapshot.clone())),
+        found: RefCell::default(),
         random: Cell::new(seed(thread)),
         shared,
     };
@@ -102,7 +105,18 @@ impl Io {
     /// # Errors
     /// `model_not_found`.
     pub fn endpoint(&self, name: &str) -> Result<Arc<LiveEndpoint>> {
-        self.snapshot.borrow_mut().load().endpoint(name).cloned()
+        let mut cache = self.snapshot.borrow_mut();
+        let snapshot = cache.load();
+        let mut found = self.found.borrow_mut();
+        if let Some((generation, endpoint)) = &*found
+            && *generation == snapshot.generation
+            && *endpoint.name == *name
+        {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = snapshot.endpoint(name)?;
+        *found = Some((snapshot.generation, endpoint.clone()));
+        Ok(endpoint.clone())
     }
 
     /// The endpoints that were served before and are not now, with the reasons, by name.
@@ -140,6 +154,7 @@ impl Io {
 
     /// Drops the old snapshot, and returns the ids of the sketches of the current one.
     pub fn refresh(&self) -> HashSet<u64> {
+        self.found.take();
         sketched(self.snapshot.borrow_mut().load()).collect()
     }
 

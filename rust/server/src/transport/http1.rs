@@ -42,7 +42,7 @@ const BODY_GRACE: Duration = Duration::from_millis(5);
 pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) -> Option<WatchedSocket> {
     let io = io::current();
     let most = io.shared.config.max_body_bytes.min(MAX_BODY);
-    let mut connection = Http1Connection { io: &io, wire, conn, buffers: ConnectionBuffers::default() };
+    let mut connection = Http1Connection { io: &io, wire, conn, buffers: None };
     loop {
         let (plain, end) = match connection.head(most).await {
             HeadRead::Plain(plain, end) => (plain, end),
@@ -53,7 +53,6 @@ pub async fn serve<S: Service>(wire: WatchedSocket, conn: &Rc<ConnectionState>) 
             return Some(connection.hand_over(HandOverReason::Body));
         };
         connection.exchange::<S>(plain, &request, end).await?;
-        connection.buffers.fields.clear();
     }
 }
 
@@ -62,7 +61,8 @@ struct Http1Connection<'a> {
     io: &'a Io,
     wire: WatchedSocket,
     conn: &'a Rc<ConnectionState>,
-    buffers: ConnectionBuffers,
+    /// `None` while the connection waits for the first byte of a request.
+    buffers: Option<Box<ConnectionBuffers>>,
 }
 
 /// What was read in the place of a request's head.
@@ -79,21 +79,23 @@ impl Http1Connection<'_> {
     /// Reads to the end of a head, whose request has a body of at most `most` bytes.
     async fn head(&mut self, most: usize) -> HeadRead {
         self.skip_empty_lines();
-        if !self.buffers.unread.is_empty() {
+        if !self.unread().is_empty() {
             // Its first byte was there when the last reply was out.
             self.conn.first_byte(self.conn.received());
         }
         let (mut searched, mut looked) = (0, false);
         poll_fn(|cx| {
             loop {
-                let ConnectionBuffers { unread, fields, .. } = &mut self.buffers;
-                if let Some((end, plain)) = known_heads::read(unread, searched, fields, most) {
+                if let Some(ConnectionBuffers { unread, fields, .. }) = self.buffers.as_deref_mut()
+                    && let Some((end, plain)) = known_heads::read(unread, searched, fields, most)
+                {
                     return Poll::Ready(match plain {
                         Some(plain) => HeadRead::Plain(plain, end),
                         None => HeadRead::NotPlain(HandOverReason::Request),
                     });
                 }
                 self.conn.register_waker(cx);
+                let unread = self.unread();
                 if !head::may_go_on(unread, searched) {
                     return Poll::Ready(HeadRead::NotPlain(HandOverReason::Head));
                 }
@@ -117,36 +119,36 @@ impl Http1Connection<'_> {
 
     /// Reads more of a head, or its first bytes. A connection that waits for those holds no buffers.
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
-        if self.buffers.unread.capacity() == 0 {
-            self.buffers = buffers::take();
-        }
-        let read = self.wire.poll_more(cx, &mut self.buffers.unread, READ_ROOM);
-        if read.is_pending() && self.buffers.unread.is_empty() {
+        let buffers = self.buffers.get_or_insert_with(buffers::take);
+        let read = self.wire.poll_more(cx, &mut buffers.unread, READ_ROOM);
+        if read.is_pending() && buffers.unread.is_empty() {
             self.give_buffers();
         }
         read
     }
 
     fn give_buffers(&mut self) {
-        let ConnectionBuffers { unread, written, .. } = &self.buffers;
-        if unread.capacity() + written.capacity() > 0 {
-            buffers::give(std::mem::take(&mut self.buffers));
+        if let Some(buffers) = self.buffers.take() {
+            buffers::give(buffers);
         }
+    }
+
+    /// What was read and belongs to no request yet.
+    fn unread(&self) -> &[u8] {
+        self.buffers.as_ref().map_or(&[], |buffers| &buffers.unread)
     }
 
     /// Skips empty lines in front of a request: some clients end a body with one (RFC 9112, 2.2).
     fn skip_empty_lines(&mut self) {
-        let unread = &mut self.buffers.unread;
-        if unread.is_empty() {
-            return;
+        let lines = self.unread().iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
+        if let Some(buffers) = self.buffers.as_mut().filter(|_| lines > 0) {
+            buffers.unread.advance(lines);
         }
-        let lines = unread.iter().take_while(|&&byte| byte == b'\r' || byte == b'\n').count();
-        unread.advance(lines);
     }
 
     /// A request of `length` bytes, if all of it is there within [`BODY_GRACE`] behind its head.
     async fn whole(&mut self, length: usize) -> Option<Bytes> {
-        let unread = &mut self.buffers.unread;
+        let unread = &mut self.buffers.get_or_insert_with(buffers::take).unread;
         if unread.len() < length {
             let whole = poll_fn(|cx| {
                 while unread.len() < length {
@@ -166,7 +168,7 @@ impl Http1Connection<'_> {
     /// Answers a request whose head ends at `end`, and sends the reply; `None` if the connection is over.
     async fn exchange<S: Service>(&mut self, plain: PlainRequest, request: &Bytes, end: usize) -> Option<()> {
         let (io, received, open) = (self.io, self.conn.received(), self.conn.begin());
-        let fields = std::mem::take(&mut self.buffers.fields);
+        let mut fields = std::mem::take(&mut self.buffers.get_or_insert_with(buffers::take).fields);
         let mut reply = {
             let path = plain.path.of_head(request);
             let headers = Headers::of_list(request, &fields);
@@ -175,7 +177,7 @@ impl Http1Connection<'_> {
             let body = BodySource::Buffered(request.slice(end..));
             self.unless_client_left(pin!(S::respond(io, head, body, received, &open))).await?
         };
-        self.buffers.fields = fields;
+        fields.clear();
         if plain.closes || (io.is_draining() && self.is_last()) {
             reply.closes = true;
         }
@@ -184,7 +186,9 @@ impl Http1Connection<'_> {
             reply.close();
         }
         let is_bare = plain.method == Method::HEAD;
-        reply.send(io, is_bare, &mut self.wire, &mut self.buffers.written, open).await.ok()?;
+        let buffers = self.buffers.get_or_insert_with(buffers::take);
+        buffers.fields = fields;
+        reply.send(io, is_bare, &mut self.wire, &mut buffers.written, open).await.ok()?;
         if closes {
             self.wire.shut_down().await;
         }
@@ -194,7 +198,7 @@ impl Http1Connection<'_> {
     /// Whether the client has sent nothing behind the present request.
     fn is_last(&mut self) -> bool {
         self.skip_empty_lines();
-        self.buffers.unread.is_empty() && !self.wire.has_more()
+        self.unread().is_empty() && !self.wire.has_more()
     }
 
     /// Waits for `work`, and drops it if the client leaves. A client that has sent its next request already is not watched: the end of
@@ -204,12 +208,13 @@ impl Http1Connection<'_> {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            if self.buffers.unread.is_empty() {
+            if self.unread().is_empty() {
                 // The request holds the buffer: room for more would be a second one, so it is made when there is something to read.
                 if ready!(self.wire.poll_readable(cx)).is_err() {
                     return Poll::Ready(None);
                 }
-                match ready!(self.wire.poll_more(cx, &mut self.buffers.unread, READ_ROOM)) {
+                let unread = &mut self.buffers.get_or_insert_with(buffers::take).unread;
+                match ready!(self.wire.poll_more(cx, unread, READ_ROOM)) {
                     Ok(read) if read > 0 => {}
                     _ => return Poll::Ready(None),
                 }
@@ -222,7 +227,8 @@ impl Http1Connection<'_> {
     /// The socket for hyper, from which what was read is read again.
     fn hand_over(mut self, why: HandOverReason) -> WatchedSocket {
         self.io.shared.metrics.handed_over.add(why);
-        self.wire.put_back(self.buffers.unread.freeze());
+        let unread = self.buffers.take().map_or_else(Bytes::new, |buffers| buffers.unread.freeze());
+        self.wire.put_back(unread);
         self.wire
     }
 }

@@ -25,16 +25,17 @@ pub struct ConnectionBuffers {
 
 thread_local! {
     /// A thread's spare buffers.
-    static SPARE: RefCell<Vec<ConnectionBuffers>> = const { RefCell::new(Vec::new()) };
+    #[expect(clippy::vec_box, reason = "a connection has the box")]
+    static SPARE: RefCell<Vec<Box<ConnectionBuffers>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Buffers with nothing in them.
-pub fn take() -> ConnectionBuffers {
+pub fn take() -> Box<ConnectionBuffers> {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Takes buffers back. Those that grew for a long body are freed.
-pub fn give(mut buffers: ConnectionBuffers) {
+pub fn give(mut buffers: Box<ConnectionBuffers>) {
     buffers.unread.clear();
     buffers.fields.clear();
     SPARE.with_borrow_mut(|spare| {
