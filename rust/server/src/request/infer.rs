@@ -101,11 +101,11 @@ async fn run_phases<W: InferWire>(io: &Io, call: &InferCall<'_>, wire: &mut W) -
     let by_path = if W::NAMED_BY_PATH { Some(admit_caller(io, call, wire.target()?)?) } else { None };
     // A header that cannot be read is refused behind the envelope.
     let by_header = deadline::of(call.context.timeout.as_ref(), call.received);
-    let until = known_deadline(call, by_header.as_ref().ok().copied().flatten(), by_path.as_deref());
+    let waits_until = by_header.as_ref().ok().copied().flatten();
     // Body; endpoint and rate, if the body names the endpoint.
     let mut memory = match wire.take_body(io) {
         Some(memory) => memory,
-        None => wire.read_body(until).await?,
+        None => wire.read_body(known_deadline(call, waits_until, by_path.as_deref())).await?,
     };
     let endpoint = match by_path {
         Some(endpoint) => endpoint,
@@ -114,7 +114,8 @@ async fn run_phases<W: InferWire>(io: &Io, call: &InferCall<'_>, wire: &mut W) -
     // Envelope.
     let mut envelope = Envelope::default();
     if !wire.read_short_envelope(&mut envelope)? {
-        envelope = wire.read_envelope(until, &mut memory).await?;
+        let document = W::NAMED_BY_PATH.then_some(&*endpoint);
+        envelope = wire.read_envelope(known_deadline(call, waits_until, document), &mut memory).await?;
     }
     if endpoint.non_finite != NonFinite::Error {
         envelope.set_non_finite(endpoint.non_finite);
