@@ -319,7 +319,8 @@ class RolloutPlan(Part):
     )
     false_rollbacks: FalseRollbacks = Field(
         100,
-        description="How often a challenger that is no worse may be rolled back, over all gates together.",
+        description="How often a challenger that is no worse may be rolled back, over all gates but disagreement together, "
+        "copies, replays and resumes included.",
     )
     undecided: Undecided = Field(
         default_factory=Undecided,

@@ -260,7 +260,7 @@ ROLLOUTS: tuple[Declared, ...] = (
     Declared(
         "headgate_rollout_gate_threshold",
         "gauge",
-        "The evidence that the gate needs: gates / false_rollbacks.",
+        "The evidence that the gate needs: tests / false_rollbacks, more for a test on copies.",
         _per_gate(lambda gate: gate["threshold"]),
     ),
     Declared(

@@ -53,7 +53,7 @@ def test_a_challenger_that_fails_on_every_copy_is_stopped_as_the_plan_says(
             assert view["phase"] == "progressing"
             (gate_status,) = [one for one in view["gates"] if one["gate"] == "error_rate"]
             assert (gate_status["copies"], gate_status["challenger"]["bad"]) == (True, 9)
-            copies(gate, 12)
+            copies(gate, 16)
             view = await look(gate)
             if gates == "rollback_if":
                 assert (view["phase"], view["end"]["reason"]) == ("rolled_back", "error_rate")
@@ -79,12 +79,12 @@ def test_requests_that_the_champion_failed_on_count_for_the_challenger(tmp_path:
                 "shadow_failed": 5,
                 "inputs_lost": 7,
             }
-            copies(gate, 12, champion_failed=failed)
+            copies(gate, 16, champion_failed=failed)
             view = await look(gate)
             (status,) = [one for one in view["gates"] if one["gate"] == "error_rate"]
-            assert (status["champion"]["bad"], status["challenger"]["bad"]) == (17, 17)
+            assert (status["champion"]["bad"], status["challenger"]["bad"]) == (17, 21)
             assert view["phase"] == "progressing"
-            copies(gate, 12)
+            copies(gate, 16)
             assert (await look(gate))["phase"] == "rolled_back"
 
     run(work)
@@ -98,7 +98,7 @@ def test_what_was_counted_before_the_step_is_no_evidence_in_it(tmp_path: Path) -
             assert (await look(gate))["phase"] == "progressing"
             copies(gate, 59)
             assert (await look(gate))["phase"] == "progressing"
-            copies(gate, 60)
+            copies(gate, 66)
             assert (await look(gate))["phase"] == "rolled_back"
 
     run(work)

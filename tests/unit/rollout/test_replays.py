@@ -29,15 +29,19 @@ GATES = (ERROR_RATE, DISAGREEMENT)
 PLAN = plan_of(REPLAY, WEIGHT, gates=GATES)
 
 
+def seen_in(plan: ResolvedPlan, report: dict[str, Any]) -> Replay:
+    return replay_seen("k", Driver().start(plan).until(0).state, report)
+
+
 def verdicts(plan: ResolvedPlan = PLAN, **report: Any) -> dict[str, str]:
-    seen = replay_seen("k", plan, replayed(**report))
+    seen = seen_in(plan, replayed(**report))
     return {status.gate: status.verdict for status in seen.gates}
 
 
 def look(driver: Driver, report: dict[str, Any] | None) -> Advance:
     """One look at a rollout in its replay step."""
     key = replay_key(driver.state)
-    seen = None if report is None else replay_seen(key, driver.state.plan, report)
+    seen = None if report is None else replay_seen(key, driver.state, report)
     return driver.look(replay=seen, gates=() if seen is None else seen.gates, requests=0)
 
 
@@ -61,7 +65,7 @@ def test_the_same_answers_pass_and_others_fail_beyond_the_noise_floor() -> None:
         "disagreement"
     ] == ("undecided")
     noisy = replayed(differing=200, excess={"share": 0.01, "interval": [-0.02, 0.04]})
-    (_, status) = replay_seen("k", PLAN, noisy).gates
+    (_, status) = seen_in(PLAN, noisy).gates
     assert (status.verdict, status.share) == ("pass", 0.01)
 
 
@@ -98,7 +102,7 @@ def test_requests_that_both_failed_on_count_for_both() -> None:
     both = {"requests": 50, "by_code": {}, "shadow_answered": 0, "shadow_failed": 50, "inputs_lost": 0}
     report = replayed()
     report["champion_failed"] = both
-    (status, _) = replay_seen("k", PLAN, report).gates
+    (status, _) = seen_in(PLAN, report).gates
     assert (status.verdict, status.champion.bad, status.challenger.bad, status.challenger.n) == (
         "pass",
         50,
@@ -108,9 +112,9 @@ def test_requests_that_both_failed_on_count_for_both() -> None:
 
 
 def test_only_what_is_over_is_judged() -> None:
-    running = replay_seen("k", PLAN, replayed(failed=60, state="running"))
+    running = seen_in(PLAN, replayed(failed=60, state="running"))
     assert (running.state, running.gates, running.replayed) == ("running", (), 660)
-    cancelled = replay_seen("k", PLAN, replayed(state="cancelled"))
+    cancelled = seen_in(PLAN, replayed(state="cancelled"))
     assert (cancelled.state, cancelled.problem) == ("failed", "it was ended by a call")
 
 

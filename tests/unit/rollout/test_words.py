@@ -186,7 +186,15 @@ def test_a_preview_tells_slots_times_and_what_each_step_would_see() -> None:
     )
     text = preview_text(plan, CHALLENGER, FACTS)
     assert "At the present traffic it takes about 2 h with traffic" in text
-    assert "1 % of rollouts at most" in text
+    assert (
+        "Rolled back if harm is shown by: error_rate; a challenger that is no worse is rolled back by them in 1 % of rollouts at most."
+        in text
+    )
+    disagreement = PlanGate(gate="disagreement", effect="rollback", above=0.02)
+    both = plan.model_copy(update={"gates": (*plan.gates, disagreement)})
+    assert "at most, not counting disagreement, for which nothing is promised." in preview_text(
+        both, CHALLENGER, FACTS
+    )
 
 
 def found(plan: ResolvedPlan = PLAN, challenger: str = "v8", **facts: Any) -> dict[str, Problem]:

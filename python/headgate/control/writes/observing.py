@@ -24,8 +24,8 @@ from headgate.control.domain.rollout.observation import (
     PoolLoad,
     Replay,
     judged,
+    question,
 )
-from headgate.control.domain.rollout.plan import judged_by_trial
 from headgate.control.domain.rollout.state import GateStatus, PoolLatency, RolloutState
 from headgate.control.domain.stamp import ms_of
 from headgate.control.writes.context import Context
@@ -253,15 +253,9 @@ def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tup
     except (ModelNotFound, ModelNotReady):
         # Nothing of the endpoint is served: nothing is seen, and nothing follows from it.
         pass
-    gates = judged_by_trial(rollout.plan)
-    if gates and trial is not None and rollout.weight > 0:
-        question = {
-            "challenger": rollout.challenger.name,
-            "gates": gates,
-            "false_rollbacks": rollout.plan.false_rollbacks,
-            "blocks_ms": list(rollout.blocks_ms),
-        }
-        evidence, asked = json.dumps(trial), json.dumps(question)
+    of_trial = question(rollout)
+    if of_trial is not None and trial is not None and rollout.weight > 0:
+        evidence, asked = json.dumps(trial), json.dumps(of_trial)
         answer = json.loads(plane.judge(evidence, asked))
         window = _thresholds(plane, current, (evidence, asked), window)
     of_copies: tuple[GateStatus, ...] = ()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from headgate.control.domain.revision import Revision
-from headgate.control.domain.rollout.built_in import Needs, built_in
-from headgate.control.domain.rollout.plan import HARM_GATES, PlanGate, ResolvedPlan, resolve
+from headgate.control.domain.rollout.built_in import BUILT_IN_THRESHOLD, Needs, built_in
+from headgate.control.domain.rollout.plan import ResolvedPlan, resolve
 from headgate.control.domain.rollout.preview import MOST_OUTPUTS, Facts
+from headgate.control.domain.rollout.promise import threshold as threshold_of
 from headgate.control.writes.data_plane import DataPlane
 from headgate.control.writes.stored_plans import StoredPlans
 from headgate.documents.rollout import BUILT_IN
@@ -44,8 +45,7 @@ def needs_of(plane: DataPlane, plan: ResolvedPlan | None, base: float) -> Needs:
     """Expected requests until a ratio is caught, between the medians of ``gate_power`` on a logarithmic scale. Infinite below the least
     ratio that has one; beyond the greatest ratio, the requests of that one.
     """
-    gates = HARM_GATES if plan is None else plan.gates
-    threshold = _threshold(gates, 0.01 if plan is None else plan.false_rollbacks)
+    threshold = BUILT_IN_THRESHOLD if plan is None else threshold_of(plan)
     rate = min(max(base, _BASE), _MOST_BASE)
     known: dict[int, list[tuple[float, float]]] = {}
 
@@ -62,7 +62,7 @@ def needs_of(plane: DataPlane, plan: ResolvedPlan | None, base: float) -> Needs:
 
 def beyond_of(plane: DataPlane, plan: ResolvedPlan) -> Callable[[int, float], float]:
     """How far beyond its limit a distance of outputs must be to be caught in most rollouts; infinite if no distance is."""
-    threshold = _threshold(plan.gates, plan.false_rollbacks)
+    threshold = threshold_of(plan)
 
     def beyond(slots: int, requests: float) -> float:
         if not 0 < slots < SLOTS:
@@ -72,11 +72,6 @@ def beyond_of(plane: DataPlane, plan: ResolvedPlan) -> Callable[[int, float], fl
         return math.inf if found is None else float(found)
 
     return beyond
-
-
-def _threshold(gates: Sequence[PlanGate], promise: float) -> float:
-    """The evidence that each gate needs."""
-    return max(sum(gate.effect != "report" for gate in gates), 1) / promise
 
 
 def outputs_of(baseline: Path | None) -> tuple[frozenset[str] | None, frozenset[str], int]:

@@ -91,7 +91,7 @@ class StepReplays:
             report = await self._replays.get(endpoint, begun.number)
         except NotFound as error:
             return Replay(key=begun.key, state="failed", number=begun.number, problem=error.message)
-        return replay_seen(begun.key, rollout.plan, report)
+        return replay_seen(begun.key, rollout, report)
 
     async def end_others(self, rollouts: Mapping[str, RolloutState]) -> None:
         """Ends the replays that no rollout among those under way waits for: their steps were left, paused or given up."""

@@ -234,7 +234,7 @@ def enter(state: RolloutState, observation: Observation, now_ms: int, who: str =
         shadow=shadow,
         pool=observation.pool,
         blocks_ms=(*state.blocks_ms, now_ms) if step.kind == "weight" else state.blocks_ms,
-    )
+    ).tested_anew()
     said = f"Step {entered.step + 1} of {len(state.plan.steps)}: {step.label}."
     said += "" if not who else f" {_promoted_by(state, who)}"
     moved = (weight, shadow) != (state.weight, state.shadow)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from headgate.control.domain.rollout.plan import DEFAULT_PAIRS, HARM_GATES, PlanGate, PlanStep, ResolvedPlan
+from headgate.control.domain.rollout.promise import threshold
 from headgate.documents.rollout import BUILT_IN
 from headgate.documents.values import SLOTS, format_weight
 
@@ -32,6 +33,10 @@ GATES = (
     PlanGate(gate="disagreement", effect="report"),
     PlanGate(gate="output_drift", effect="report"),
 )
+BUILT_IN_THRESHOLD = threshold(
+    ResolvedPlan(name=BUILT_IN, steps=(PlanStep(kind="shadow"), PlanStep(kind="promote")), gates=GATES)
+)
+"""The evidence at which a gate on requests fails: the same whatever the traffic, because each built-in plan has copies."""
 
 
 def built_in(requests_a_day: float, needs: Needs, *, captures: bool) -> ResolvedPlan:

@@ -162,7 +162,7 @@ def resume(state: RolloutState, progress: Progress, stamp: Stamp) -> Advance:
     back = state.changed(phase="progressing", pause=None, step_begun_ms=stamp.ms)
     weight, shadow = due(state)
     moved = (weight, shadow) != (state.weight, state.shadow)
-    back = back.changed(weight=weight, shadow=shadow)
+    back = back.changed(weight=weight, shadow=shadow).tested_anew()
     said = stamp.told("Resumed by")
     step = back.present
     if step is not None and step.kind == "approve":

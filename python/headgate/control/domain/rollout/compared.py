@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from headgate.control.domain.rollout.observation import Copies, Replay
-from headgate.control.domain.rollout.plan import PlanGate, ResolvedPlan, judged_by_pairs
+from headgate.control.domain.rollout.plan import PlanGate, judged_by_pairs
+from headgate.control.domain.rollout.promise import pairs_threshold
 from headgate.control.domain.rollout.state import ArmNumbers, GateStatus, RolloutState, Verdict
 from headgate.readable import number
 
@@ -48,11 +49,13 @@ def pairs_to_judge(
     """Evidence and question about how the answers of the challenger's copies are distributed, in a step that gives it copies; None if there
     is nothing to ask, and while it has a weight: its requests are judged then.
     """
-    gates, share = judged_by_pairs(rollout.plan)
+    gates = judged_by_pairs(rollout.plan)
     pairs = None if shadow is None else shadow.get("output_drift")
-    step = rollout.present
-    if not gates or pairs is None or step is None or step.kind != "shadow" or rollout.weight > 0:
+    if not gates or pairs is None or not _has_copies_alone(rollout):
         return None
+    # The judge shares out evenly what the question has.
+    tested = max(sum(gate["above"] is not None for gate in gates), 1)
+    share = tested / pairs_threshold(rollout.plan, rollout.beginnings)
     names = {"champion": rollout.champion.name, "challenger": rollout.challenger.name}
     question = {"challenger": rollout.challenger.name, "gates": gates, "false_rollbacks": share}
     return {"format": 1, **names, "pairs": pairs}, question
@@ -105,14 +108,12 @@ def copied_errors(rollout: RolloutState, copies: Copies | None) -> GateStatus | 
     """
     gate = next((one for one in rollout.plan.gates if one.gate == "error_rate"), None)
     step = rollout.present
-    if gate is None or copies is None or step is None or step.kind != "shadow" or rollout.weight > 0:
+    if gate is None or copies is None or step is None or not _has_copies_alone(rollout):
         return None
     proven, both = max(copies.errors - copies.timeouts, 0), copies.both
     champion, challenger = copies.answered + both, proven + both
     total = copies.pairs + proven + champion
-    threshold = (
-        max(sum(one.effect != "report" for one in rollout.plan.gates), 1) / rollout.plan.false_rollbacks
-    )
+    threshold = pairs_threshold(rollout.plan, rollout.beginnings)
     e_value: float | None = None
     verdict: Verdict = "undecided"
     if gate.above is not None and total > 0:
@@ -136,6 +137,14 @@ def copied_errors(rollout: RolloutState, copies: Copies | None) -> GateStatus | 
     )
 
 
+def _has_copies_alone(rollout: RolloutState) -> bool:
+    """Whether the challenger has the copies of a shadow step, and no weight. After a crash it has none until a resume, which begins the
+    tests anew.
+    """
+    step = rollout.present
+    return step is not None and step.kind == "shadow" and rollout.shadow > 0 and rollout.weight == 0
+
+
 def paired_e_value(challenger: int, champion: int, limit: float = 1.0) -> float:
     """The evidence that the challenger alone errs more than ``limit`` times as often as the champion alone, from how many of the same
     requests each of them alone erred on: the mean of likelihood ratios at the judge's alternatives.
@@ -153,7 +162,7 @@ def paired_e_value(challenger: int, champion: int, limit: float = 1.0) -> float:
 # === a replay ===
 
 
-def replay_seen(key: str, plan: ResolvedPlan, report: Report) -> Replay:
+def replay_seen(key: str, rollout: RolloutState, report: Report) -> Replay:
     """A replay as a step sees it. Gates are judged when it is over: then its requests are a closed sample."""
     state, requests, pairs = report["state"], report["requests"], report["pairs"]
     counts = {"key": key, "number": report["id"], "pairs": pairs, "replayed": requests["replayed"]}
@@ -161,11 +170,12 @@ def replay_seen(key: str, plan: ResolvedPlan, report: Report) -> Replay:
         return Replay(**counts, state="running")
     if state != "done":
         return Replay(**counts, state="failed", problem=report["error"] or "it was ended by a call")
+    promise = 1 / pairs_threshold(rollout.plan, rollout.beginnings)
     found = [
         disagreement(gate, report, closed=pairs > 0)
         if gate.gate == "disagreement"
-        else errors(gate, plan, report)
-        for gate in plan.gates
+        else errors(gate, promise, report)
+        for gate in rollout.plan.gates
         if gate.gate in ("disagreement", "error_rate")
     ]
     gates = tuple(status.model_copy(update={"replay": report["id"]}) for status in found)
@@ -190,14 +200,14 @@ def _left_out(report: Report) -> str:
     return ", ".join(f"{number(count)} {said}" for said, count in reasons.items() if count)
 
 
-def errors(gate: PlanGate, plan: ResolvedPlan, report: Report) -> GateStatus:
+def errors(gate: PlanGate, promise: float, report: Report) -> GateStatus:
     """The gate ``error_rate`` on the requests of a replay that is over: both versions were asked the same ones.
 
     It passes if the challenger's errors are below the limit times the champion's, or a share of at most ``ignore_below``. It fails if they
-    are not, and as many or more would come by chance with a probability of at most ``false_rollbacks`` over the plan's gates: given the
-    errors of both together, those of the challenger are binomial with 1/2, or with ``strict`` at the limit (the conditional test of two
-    Poisson rates; Przyborowski and Wilenski, 1940). Errors that both versions share make it err to the safe side. A run that took too
-    long at the lowest priority keeps the gate from passing and is no evidence of harm.
+    are not, and as many or more would come by chance with a probability of at most ``promise``, the test's part of ``false_rollbacks``.
+    Given the errors of both together, those of the challenger are binomial with 1/2, or with ``strict`` at the limit (the conditional test
+    of two Poisson rates; Przyborowski and Wilenski, 1940). Errors that both versions share make it err to the safe side. A run that took
+    too long at the lowest priority keeps the gate from passing and is no evidence of harm.
     """
     failed = report["champion_failed"]
     both = failed["shadow_failed"]
@@ -206,7 +216,6 @@ def errors(gate: PlanGate, plan: ResolvedPlan, report: Report) -> GateStatus:
     total = report["pairs"] + challenger + failed["shadow_answered"]
     proven = max(challenger - report["timeouts"], 0)
     chance: float | None = None
-    promise = plan.false_rollbacks / max(sum(one.effect != "report" for one in plan.gates), 1)
     verdict: Literal["pass", "fail", "undecided"] = "undecided"
     if gate.above is not None and total > 0:
         chance = binomial_tail(

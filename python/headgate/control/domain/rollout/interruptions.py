@@ -88,10 +88,14 @@ def restored(
 ) -> RolloutState | None:
     """The rollout after an old revision's traffic came back: one that was under way then waits for a person, with its weight.
 
-    ``tried`` is what the endpoint remembers now: attempts and crashes never count backwards, and what was rejected since stays so.
+    ``tried`` is what the endpoint remembers now: attempts, crashes and beginnings of tests never count backwards, and what was rejected
+    since stays so.
     """
     if then is None or not then.active:
         return aborted(now, "restore", f"{revision} came back.", now_ms)
+    if now is not None and now.id == then.id:
+        then = then.changed(beginnings=max(then.beginnings, now.beginnings))
+    then = then.tested_anew()
     known = tried_of(tried, then.challenger.digest)
     if known is not None:
         then = then.changed(
@@ -130,4 +134,5 @@ def restarted(state: RolloutState, now_ms: int) -> Advance:
     """The gateway was drained and started again: the step is repeated, with its weight as it was."""
     if not state.active:
         return Advance(state, Progress())
-    return Advance(state.changed(breaker_openings=None, step_begun_ms=now_ms), Progress())
+    repeated = state.changed(breaker_openings=None, step_begun_ms=now_ms)
+    return Advance(repeated.tested_anew(), Progress())

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from headgate.control.domain.rollout.plan import StepKind, Value
-from headgate.control.domain.rollout.state import GateStatus, PoolLatency
+from headgate.control.domain.rollout.plan import StepKind, Value, judged_by_trial
+from headgate.control.domain.rollout.promise import tests_on_requests, threshold
+from headgate.control.domain.rollout.state import GateStatus, PoolLatency, RolloutState
 
 QUIET_MS = 10 * 60_000
 """An endpoint without a request for so long has no traffic."""
@@ -81,6 +82,23 @@ class Replay(Value):
     incompatible: int = 0
     problem: str = ""
     gates: tuple[GateStatus, ...] = ()
+
+
+def question(rollout: RolloutState) -> dict[str, Any] | None:
+    """What ``_native.judge`` is asked of a trial; None if it decides and shows no gate of the plan.
+
+    The judge shares ``false_rollbacks`` out among the gates of a question. Tests on pairs have a part of the promise too, so the
+    question has the rest.
+    """
+    gates = judged_by_trial(rollout.plan)
+    if not gates:
+        return None
+    return {
+        "challenger": rollout.challenger.name,
+        "gates": gates,
+        "false_rollbacks": max(tests_on_requests(rollout.plan), 1) / threshold(rollout.plan),
+        "blocks_ms": list(rollout.blocks_ms),
+    }
 
 
 def judged(answer: Mapping[str, Any]) -> dict[str, Any]:

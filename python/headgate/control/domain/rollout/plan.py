@@ -30,6 +30,8 @@ MEASURES: tuple[Measure, ...] = ("run", "reply")
 
 JUDGED_BY_TRIAL = ("error_rate", "availability", "latency", "feedback", "output_drift")
 """The families of gates that the evidence of a trial decides."""
+PAIRED: tuple[StepKind, ...] = ("replay", "shadow")
+"""The kinds of steps in which both versions are asked the same requests."""
 Distance = Literal["ks", "total_variation"]
 
 
@@ -244,12 +246,9 @@ def judged_by_trial(plan: ResolvedPlan) -> list[dict[str, Any]]:
     return found
 
 
-def judged_by_pairs(plan: ResolvedPlan) -> tuple[list[dict[str, Any]], float]:
-    """The ``gates`` of the question about the answers of copies, and the share of false rollbacks that is theirs."""
-    gates = [gate for gate in plan.gates if gate.family == "output_drift"]
-    stops = [gate for gate in plan.gates if gate.effect != "report"]
-    part = max(sum(gate.effect != "report" for gate in gates), 1) / max(len(stops), 1)
-    return [_outputs(gate) for gate in gates], plan.false_rollbacks * min(part, 1.0)
+def judged_by_pairs(plan: ResolvedPlan) -> list[dict[str, Any]]:
+    """The ``gates`` of the question about the answers of copies."""
+    return [_outputs(gate) for gate in plan.gates if gate.family == "output_drift"]
 
 
 def _outputs(gate: PlanGate) -> dict[str, Any]:

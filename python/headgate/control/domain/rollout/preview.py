@@ -362,6 +362,12 @@ def _busy_words(challenger: str, facts: Facts) -> list[str]:
     ]
 
 
+def _unbounded(plan: ResolvedPlan) -> str:
+    """What ``false_rollbacks`` leaves out of the gates that roll back."""
+    has = any(gate.family == "disagreement" for gate in plan.with_effect("rollback"))
+    return ", not counting disagreement, for which nothing is promised" if has else ""
+
+
 def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: str = "") -> str:
     """The whole in lines: steps with their times, the sum, what the challenger ``needs``, limits and problems. Notes of the plan are told
     beside it, as those of every change are.
@@ -384,8 +390,8 @@ def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: 
         lines.append(f"It advances within {plan.hours.text}; it is rolled back at any time.")
     stops = ", ".join(gate.key for gate in plan.with_effect("rollback")) or "nothing"
     lines.append(
-        f"Rolled back if harm is shown by: {stops}; a challenger that is no worse is rolled back in "
-        f"{percent(plan.false_rollbacks)} of rollouts at most."
+        f"Rolled back if harm is shown by: {stops}; a challenger that is no worse is rolled back by them in "
+        f"{percent(plan.false_rollbacks)} of rollouts at most{_unbounded(plan)}."
     )
     for problem in problems(plan, challenger.name, facts):
         lines.append(f"{'Refused' if problem.refuses else 'Warning'}: {problem.path}: {problem.words}.")

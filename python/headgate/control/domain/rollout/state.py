@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from headgate.control.domain.rollout.plan import PlanStep, ResolvedPlan, Value
+from headgate.control.domain.rollout.plan import PAIRED, PlanStep, ResolvedPlan, Value
 from headgate.control.domain.shares import EMPTY, Table
 from headgate.control.domain.stamp import Stamp
 
@@ -223,6 +223,8 @@ class RolloutState(Value):
     pool: tuple[PoolLatency, ...] = ()
     breaker_openings: int | None = None
     """How often the challenger's breaker had opened when it was first seen open."""
+    beginnings: int = Field(default=0, exclude_if=lambda count: count == 0)
+    """How often tests on pairs began (``promise``); left out of JSON without one."""
 
     @property
     def active(self) -> bool:
@@ -252,6 +254,13 @@ class RolloutState(Value):
     def changed(self, **fields: Any) -> RolloutState:
         """With other fields."""
         return self.model_copy(update=fields)
+
+    def tested_anew(self) -> RolloutState:
+        """With one more beginning, if the present step has copies or a replay: what was counted of them before is no evidence now."""
+        step = self.present
+        if step is None or step.kind not in PAIRED:
+            return self
+        return self.changed(beginnings=self.beginnings + 1)
 
     def paused(self, pause: Pause) -> RolloutState:
         """Paused for that reason."""
