@@ -104,6 +104,31 @@ def test_what_was_counted_before_the_step_is_no_evidence_in_it(tmp_path: Path) -
     run(work)
 
 
+def test_a_retry_counts_the_copies_that_it_gave_itself(tmp_path: Path) -> None:
+    """The document shadows the same version, so that its counts outlive the rollout."""
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            plan = PLAN.replace("rollback_if: {", "rollback_if: {disagreement: 2%, ")
+            await in_shadow(gate, plan)
+            copies(gate, 0)
+            await look(gate)
+            different = {"pairs": 100, "differing": 90, "rows": 100, "differing_rows": 90}
+            copies(gate, 0, pairs=100, compared=different)
+            view = await look(gate)
+            assert (view["phase"], view["end"]["reason"]) == ("rolled_back", "disagreement")
+            await gate.control.rollout_retry("digits", "v2", "careful", call=ANN)
+            await look(gate)
+            view = await look(gate)
+            assert (view["phase"], view["step"]["what"]) == ("progressing", "shadow 10%")
+            (status,) = [one for one in view["gates"] if one["gate"] == "disagreement"]
+            assert (status["verdict"], status["challenger"]["n"]) == ("undecided", 0)
+            copies(gate, 0, pairs=200, compared={**different, "pairs": 200, "differing": 180})
+            assert (await look(gate))["phase"] == "rolled_back"
+
+    run(work)
+
+
 def test_counters_that_began_with_the_step_count_from_their_beginning(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

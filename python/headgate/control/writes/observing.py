@@ -19,7 +19,6 @@ from headgate.control.domain.rollout.compared import copied, copied_errors, dist
 from headgate.control.domain.rollout.observation import (
     LEAST_LATENCIES,
     Breaker,
-    Copies,
     Observation,
     PoolLoad,
     Replay,
@@ -27,7 +26,7 @@ from headgate.control.domain.rollout.observation import (
     question,
 )
 from headgate.control.domain.rollout.state import GateStatus, PoolLatency, RolloutState
-from headgate.control.domain.stamp import ms_of
+from headgate.control.domain.rollout.step_copies import StepCopies, report_of, seen_in_step
 from headgate.control.writes.context import Context
 from headgate.control.writes.data_plane import DataPlane, Status, requests_of, status_of
 from headgate.control.writes.endpoint import EndpointState
@@ -54,6 +53,8 @@ class Told:
     trial: dict[str, Any] | None
     answer: dict[str, Any] | None
     shadow: dict[str, Any] | None
+    """What was counted of the challenger's copies in the present step."""
+    copies: StepCopies | None
     copied: tuple[GateStatus, ...]
     """How the answers of copies are distributed, in a step with copies."""
     shadow_cores: float
@@ -80,7 +81,9 @@ class _Memory:
 
     step: tuple[Any, ...] = ()
     requests: int = 0
-    copies: Copies = field(default_factory=Copies)
+    copied: tuple[str, int, int] | None = None
+    """The step of ``copies``."""
+    copies: StepCopies | None = None
     answered: Mapping[str, int] = field(default_factory=dict)
     last_request_ms: int | None = None
     window: tuple[str, int] | None = None
@@ -124,14 +127,15 @@ class Observer:
         assert rollout is not None, "only an endpoint with a rollout is looked at"  # noqa: S101
         name, memory = state.name, self._memory.get(state.name, _Memory())
         plane = self._context.plane
-        told = await asyncio.to_thread(lambda: _ask(plane, current, rollout, memory.window))
+        told = await asyncio.to_thread(lambda: _ask(plane, current, rollout, memory))
         recent = await self._figures.of(name)
         now = self._context.store.now()
         now_ms = round(now.timestamp() * 1000)
         memory = self._remembered(memory, told, rollout, now_ms)
         self._memory[name] = memory
         champion = recent.get(rollout.champion.name)
-        requests, copies = _arm(told.trial, rollout.challenger.name), _copies(told.shadow, memory)
+        requests = _arm(told.trial, rollout.challenger.name)
+        copies = None if told.shadow is None or told.copies is None else told.copies.copies
         seen = Observation(
             **({} if told.answer is None else judged(told.answer)),
             requests=max(_ended(requests) - memory.requests, 0),
@@ -162,27 +166,17 @@ class Observer:
             answered=answered or memory.answered,
             last_request_ms=now_ms if came else memory.last_request_ms,
             window=told.window,
+            copied=_step_of(rollout),
+            copies=told.copies,
         )
-        trial, shadow = told.trial, told.shadow
-        began = rollout.step_begun_ms
-        step = (
-            rollout.id,
-            rollout.step,
-            began,
-            None if trial is None else trial["begun_ms"],
-            None if shadow is None else shadow.get("since"),
-        )
+        trial, began = told.trial, rollout.step_begun_ms
+        step = (*_step_of(rollout), None if trial is None else trial["begun_ms"])
         if step == memory.step:
             return memory
         # Counters that began with the step, or after it, hold nothing else.
         fresh_trial = trial is None or trial["begun_ms"] >= began
-        fresh_shadow = shadow is None or "since" not in shadow or ms_of(shadow["since"]) >= began
-        return replace(
-            memory,
-            step=step,
-            requests=0 if fresh_trial else _ended(_arm(trial, rollout.challenger.name)),
-            copies=Copies() if fresh_shadow or shadow is None else _counted(shadow),
-        )
+        requests = 0 if fresh_trial else _ended(_arm(trial, rollout.challenger.name))
+        return replace(memory, step=step, requests=requests)
 
     async def before(self, current: Revision, challenger: str) -> LoadBefore:
         """The load as a look would see it, before a rollout of ``challenger`` begins."""
@@ -237,19 +231,28 @@ def _runs_before(plane: DataPlane, current: Revision, challenger: str) -> tuple[
     return (_median(versions.get(champion)), _median(versions.get(challenger))), cores
 
 
-def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tuple[str, int] | None) -> Told:
+def _step_of(rollout: RolloutState) -> tuple[str, int, int]:
+    """Names a step; one that is repeated is another one."""
+    return rollout.id, rollout.step, rollout.step_begun_ms
+
+
+def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, memory: _Memory) -> Told:
     """Blocks, and computes: run it in a thread."""
     name = current.endpoint
     status = status_of(plane.status(name), name)
     trial = answer = shadow = None
-    cores = 0.0
+    cores, window = 0.0, memory.window
+    copies = memory.copies if memory.copied == _step_of(rollout) else None
     try:
         found = json.loads(plane.trial(name, True))["trial"]
         trial = found if found is not None and found["attempt"] == current.traffic.table.salt else None
         shadows = json.loads(plane.shadows(name))
         cores = shadows["cpu"]["used_cores"]
         shadow = next((one for one in shadows["shadows"] if one["to"] == rollout.challenger.name), None)
-        shadow = shadow if shadow is not None and "pairs" in shadow else None
+        if shadow is not None:
+            counted = "pairs" in shadow
+            copies = seen_in_step(copies, shadow, rollout.step_begun_ms) if counted else copies
+            shadow = report_of(copies, shadow) if counted and copies is not None else None
     except (ModelNotFound, ModelNotReady):
         # Nothing of the endpoint is served: nothing is seen, and nothing follows from it.
         pass
@@ -262,7 +265,7 @@ def _ask(plane: DataPlane, current: Revision, rollout: RolloutState, window: tup
     if shadow is not None and (asked_of := pairs_to_judge(rollout, shadow)) is not None:
         found = json.loads(plane.judge(*(json.dumps(one) for one in asked_of)))
         of_copies = distributions(found, shadow)
-    return Told(status, trial, answer, shadow, of_copies, cores, window)
+    return Told(status, trial, answer, shadow, copies, of_copies, cores, window)
 
 
 def _thresholds(
@@ -324,26 +327,6 @@ def _pool(endpoint: str, version: str, figures: Mapping[str, Any] | None) -> tup
             per_second=figures["requests"] / max(figures["seconds"], 1),
             count=figures["requests"],
         ),
-    )
-
-
-def _copies(shadow: Mapping[str, Any] | None, memory: _Memory) -> Copies | None:
-    """Of the step. Counters that began anew meanwhile have nothing of what was there before."""
-    if shadow is None:
-        return None
-    before, now = memory.copies.model_dump(), _counted(shadow).model_dump()
-    return Copies(**{name: max(count - before[name], 0) for name, count in now.items()})
-
-
-def _counted(shadow: Mapping[str, Any]) -> Copies:
-    """All that a shadow counted. What it would have made of inputs that were lost is not known, and counts for it."""
-    failed = shadow["champion_failed"]
-    return Copies(
-        pairs=shadow["pairs"],
-        errors=sum(shadow["errors"].values()),
-        timeouts=shadow["timeouts"],
-        answered=failed["shadow_answered"] + failed["inputs_lost"],
-        both=failed["shadow_failed"],
     )
 
 
