@@ -28,7 +28,7 @@ _QUERY: dict[str, tuple[Schema, str]] = {
     ),
     "with_plans": (
         {"type": "string", "examples": ["careful,quick"]},
-        "Of a dry run: rollout plans that are stored before the document is applied.",
+        "Of a dry run: rollout plans that are stored beside it. They may be named, and take their room.",
     ),
     "force": (
         {"type": "boolean", "default": False},

@@ -107,7 +107,11 @@ class RolloutHandlers:
         """Stores one."""
         name = request.path("name")
         call = request.call(precondition=request.precondition(creates=True))
-        return _put(await self._control.put_plan(request.body, expected=("RolloutPlan", name), call=call))
+        beside = request.plans_before()
+        work = self._control.put_plan(
+            request.body, expected=("RolloutPlan", name), call=call, with_plans=beside
+        )
+        return _put(await work)
 
     async def delete_plan(self, request: AdminRequest) -> Response:
         """Removes one that nothing names."""

@@ -272,7 +272,7 @@ def _plan_calls(r: RolloutHandlers) -> list[ApiCall]:
     return [
         _read("/v1/plans", r.plans, plans, "The stored rollout plans."),
         _read(plan, r.plan, results.PlanDocumentView, "One plan."),
-        put(plan, r.put_plan, "Stores a plan; rollouts under way keep theirs.", RolloutPlan),
+        put(plan, r.put_plan, "Stores a plan; rollouts under way keep theirs.", RolloutPlan, "with_plans"),
         delete(plan, r.delete_plan, "Removes a plan that nothing names."),
         _read(defaults, r.defaults, results.PlanDocumentView, "What documents leave out."),
         put(defaults, r.put_defaults, "Stores the defaults.", Defaults, "with_plans"),

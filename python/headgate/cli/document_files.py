@@ -55,11 +55,12 @@ class ReadFiles:
     endpoints: list[ReadDocument]
     others: list[OtherDocument]
 
-    def dry(self, kind: str = "Endpoint") -> dict[str, str]:
-        """The query of a dry run. What may name a plan takes it that those of the same files are stored."""
-        named = [one.name for one in self.others if one.kind == "RolloutPlan"]
-        names_one = bool(named) and kind != "RolloutPlan"
-        return {"dry_run": "true"} | ({"with_plans": ",".join(named)} if names_one else {})
+    def dry(self, other: OtherDocument | None = None) -> dict[str, str]:
+        """The query of a dry run of ``other``, or of an endpoint. It takes it that the plans of the same files are stored: what may name
+        one finds it, and a plan is refused if there is no room for all of them.
+        """
+        plans = [one.name for one in self.others if one.kind == "RolloutPlan" and one is not other]
+        return {"dry_run": "true"} | ({"with_plans": ",".join(plans)} if plans else {})
 
 
 def read_all(files: Sequence[Path], root: Path | None) -> ReadFiles:
@@ -67,11 +68,28 @@ def read_all(files: Sequence[Path], root: Path | None) -> ReadFiles:
     if not files:
         raise click.UsageError("name at least one file; - is stdin")
     parsed = [(path, parse_file(path, root)) for path in files]
+    _check_once(parsed)
     others = [other for _, file in parsed for other in file.others]
     return ReadFiles(
         [ReadDocument(path, document) for path, file in parsed for document in file.documents],
         sorted(others, key=lambda other: other.kind != "RolloutPlan"),
     )
+
+
+def _check_once(parsed: Sequence[tuple[Path, Parsed]]) -> None:
+    """:class:`InvalidArgument` for a name in two files: which of them is wanted cannot be told."""
+    known: dict[tuple[str, str], Path] = {}
+    for path, file in parsed:
+        named = [("Endpoint", one.name) for one in file.documents] + [
+            (one.kind, one.name) for one in file.others
+        ]
+        for kind, name in named:
+            before = known.setdefault((kind, name), path)
+            if before is not path:
+                said = (
+                    "the same file is named twice" if before == path else f"it is in {before} and in {path}"
+                )
+                raise InvalidArgument(f"{f'{kind} {name}'.rstrip()}: {said}; name it once")
 
 
 def parse_file(path: Path, root: Path | None) -> Parsed:

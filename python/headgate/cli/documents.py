@@ -107,7 +107,7 @@ def plan(session: Session, files: tuple[Path, ...], check: bool, root: Path | No
     documents = read_all(files, root)
     based_on = {} if options["if_revision"] is None else if_match(options["if_revision"])
     with session.client() as client:
-        others = [_put_other(client, one, documents.dry(one.kind)) for one in documents.others]
+        others = [_put_other(client, one, documents.dry(one)) for one in documents.others]
         plans = [
             client.put_document(
                 _path(one),
@@ -162,7 +162,7 @@ def apply(
     with session.client() as client:
         try:
             for other in documents.others:
-                params = said | (documents.dry(other.kind) if dry_run else {})
+                params = said | (documents.dry(other) if dry_run else {})
                 others.append(_put_other(client, other, params))
                 if session.for_person:
                     session.show(others[-1], stored_plans.result_view, lambda _: [])

@@ -100,7 +100,7 @@ def apply(session: Session, files: tuple[Path, ...], reason: str | None, dry_run
         # Several are tried before the first is stored: what is refused is not half applied.
         is_tried = dry_run or len(documents.others) > 1
         planned = [
-            put(client, (one.kind, one.name), one.raw, _said(reason) | documents.dry(one.kind))
+            put(client, (one.kind, one.name), one.raw, _said(reason) | documents.dry(one))
             for one in documents.others
             if is_tried
         ]

@@ -127,6 +127,43 @@ def test_one_of_several_that_is_refused_keeps_the_others_from_being_stored(two: 
     assert puts[1].url.params["with_plans"] == "careful"
 
 
+def test_each_of_several_plans_is_tried_with_the_others(tmp_path: Path) -> None:
+    paths = []
+    for name in ("careful", "bold"):
+        paths.append(tmp_path / f"{name}.yaml")
+        paths[-1].write_text(PLAN.replace("careful", name))
+    other = PATH.replace("careful", "bold")
+    fake = FakeAdmin(
+        {
+            f"GET {PATH}": MISSING,
+            f"PUT {PATH}": ok(WRITTEN, 1),
+            f"GET {other}": MISSING,
+            f"PUT {other}": ok(WRITTEN, 1),
+        }
+    )
+    result = call(fake, "plans", "apply", *map(str, paths))
+    assert result.exit_code == 0, result.output
+    tried = {
+        one.url.path: one.url.params.get("with_plans")
+        for one in fake.requests
+        if one.method == "PUT" and "dry_run" in one.url.params
+    }
+    assert tried == {PATH: "bold", other: "careful"}
+
+
+@pytest.mark.parametrize("command", [["plans", "apply"], ["apply"], ["plan"]])
+def test_one_name_in_two_files_is_refused(tmp_path: Path, command: list[str]) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    for path in (first, second):
+        path.write_text(PLAN)
+    fake = FakeAdmin(answers())
+    result = call(fake, *command, str(first), str(second))
+    assert (result.exit_code, fake.requests) == (2, [])
+    assert f"RolloutPlan careful: it is in {first} and in {second}; name it once" in result.stderr
+    again = call(fake, *command, str(first), str(first))
+    assert "RolloutPlan careful: the same file is named twice; name it once" in again.stderr
+
+
 def test_what_was_stored_before_a_failure_is_told_by_plans_apply_too(two: tuple[str, str]) -> None:
     fake = Refusing(answers())
     fake.in_dry_run = False

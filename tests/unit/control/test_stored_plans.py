@@ -132,3 +132,28 @@ def test_an_old_revision_whose_plan_is_gone_comes_back_with_a_note(tmp_path: Pat
             ]
 
     run(work)
+
+
+def test_a_trial_run_of_several_plans_counts_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headgate.control.writes.stored_plans.MOST", 2)
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await gate.control.put_plan(PLAN.encode(), call=ANN)
+            new, trial = PLAN.replace("careful", "bold").encode(), Call("ann", dry_run=True)
+            beside = {"call": trial, "with_plans": frozenset({"careful", "quick"})}
+            with pytest.raises(
+                Conflict, match="there are 1 plans, and there is no room for 2 more: 2 are stored"
+            ):
+                await gate.control.put_plan(new, **beside)
+            # What is stored already, and the plan itself, take no more room.
+            for known in ({"careful"}, {"bold", "careful"}):
+                planned = await gate.control.put_plan(new, call=trial, with_plans=frozenset(known))
+                assert planned["status"] == "planned"
+            await gate.control.put_plan(new, call=ANN)
+            with pytest.raises(Conflict, match="there are 2 plans already"):
+                await gate.control.put_plan(PLAN.replace("careful", "quick").encode(), call=trial)
+
+    run(work)

@@ -124,21 +124,40 @@ class StoredPlans:
     ) -> PlanResult:
         """Stores a document in the place of the one before. A rollout that is under way keeps the plan that it began with.
 
-        ``applied`` remembers the file that it comes from. A dry run takes it that plans of the names ``with_plans`` are stored first.
+        ``applied`` remembers the file that it comes from. A dry run takes it that plans of the names ``with_plans`` are stored
+        beside it: they may be named, and take their room.
         """
         content = document.content
         named = content.rollout if isinstance(content, Defaults) else None
         with self.using(named, _title(document.kind, document.name), call, with_plans):
-            return await self._put(document, call, applied)
+            return await self._put(document, call, applied, with_plans)
 
-    async def _put(self, document: OtherDocument, call: Call, applied: AppliedDocument | None) -> PlanResult:
+    def _check_room(self, name: str, with_plans: frozenset[str]) -> None:
+        """:class:`Conflict` if a new document has no room, or not all that come with it."""
+        beside = [one for one in with_plans if one != name and ("RolloutPlan", one) not in self._known]
+        if len(self._known) + len(beside) < MOST:
+            return
+        if not beside:
+            raise Conflict(f"there are {MOST} plans already: delete one that is not used")
+        raise Conflict(
+            f"there are {len(self._known)} plans, and there is no room for {len(beside) + 1} more: {MOST} are stored at most. "
+            "Delete plans that are not used"
+        )
+
+    async def _put(
+        self,
+        document: OtherDocument,
+        call: Call,
+        applied: AppliedDocument | None,
+        with_plans: frozenset[str],
+    ) -> PlanResult:
         key = (document.kind, document.name)
         known = self._known.get(key)
         before = None if known is None else known[0]
         number = None if before is None else before.n
         call.precondition.check(_title(*key), number)
-        if before is None and len(self._known) >= MOST:
-            raise Conflict(f"there are {MOST} plans already: delete one that is not used")
+        if before is None:
+            self._check_room(document.name, with_plans if call.dry_run else frozenset())
         now = self._context.now()
         record = PlanRecord(*key, (number or 0) + 1, document.digest, call.principal, now, document.raw)
         if before is not None and before.digest == document.digest:
