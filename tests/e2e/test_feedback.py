@@ -204,12 +204,25 @@ def test_damaged_receipts_are_found_and_no_backup_has_them(gateway: GatewayProce
     content[20] ^= 1
     file.write_bytes(content)
     (said,) = backup(gateway.state, tmp_path / "backup.tar")
-    assert said.startswith("feedback/scale.receipts is damaged: restart its gateway")
+    assert said.startswith("feedback/scale.receipts is damaged: a gateway that runs has the key")
     assert not (tmp_path / "backup.tar").exists()
     gateway.start()
     assert "not issued by this gateway" in give(gateway, sale(receipt, True)).json()["error"]
     assert 'headgate_feedback_key_lost{endpoint="scale"} 1.0' in gateway.observe("/metrics").text
     assert check(gateway.state).lines() == []
+
+
+def test_a_gateway_that_runs_writes_damaged_receipts_anew_with_its_key(gateway: GatewayProcess) -> None:
+    (_, used), (_, unused) = infer(gateway, "user-1"), infer(gateway, "user-2")
+    file = gateway.state / "feedback" / "scale.receipts"
+    file.write_bytes(b"damaged")
+    assert [line for line in check(gateway.state).lines() if "scale.receipts is damaged" in line]
+    assert give(gateway, sale(used, True)).status_code == 200
+    until(lambda: check(gateway.state).lines() == [], 60.0)
+    gateway.stop()
+    gateway.start()
+    assert give(gateway, sale(used, True)).json()["code"] == "conflict"
+    assert give(gateway, sale(unused, True)).status_code == 200
 
 
 def test_what_is_no_receipt_of_this_endpoint_is_refused_in_words(

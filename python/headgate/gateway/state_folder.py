@@ -277,7 +277,10 @@ def _receipt_faults(state: Path) -> list[str]:
         return []
     from headgate import _native  # Without feedback a folder is looked at without the data plane.
 
-    remedy = "restart its gateway, which makes a new key and refuses feedback on earlier answers, or restore a backup"
+    remedy = (
+        "a gateway that runs has the key and writes the file anew with the next feedback, so do not restart it before that; "
+        "if none runs, restore a backup, or start it, which makes a new key and refuses feedback on earlier answers"
+    )
     return [
         f"{FEEDBACK}/{path.name} is damaged: {remedy}"
         for path in files
