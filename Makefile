@@ -16,6 +16,9 @@ STATE ?= .state
 PYTEST_ARGS ?=
 # Half as many again as cores: many tests wait for a gateway that starts, or for a deadline.
 WORKERS ?= $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))
+# Of Cargo.toml: what the extension is built with, and the tests of the crates.
+NATIVE_PROFILE ?= release
+CRATES_PROFILE ?= dev
 FUZZ ?= 100
 ROLLOUTS ?= 2000
 SECONDS ?= 600
@@ -55,7 +58,7 @@ test: test-rust test-models test-python  ## run every test: cargo's, then pytest
 test-rust: $(STAMPS)/native $(STAMPS)/digits  ## run the tests of the crates
 	HEADGATE_ORT_LIBRARY="$$($(PY) -c 'from headgate import runtime_library; print(runtime_library.find().path)')" \
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} \
-		cargo test --workspace --exclude headgate-py --locked
+		cargo test --profile $(CRATES_PROFILE) --workspace --exclude headgate-py --locked
 
 .PHONY: test-models
 test-models:  ## model checking: every order of the threads that meet in a sketch's shard, a batch and a queue (loom)
@@ -84,7 +87,7 @@ simulate:  ## rollouts with made-up requests on the real counters and gates: fal
 lint: $(STAMPS)/native  ## formatting, clippy, ruff, strict mypy, the stub, the import and crate directions, links, lock files
 	cargo fmt --all --check
 	@# mypy takes one core for as long as clippy takes the other.
-	cargo clippy --workspace --all-targets --locked -- -D warnings & clippy=$$!; $(MAKE) --no-print-directory lint-python; wait $$clippy
+	cargo clippy --profile $(CRATES_PROFILE) --workspace --all-targets --locked -- -D warnings & clippy=$$!; $(MAKE) --no-print-directory lint-python; wait $$clippy
 
 .PHONY: lint-python
 lint-python: $(STAMPS)/native
@@ -237,7 +240,7 @@ $(STAMPS)/python: requirements.lock
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/native: $(STAMPS)/python pyproject.toml $(RUST_SOURCES)
-	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(PY) -m maturin develop --release --locked
+	PIP_QUIET=1 VIRTUAL_ENV=$(CURDIR)/$(VENV) $(PY) -m maturin develop --profile $(NATIVE_PROFILE) --locked
 	@touch $@
 
 $(STAMPS)/digits: $(STAMPS)/python $(EXAMPLE)/prepare.py

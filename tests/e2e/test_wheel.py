@@ -28,7 +28,9 @@ def build(folder: Path) -> Path:
         "-m",
         "maturin",
         "build",
-        "--release",
+        "--profile",
+        # What the extension beside this test was built with, so that nothing is built again.
+        os.environ.get("NATIVE_PROFILE", "release"),
         "--locked",
         "--interpreter",
         sys.executable,
