@@ -183,15 +183,7 @@ impl Skeleton {
             (binary_data_output, timeout_us, priority);
         into.id = filling.id;
         let (name, base64, non_finite) = (Cow::Borrowed(name), self.base64, NonFinite::Error);
-        // Made in the list: an input is large, and a push would copy it twice.
-        into.inputs.extend(std::iter::once_with(|| InputTensor {
-            name,
-            datatype,
-            shape: *shape,
-            source,
-            base64,
-            non_finite,
-        }));
+        into.inputs.push(InputTensor { name, datatype, shape: *shape, source, base64, non_finite });
         Some(())
     }
 
