@@ -142,6 +142,10 @@ bench-macro: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## against nginx, a 
 bench-neighbour: $(STAMPS)/native $(STAMPS)/digits bench-peers  ## CPU time of a request beside a process that fills the last-level cache; needs nginx and wrk
 	$(PY) -m benches.neighbour
 
+.PHONY: bench-wire-costs
+bench-wire-costs: $(STAMPS)/native  ## CPU time of a request by wire, numbers and connections, user and system apart; BUILDS="before=LIBRARY after=LIBRARY" compares two; needs h2load
+	$(PY) -m benches.wire_costs $(or $(BUILDS),present=target/release/lib_native.so)
+
 .PHONY: bench-batches
 bench-batches: $(STAMPS)/native  ## rows batched against ONNX Runtime alone
 	$(PY) -m benches.batches

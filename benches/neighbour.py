@@ -3,7 +3,7 @@
 Machines in clouds share that cache with others. The neighbour reads and writes a buffer of twice the cache's size, over and over, on a
 core of its own; with two cores on that of the client, at a low priority, so that it has the time in which the client sleeps. Each round
 measures every server with and without it, one right after the other. What is compared is the CPU time of Headgate with that of nginx and
-of a bare loop. Writes ``results/<date>-neighbour.md``. Needs nginx and wrk. About three minutes.
+of a bare loop. Writes ``results/<date>-neighbour.md``. Needs nginx and wrk. About two minutes.
 Not here: the servers (``servers``), the clients (``clients``).
 """
 
@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import itertools
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -75,64 +76,89 @@ def last_level_bytes(cpu: int) -> int:
 
 
 def walk(buffer_bytes: int, seconds: float) -> None:
-    """Reads and writes a buffer until its standard input ends, or for so long; prints the GB/s."""
+    """Reads and writes a buffer, each time from a ``+`` on standard input to the next byte, or for so long; then prints the GB/s.
+
+    Ends with standard input.
+    """
     parts = np.array_split(np.ones(buffer_bytes // 8, np.int64), PARTS)
-    os.set_blocking(sys.stdin.fileno(), False)
-    begun, walked = time.monotonic(), 0
-    print("walking", flush=True)
-    for part in itertools.cycle(parts):
-        if time.monotonic() - begun > seconds or sys.stdin.buffer.read(1) == b"":
-            break
-        np.add(part, 1, out=part)
-        walked += part.nbytes
-    print(walked / 1e9 / (time.monotonic() - begun), flush=True)
+    stdin = sys.stdin.fileno()
+    print("ready", flush=True)
+    while os.read(stdin, 1) == b"+":
+        begun, walked = time.monotonic(), 0
+        for part in itertools.cycle(parts):
+            if time.monotonic() - begun > seconds or select.select([stdin], [], [], 0)[0]:
+                break
+            np.add(part, 1, out=part)
+            walked += part.nbytes
+        spent = time.monotonic() - begun
+        if not os.read(stdin, 1):
+            return
+        print(walked / 1e9 / spent, flush=True)
 
 
 class Neighbour:
-    """The process that walks."""
+    """The process that walks. It is started once, because to fill its buffer takes seconds."""
 
     def __init__(self, core: int, buffer_bytes: int) -> None:
         command = ["taskset", "--cpu-list", str(core), "nice", "-n", str(LOW_PRIORITY)]
         command += [sys.executable, "-m", "benches.neighbour", "--walk", str(buffer_bytes)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert self._process.stdout is not None
-        self._process.stdout.readline()
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
         self.speed = 0.0
-        """What it walked, in GB/s, once it has ended."""
+        """What it walked last, in GB/s."""
+        self._told()
+
+    def _told(self) -> bytes:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the neighbour has ended")
+        return line
+
+    def _tell(self, command: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(command)
+        self._process.stdin.flush()
+
+    @contextlib.contextmanager
+    def walking(self) -> Iterator[None]:
+        """Has it walk for the time of the block."""
+        self._tell(b"+")
+        try:
+            yield
+        finally:
+            self._tell(b"-")
+            self.speed = float(self._told())
 
     def stop(self) -> None:
         """Ends it."""
         try:
-            told, _ = self._process.communicate(timeout=LONGEST_SECONDS)
-            self.speed = float(told)
+            self._process.communicate(timeout=LONGEST_SECONDS)
         finally:
             self._process.kill()
 
 
-@contextlib.contextmanager
-def beside(core: int, buffer_bytes: int) -> Iterator[Neighbour]:
-    """Has the neighbour walk for the time of the block."""
-    neighbour = Neighbour(core, buffer_bytes)
+def measured(servers: list[Server], rounds: int, ask: Ask, cores: Cores) -> Iterator[Cost]:
+    """All rounds: in each, every server alone and beside the neighbour, in an order that alternates."""
+    neighbour = Neighbour(cores.neighbour, min(2 * last_level_bytes(cores.server), MOST_BYTES))
     try:
-        yield neighbour
+        yield from measured_beside(neighbour, servers, rounds, ask, cores)
     finally:
         neighbour.stop()
 
 
-def measured(servers: list[Server], rounds: int, ask: Ask, cores: Cores) -> Iterator[Cost]:
-    """All rounds: in each, every server alone and beside the neighbour, in an order that alternates."""
+def measured_beside(
+    neighbour: Neighbour, servers: list[Server], rounds: int, ask: Ask, cores: Cores
+) -> Iterator[Cost]:
+    """As :func:`measured`, with a neighbour that is ready."""
     # A client that never sleeps would leave the neighbour nothing.
     client: Client = wrk if cores.client_shares else awake
-    buffer_bytes = min(2 * last_level_bytes(cores.server), MOST_BYTES)
     for server in servers:
         client(server, ask)
     for number in range(rounds):
         for place in range(len(servers)):
             server = servers[(place + number) % len(servers)]
             before = None if number % 2 else client(server, ask)
-            with beside(cores.neighbour, buffer_bytes) as neighbour:
+            with neighbour.walking():
                 crowded = client(server, ask)
             alone = before or client(server, ask)
             yield Cost(server.name, alone.cpu_us, crowded.cpu_us, neighbour.speed)
@@ -183,7 +209,7 @@ def main() -> None:
     """Measures and writes; with ``--walk`` it is the neighbour."""
     parser = argparse.ArgumentParser(description="Measures requests beside a process that fills the cache.")
     parser.add_argument("--seconds", type=int, default=2, help="of each single run (default 2)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, each with every server (default 5)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds, each with every server (default 3)")
     parser.add_argument("--walk", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.walk is not None:
