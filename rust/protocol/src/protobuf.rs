@@ -15,4 +15,4 @@ mod wire;
 
 pub use request::{InferRequest, parse};
 pub use response::{write, write_stream_error, write_stream_prefix, write_text_parameter};
-pub use scan::{ModelName, first_large_tensor, is_flagged, model_name, request_id};
+pub use scan::{ModelName, NameRanges, first_large_tensor, is_flagged, model_name, request_id};

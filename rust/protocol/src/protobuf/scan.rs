@@ -2,11 +2,13 @@
 //!
 //! Next: `protobuf/request`, which reads all of it.
 
+use std::ops::Range;
+
 use headgate_core::error::{Error, Result};
 
 use super::request::read_parameter;
 use super::wire::{FieldReader, WireValue};
-use crate::envelope::{MAX_TENSORS, ParameterValue};
+use crate::envelope::{MAX_TENSORS, ParameterValue, range_within};
 
 /// The most fields of a message whose names are found before it is read through: a thread that serves others looks at each.
 /// No message that can be read has as many.
@@ -19,6 +21,34 @@ pub struct ModelName<'a> {
     pub name: &'a str,
     /// The version, if the client names one.
     pub version: Option<&'a str>,
+}
+
+/// Where the names of a `ModelInferRequest` stand in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameRanges {
+    name: Range<usize>,
+    version: Option<Range<usize>>,
+}
+
+impl ModelName<'_> {
+    /// Where they stand in the message that they were found in.
+    pub fn ranges(&self, message: &[u8]) -> NameRanges {
+        let range = |name: &str| range_within(name.as_bytes(), message);
+        NameRanges { name: range(self.name), version: self.version.map(range) }
+    }
+}
+
+impl NameRanges {
+    /// The names in the message that they were found in.
+    ///
+    /// # Panics
+    /// In another message.
+    pub fn names<'a>(&self, message: &'a [u8]) -> ModelName<'a> {
+        let text = |range: &Range<usize>| {
+            std::str::from_utf8(&message[range.clone()]).expect("a name was text when it was found")
+        };
+        ModelName { name: text(&self.name), version: self.version.as_ref().map(text) }
+    }
 }
 
 /// Finds the names of a `ModelInferRequest`: the last ones count, as for every field of protobuf.
