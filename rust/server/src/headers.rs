@@ -172,8 +172,13 @@ impl<'a> Headers<'a> {
     pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
         let Headers::Map(map) = self else { return names.map(|name| self.get(name)) };
         let mut values = [None; N];
+        let bits = names.iter().fold(0, |bits, name| bits | name_bit(name.as_bytes()));
         for (own, value) in map {
-            if let Some(at) = names.iter().position(|name| names_match(own.as_ref(), name)) {
+            let own: &[u8] = own.as_ref();
+            if bits & name_bit(own) == 0 {
+                continue;
+            }
+            if let Some(at) = names.iter().position(|name| names_match(own, name)) {
                 values[at].get_or_insert(value.as_bytes());
             }
         }

@@ -24,15 +24,15 @@ use headgate_core::error::{Code, Error, Result};
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
-use hyper::body::Incoming;
 
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
-use crate::thread::io;
+use crate::thread::io::{self, Io};
 use crate::transport::body::{self, ReadBody};
 use crate::transport::coding::DecodeBounds;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::hyper_body::{CutOff, HyperBody};
+use crate::transport::reply_body::{CutOff, ReplyBody};
+use crate::transport::streamed_body::StreamedBody;
 
 use drain::DrainTimeout;
 use generated::health::health_server::HealthServer;
@@ -69,30 +69,32 @@ pub fn is_grpc(headers: Headers<'_>) -> bool {
 
 /// Answers one call.
 pub async fn handle(
+    io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<Incoming>,
+    request: Request<StreamedBody>,
+    received: Instant,
     open: OpenRequest,
-) -> Response<HyperBody> {
+) -> Response<ReplyBody> {
     match request.uri().path() {
-        INFER => return unary::handle(conn, request, open).await,
-        STREAM => return io::with(|io| stream::handle(io, conn, request, open)),
+        INFER => return unary::handle(io, conn, request, received, open).await,
+        STREAM => return stream::handle(io, conn, request, open),
         _ => {}
     }
-    let answer = match deadline(request.headers(), Instant::now()) {
+    let answer = match deadline(request.headers(), received) {
         // In a box: what is not inference must not make every request's future larger.
         Ok(deadline) => Box::pin(handle_other(request, deadline, conn, &open)).await,
         Err(error) => Err(error),
     };
-    answer.unwrap_or_else(|error| io::with(|io| count_and_refuse(io, &error, conn, open)))
+    answer.unwrap_or_else(|error| count_and_refuse(io, &error, conn, open))
 }
 
 /// Answers a call that is not inference.
 async fn handle_other(
-    request: Request<Incoming>,
+    request: Request<StreamedBody>,
     deadline: Option<Instant>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Result<Response<HyperBody>> {
+) -> Result<Response<ReplyBody>> {
     let path = request.uri().path().to_owned();
     if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
         return Ok(streaming(reflect(&path, request).await?, deadline, conn, open));
@@ -104,11 +106,11 @@ async fn handle_other(
 /// and our error messages.
 async fn handle_service_call(
     path: &str,
-    request: Request<Incoming>,
+    request: Request<StreamedBody>,
     deadline: Option<Instant>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Result<Response<HyperBody>> {
+) -> Result<Response<ReplyBody>> {
     let (mut head, mut body) = request.into_parts();
     let receiving = open.receiving();
     let read =
@@ -139,7 +141,7 @@ async fn before_deadline<T>(deadline: Option<Instant>, part: impl Future<Output 
 /// The message of a call, plain and with a prefix that says so.
 async fn read_message(
     headers: &HeaderMap,
-    body: &mut Incoming,
+    body: &mut StreamedBody,
     connection_memory: &Rc<ConnectionMemory>,
 ) -> Result<ReadBody> {
     let limit = io::with(body::small_limit);
@@ -160,7 +162,7 @@ async fn unary_response(
     request: Request<Full<bytes::Bytes>>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Result<Response<HyperBody>> {
+) -> Result<Response<ReplyBody>> {
     let response = if path.starts_with(INFERENCE) {
         let service = GrpcInferenceServiceServer::new(service::Inference)
             .max_decoding_message_size(usize::MAX)
@@ -179,7 +181,7 @@ async fn unary_response(
     translate_status(path, &trailers)?;
     let bytes: Vec<u8> = collected.to_bytes().into();
     let body =
-        HyperBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.new_handle());
+        ReplyBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.new_handle());
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     Ok(response)
@@ -191,14 +193,14 @@ fn streaming(
     deadline: Option<Instant>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Response<HyperBody> {
+) -> Response<ReplyBody> {
     let end = deadline.map(|deadline| -> CutOff {
         Box::pin(async move {
             tokio::time::sleep_until(deadline.into()).await;
             error_trailers(&call_deadline_error())
         })
     });
-    response.map(|body| HyperBody::service(body, end, conn, open.new_handle()))
+    response.map(|body| ReplyBody::service(body, end, conn, open.new_handle()))
 }
 
 /// Our error for what tonic refuses without asking the service: a call that does not exist, a message that cannot be read.
@@ -222,7 +224,7 @@ fn unknown(path: &str) -> Error {
 }
 
 /// Answers a reflection call: messages both ways, until the client ends it or the gateway stops.
-async fn reflect(path: &str, request: Request<Incoming>) -> Result<Response<tonic::body::Body>> {
+async fn reflect(path: &str, request: Request<StreamedBody>) -> Result<Response<tonic::body::Body>> {
     // The service ends its responses when the questions end.
     let no_more = async { DrainTimeout::default().expired().await };
     let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));

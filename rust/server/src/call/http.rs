@@ -12,7 +12,6 @@ use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, RETRY_AFTER, VARY};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
@@ -34,9 +33,10 @@ use crate::transport::body::BodySource;
 use crate::transport::coding;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::framing;
-use crate::transport::hyper_body::HyperBody;
 use crate::transport::reply::{self, ContentType};
+use crate::transport::reply_body::ReplyBody;
 use crate::transport::service::{RequestHead, Service};
+use crate::transport::streamed_body::StreamedBody;
 
 /// The header that says where the JSON of a body ends, if binary data follows it.
 static JSON_LENGTH: HeaderName = HeaderName::from_static(binary::LENGTH_HEADER);
@@ -89,12 +89,14 @@ impl Service for ProtocolService {
     }
 
     fn call(
+        io: &Io,
         conn: &Rc<ConnectionState>,
-        request: Request<Incoming>,
+        request: Request<StreamedBody>,
+        received: Instant,
         open: OpenRequest,
-    ) -> impl Future<Output = Response<HyperBody>> {
+    ) -> impl Future<Output = Response<ReplyBody>> {
         // The future itself: one around it would copy the request once more.
-        grpc::handle(conn, request, open)
+        grpc::handle(io, conn, request, received, open)
     }
 }
 

@@ -3,15 +3,14 @@
 //! Not here: what it is counted as (`request_memory`).
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
-use http_body::Body;
-use hyper::body::Incoming;
+use http_body::Body as _;
 
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
@@ -19,6 +18,7 @@ use crate::metrics::close_reason::CloseReason;
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::connection_state::{OpenRequest, PendingBody};
+use crate::transport::streamed_body::{ReadError, StreamedBody};
 
 /// A body that was read whole.
 pub struct ReadBody {
@@ -43,8 +43,8 @@ struct BodyLimits {
 
 /// The body of a request over HTTP, read or not.
 pub enum BodySource {
-    /// hyper reads it on demand.
-    Streamed(Incoming, BodyProgress),
+    /// hyper or h2 reads it on demand.
+    Streamed(StreamedBody, BodyProgress),
     /// It was read with the head.
     Buffered(Bytes),
 }
@@ -119,7 +119,7 @@ impl BodySource {
 /// # Errors
 /// As [`read`]; `overloaded` when large requests hold all the memory they may.
 pub async fn read_counted(
-    body: &mut Incoming,
+    body: &mut StreamedBody,
     connection_memory: &Rc<ConnectionMemory>,
     limit: usize,
 ) -> Result<ReadBody> {
@@ -132,7 +132,7 @@ pub async fn read_counted(
 /// # Errors
 /// As [`read_counted`].
 pub async fn read_aligned(
-    body: &mut Incoming,
+    body: &mut StreamedBody,
     connection_memory: &Rc<ConnectionMemory>,
     limit: usize,
     alignment: Alignment<'_>,
@@ -167,13 +167,13 @@ pub fn buffer_capacity(received: usize, declared: usize) -> usize {
 /// `payload_too_large`, `request_timeout`, `cancelled` when the client left in the middle, `overloaded`, or
 /// `invalid_argument` for a body that is framed wrongly.
 async fn read(
-    body: &mut Incoming,
+    body: &mut StreamedBody,
     body_memory: BodyMemory,
     limits: BodyLimits,
     alignment: Alignment<'_>,
 ) -> Result<ReadBody> {
     let BodyLimits { bytes: limit, timeout } = limits;
-    let declared = body.size_hint().lower();
+    let declared = body.declared_length();
     if declared > limit as u64 {
         return Err(too_large(limit));
     }
@@ -182,8 +182,7 @@ async fn read(
     let (first, rest) = (Bytes::new(), Vec::new());
     let mut reader =
         BodyReader { first, rest, offset: None, lead: 0, declared, limit, alignment, body_memory };
-    let mut body = Pin::new(body);
-    let mut poll = |cx: &mut Context<'_>| io::with(|io| reader.poll(io, body.as_mut(), cx));
+    let mut poll = |cx: &mut Context<'_>| io::with(|io| reader.poll(io, body, cx));
     let at_once = poll_fn(|cx| Poll::Ready(poll(cx))).await;
     if let Poll::Ready(done) = at_once {
         return done.map(|()| reader.finish());
@@ -208,7 +207,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 /// when its connection closes loses the reply.
 ///
 /// `open` keeps the connection busy meanwhile, so that these bytes are not read as the next request.
-pub fn discard(mut body: Incoming, open: &OpenRequest) {
+pub fn discard(mut body: StreamedBody, open: &OpenRequest) {
     if body.is_end_stream() {
         return;
     }
@@ -216,12 +215,11 @@ pub fn discard(mut body: Incoming, open: &OpenRequest) {
     tokio::task::spawn_local(tokio::time::timeout(DISCARD_TIME, async move {
         let _open = open;
         let mut left = DISCARD_BYTES;
-        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            if length > left {
+        while let Some(Ok(data)) = poll_fn(|cx| body.poll_data(cx)).await {
+            if data.len() > left {
                 return;
             }
-            left -= length;
+            left -= data.len();
         }
     }));
 }
@@ -252,17 +250,13 @@ pub struct Alignment<'a> {
 pub type FindAligned = fn(&[u8], Headers<'_>) -> Option<usize>;
 
 impl BodyReader<'_> {
-    fn poll(&mut self, io: &Io, mut body: Pin<&mut Incoming>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    fn poll(&mut self, io: &Io, body: &mut StreamedBody, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
-            match body.as_mut().poll_frame(cx) {
+            match body.poll_data(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(read_error(&error))),
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.add(io, data)?;
-                    }
-                }
+                Poll::Ready(Some(Ok(data))) => self.add(io, data)?,
             }
         }
     }
@@ -356,30 +350,12 @@ fn too_slow(timeout: Duration) -> Error {
     Error::new(Code::RequestTimeout, format!("the body did not arrive within {} s", timeout.as_secs_f64()))
 }
 
-/// The error of a body that hyper cannot read. A peer that leaves in the middle differs from one that frames its body wrongly.
-pub fn read_error(error: &hyper::Error) -> Error {
-    if is_disconnect(error) {
+/// The error of a body that cannot be read. A peer that leaves in the middle differs from one that frames its body wrongly.
+pub fn read_error(error: &ReadError) -> Error {
+    if error.is_disconnect() {
         return Error::new(Code::Cancelled, "the client left before its body was complete");
     }
     Error::invalid(format!("the body is not well-formed HTTP: {error}"))
-}
-
-/// Whether the peer went away: hyper wraps the error of the socket.
-fn is_disconnect(error: &hyper::Error) -> bool {
-    use std::error::Error as _;
-    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
-        return true;
-    }
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-        if matches!(io, Some(BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 #[cfg(test)]

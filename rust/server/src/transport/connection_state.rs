@@ -48,6 +48,8 @@ pub struct ConnectionState {
     retiring: Cell<bool>,
     /// Whether hyper's last read found nothing, so that no request is behind the present one.
     read_dry: Cell<bool>,
+    /// Whether the peer of a connection of HTTP/2 has sent something since that was last asked.
+    heard: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     /// What its requests hold of the memory for small requests.
     connection_memory: Rc<ConnectionMemory>,
@@ -67,6 +69,7 @@ impl Default for ConnectionState {
             closing: Cell::default(),
             retiring: Cell::default(),
             read_dry: Cell::default(),
+            heard: Cell::default(),
             waker: RefCell::default(),
             connection_memory: Rc::default(),
         }
@@ -160,6 +163,10 @@ impl ConnectionState {
         if self.waiting.get() != WaitState::Busy {
             return;
         }
+        // h2 flushes in each turn, mostly without a reply.
+        if self.open.get() > 0 && self.answered.borrow().is_empty() {
+            return;
+        }
         let now = Instant::now();
         loop {
             // The borrow ends before the notification.
@@ -173,6 +180,16 @@ impl ConnectionState {
         if self.open.get() == 0 {
             self.set_idle(now);
         }
+    }
+
+    /// The peer has sent something.
+    pub fn note_heard(&self) {
+        self.heard.set(true);
+    }
+
+    /// Whether the peer has sent something since this was last asked.
+    pub fn take_heard(&self) -> bool {
+        self.heard.take()
     }
 
     /// Waits until the gateway waits for its connections to end.

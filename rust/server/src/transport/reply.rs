@@ -1,6 +1,6 @@
 //! A reply: status, header fields, body and what waits for it; and its bytes on a connection of our own loop.
 //!
-//! Not here: how hyper takes it (`hyper_body`).
+//! Not here: how hyper and h2 take it (`reply_body`).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -49,7 +49,7 @@ impl ContentType {
 }
 
 /// A reply before it becomes bytes on a connection. It writes itself for our own loop ([`Reply::send`]) and for hyper
-/// ([`Reply::into_hyper`]).
+/// ([`Reply::into_response`]).
 pub struct Reply<D = Box<dyn Delivery>> {
     /// The status.
     pub status: StatusCode,

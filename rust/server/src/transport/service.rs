@@ -5,18 +5,18 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
 
 use crate::headers::Headers;
 use crate::thread::io::Io;
 use crate::transport::body::BodySource;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::hyper_body::HyperBody;
 use crate::transport::reply::Reply;
+use crate::transport::reply_body::ReplyBody;
+use crate::transport::streamed_body::StreamedBody;
 
 /// Answers requests. Every failure is a reply.
 pub trait Service: 'static {
-    /// Answers a request, read by our own loop or by hyper.
+    /// Answers a request, read by our own loop, by hyper or by h2.
     fn respond(
         io: &Io,
         head: RequestHead<'_>,
@@ -30,10 +30,12 @@ pub trait Service: 'static {
 
     /// Answers a call whose reply goes on, or ends with trailers.
     fn call(
+        io: &Io,
         conn: &Rc<ConnectionState>,
-        request: Request<Incoming>,
+        request: Request<StreamedBody>,
+        received: Instant,
         open: OpenRequest,
-    ) -> impl Future<Output = Response<HyperBody>>;
+    ) -> impl Future<Output = Response<ReplyBody>>;
 }
 
 /// What is known of a request before its body.

@@ -3,6 +3,8 @@
 //! A connection has one timer. It is armed when there is something to wait for, and looks at the deadline only when it fires, so that it
 //! costs a request nothing.
 
+mod tokio_io;
+
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
@@ -246,7 +248,7 @@ impl WatchedSocket {
     /// Tells the peer that nothing more comes.
     pub async fn shut_down(&mut self) {
         // The connection is over, also if that fails.
-        let _ = poll_fn(|cx| Pin::new(&mut *self).poll_shutdown(cx)).await;
+        let _ = poll_fn(|cx| Write::poll_shutdown(Pin::new(&mut *self), cx)).await;
     }
 
     fn read_some(&mut self, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {

@@ -54,6 +54,13 @@ pub async fn take(
     plain(headers, flag, body, bounds, memory).await
 }
 
+/// The message of a body that is one message, not compressed and within the limit; `None` for a body that [`take`] must look at.
+pub fn if_plain(body: &Bytes, limit: usize) -> Option<Bytes> {
+    let ([0, length @ ..], message) = body.split_first_chunk::<PREFIX>()? else { return None };
+    let is_whole = message.len() == u32::from_be_bytes(*length) as usize && message.len() <= limit;
+    is_whole.then(|| body.slice(PREFIX..))
+}
+
 /// The message behind its prefix, decompressed; what that takes is added to `memory`.
 ///
 /// # Errors
@@ -81,8 +88,12 @@ pub async fn plain(
 /// # Errors
 /// `invalid_argument` for a message in which they cannot be found.
 pub fn target(message: &[u8]) -> Result<Target<'_>> {
-    let ModelName { name, version } = protobuf::model_name(message)?;
-    Ok(Target { endpoint: name, version })
+    protobuf::model_name(message).map(target_of)
+}
+
+/// The endpoint and the version of these names.
+pub fn target_of(names: ModelName<'_>) -> Target<'_> {
+    Target { endpoint: names.name, version: names.version }
 }
 
 /// The refusal of a body that is larger than a message of `limit` bytes with its prefix, in words about the message.

@@ -3,14 +3,11 @@
 //! Next: `grpc/stream`.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use headgate_core::error::{Code, Error, Result};
 use http::HeaderMap;
-use http_body::Body;
-use hyper::body::Incoming;
 
 use super::message::{self, PREFIX};
 use crate::budget::ConnectionMemory;
@@ -18,6 +15,7 @@ use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body::{self, ReadBody};
 use crate::transport::coding::DecodeBounds;
+use crate::transport::streamed_body::StreamedBody;
 
 /// A message that was read whole.
 pub type Message = ReadBody;
@@ -31,7 +29,7 @@ struct RawMessage {
 
 /// What a client sends on one stream.
 pub struct MessageReader {
-    body: Incoming,
+    body: StreamedBody,
     buffered: BytesMut,
     limit: usize,
     connection_memory: Rc<ConnectionMemory>,
@@ -39,7 +37,7 @@ pub struct MessageReader {
 
 impl MessageReader {
     /// The messages of a body, which are counted for its connection.
-    pub fn new(io: &Io, body: Incoming, connection_memory: Rc<ConnectionMemory>) -> MessageReader {
+    pub fn new(io: &Io, body: StreamedBody, connection_memory: Rc<ConnectionMemory>) -> MessageReader {
         let limit = io.shared.config.max_body_bytes;
         MessageReader { body, buffered: BytesMut::new(), limit, connection_memory }
     }
@@ -106,17 +104,15 @@ impl MessageReader {
     /// Reads some bytes; false at the end.
     async fn read_some(&mut self) -> Result<bool> {
         loop {
-            let frame = poll_fn(|cx| Pin::new(&mut self.body).poll_frame(cx)).await;
-            match frame.transpose().map_err(|error| body::read_error(&error))? {
+            let data = poll_fn(|cx| self.body.poll_data(cx)).await;
+            match data.transpose().map_err(|error| body::read_error(&error))? {
                 None => return Ok(false),
-                Some(frame) => match frame.into_data() {
-                    Ok(data) if !data.is_empty() => {
-                        self.buffered.extend_from_slice(&data);
-                        return Ok(true);
-                    }
-                    // Trailers, and frames without a byte.
-                    _ => {}
-                },
+                // A frame without a byte.
+                Some(data) if data.is_empty() => {}
+                Some(data) => {
+                    self.buffered.extend_from_slice(&data);
+                    return Ok(true);
+                }
             }
         }
     }

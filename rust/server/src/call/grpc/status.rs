@@ -10,7 +10,7 @@ use http::{HeaderValue, Response};
 
 use crate::thread::io::Io;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::hyper_body::HyperBody;
+use crate::transport::reply_body::ReplyBody;
 
 /// The content type of every response.
 pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -31,14 +31,14 @@ pub fn count_and_refuse(
     error: &Error,
     conn: &Rc<ConnectionState>,
     open: OpenRequest,
-) -> Response<HyperBody> {
+) -> Response<ReplyBody> {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
     refusal(error, conn, open)
 }
 
 /// The response to a call that was refused and is counted.
-pub fn refusal(error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> Response<HyperBody> {
-    let mut response = Response::new(HyperBody::message(None, error_trailers(error), None, conn, open));
+pub fn refusal(error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::message(None, error_trailers(error), None, conn, open));
     response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
     response
 }

@@ -13,7 +13,6 @@ use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Request, Response};
-use hyper::body::Incoming;
 
 use super::drain::{DrainTimeout, cut_off};
 use super::message::{self, StreamParameters};
@@ -30,8 +29,9 @@ use crate::request_context::{ASKS_FOR_TIMES, RequestContext, UNTIMED, server_tim
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::hyper_body::HyperBody;
-use crate::transport::hyper_body::{MessageStream, StreamMessage};
+use crate::transport::reply_body::ReplyBody;
+use crate::transport::reply_body::{MessageStream, StreamMessage};
+use crate::transport::streamed_body::StreamedBody;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
 const WINDOW: usize = 16;
@@ -49,9 +49,9 @@ enum FailureReport {
 pub fn handle(
     io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<Incoming>,
+    request: Request<StreamedBody>,
     open: OpenRequest,
-) -> Response<HyperBody> {
+) -> Response<ReplyBody> {
     let (head, body) = request.into_parts();
     let context = RequestContext::read(Headers::Map(&head.headers), || io.draw());
     let mut response = match deadline(&head.headers, Instant::now()) {
@@ -61,7 +61,7 @@ pub fn handle(
             let call =
                 Rc::new(StreamCall { headers: head.headers, deadline, context: context.clone(), failures });
             let requests = MessageReader::new(io, body, conn.connection_memory().clone());
-            Response::new(HyperBody::stream(answers(call, requests), conn, open))
+            Response::new(ReplyBody::stream(answers(call, requests), conn, open))
         }
         Err(error) => count_and_refuse(io, &error, conn, open),
     };

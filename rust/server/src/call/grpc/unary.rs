@@ -9,9 +9,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use headgate_core::error::Result;
 use headgate_protocol::envelope::Envelope;
-use headgate_protocol::protobuf;
+use headgate_protocol::protobuf::{self, NameRanges};
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
 
 use super::message;
 use super::status::{error_trailers, ok_trailers, refusal};
@@ -23,22 +22,24 @@ use crate::request::inference::{InferCall, InferResponse, Target};
 use crate::request::large_request;
 use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io::{self, Io};
-use crate::thread::request_memory::RequestMemory;
+use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body::{self, Alignment, ReadBody};
 use crate::transport::coding::DecodeBounds;
 use crate::transport::connection_state::{ConnectionState, OpenRequest, PendingBody};
-use crate::transport::hyper_body::HyperBody;
+use crate::transport::reply_body::ReplyBody;
+use crate::transport::streamed_body::StreamedBody;
 
 /// Answers one call.
 pub async fn handle(
+    io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<Incoming>,
+    request: Request<StreamedBody>,
+    received: Instant,
     open: OpenRequest,
-) -> Response<HyperBody> {
-    let received = Instant::now();
+) -> Response<ReplyBody> {
     let (head, mut body) = request.into_parts();
     let headers = Headers::Map(&head.headers);
-    let context = RequestContext::read(headers, || io::with(Io::draw));
+    let context = RequestContext::read(headers, || io.draw());
     let by_header = deadline(&head.headers, received);
     let call = InferCall {
         headers,
@@ -51,15 +52,20 @@ pub async fn handle(
     let answer = match by_header {
         Ok(_) => {
             let receiving = Some(open.receiving());
-            let mut wire =
-                UnaryInfer { headers: &head.headers, body: &mut body, receiving, message: Bytes::new() };
-            infer::infer(&io::current(), &call, &mut wire).await
+            let mut wire = UnaryInfer {
+                headers: &head.headers,
+                body: &mut body,
+                receiving,
+                message: Bytes::new(),
+                names: None,
+            };
+            infer::infer(io, &call, &mut wire).await
         }
-        Err(error) => Err(error).inspect_err(|error| io::with(|io| call.book_refusal(io, "", error))),
+        Err(error) => Err(error).inspect_err(|error| call.book_refusal(io, "", error)),
     };
     body::discard(body, &open);
     match answer {
-        Ok(answer) => io::with(|io| answered(io, answer, &context, conn, open)),
+        Ok(answer) => answered(io, answer, &context, conn, open),
         Err(error) => {
             let mut response = refusal(&error, conn, open);
             context.add_to(response.headers_mut(), UNTIMED);
@@ -71,17 +77,44 @@ pub async fn handle(
 /// An inference request that is one message of a call.
 struct UnaryInfer<'a> {
     headers: &'a HeaderMap,
-    body: &'a mut Incoming,
+    body: &'a mut StreamedBody,
     /// Dropped once the body is read.
     receiving: Option<PendingBody>,
     message: Bytes,
+    /// Where the names stand in the message, if they can be found.
+    names: Option<NameRanges>,
+}
+
+impl UnaryInfer<'_> {
+    fn set_message(&mut self, message: Bytes) {
+        self.names = protobuf::model_name(&message).ok().map(|names| names.ranges(&message));
+        self.message = message;
+    }
 }
 
 impl InferWire for UnaryInfer<'_> {
     const NAMED_BY_PATH: bool = false;
 
     fn target(&self) -> Result<Target<'_>> {
-        message::target(&self.message)
+        match &self.names {
+            Some(names) => Ok(message::target_of(names.names(&self.message))),
+            None => message::target(&self.message),
+        }
+    }
+
+    fn take_body(&mut self, io: &Io) -> Option<RequestMemory> {
+        let receiving = self.receiving.as_ref()?;
+        let body = self.body.take_if_whole()?;
+        let mut memory = BodyMemory::of_connection(&receiving.connection_memory());
+        let message = message::if_plain(&body, io.shared.config.max_body_bytes);
+        // What is refused is read again by `read_body`, which says why.
+        let Some(message) = message.filter(|_| memory.count_to(io, body.len()).is_ok()) else {
+            self.body.put_back(body);
+            return None;
+        };
+        self.set_message(message);
+        self.receiving = None;
+        Some(memory.finish())
     }
 
     async fn read_body(&mut self, until: Option<Instant>) -> Result<RequestMemory> {
@@ -92,7 +125,8 @@ impl InferWire for UnaryInfer<'_> {
         let read = body::read_aligned(self.body, &receiving.connection_memory(), most, alignment).await;
         let ReadBody { bytes, mut memory } = read.map_err(|error| message::of_message(error, limit))?;
         let bounds = DecodeBounds { limit, until };
-        self.message = message::take(self.headers, bytes, bounds, &mut memory).await?;
+        let message = message::take(self.headers, bytes, bounds, &mut memory).await?;
+        self.set_message(message);
         Ok(memory)
     }
 
@@ -121,7 +155,7 @@ fn answered(
     context: &RequestContext,
     conn: &Rc<ConnectionState>,
     open: OpenRequest,
-) -> Response<HyperBody> {
+) -> Response<ReplyBody> {
     let InferResponse { result, body, record, .. } = answer;
     let mut headers = record.version().payload.grpc_headers.clone();
     record.add_fallback_header(&mut headers);
@@ -130,10 +164,10 @@ fn answered(
     }
     context.add_to(&mut headers, Some(|| record.timing.times()));
     let body = match result {
-        Ok(_) => HyperBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
+        Ok(_) => ReplyBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
         Err(error) => {
             io.replies.give(body);
-            HyperBody::message(None, error_trailers(&error), Some(record.into_delivery()), conn, open)
+            ReplyBody::message(None, error_trailers(&error), Some(record.into_delivery()), conn, open)
         }
     };
     let mut response = Response::new(body);

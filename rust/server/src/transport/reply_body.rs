@@ -1,6 +1,6 @@
-//! Replies as hyper takes them: a body of frames, their bytes, and what is notified of each of them.
+//! Replies as hyper and h2 take them: a body of frames, their bytes, and what is notified of each of them.
 //!
-//! Not here: how our own loop sends a reply (`reply`).
+//! Not here: how our own loop of HTTP/1.1 sends a reply (`reply`), how h2 is given one (`http2/exchange`).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,15 +20,15 @@ use crate::transport::delivery::Delivery;
 use crate::transport::reply::Reply;
 
 impl Reply {
-    /// The reply as hyper takes it, which ends the request `open` when it is written. If `is_bare`, the body is left out here: hyper
-    /// leaves out the body of a reply to HEAD on HTTP/1 only.
-    pub fn into_hyper(
+    /// The reply as hyper and h2 take it, which ends the request `open` when it is written. If `is_bare`, the body is left out here:
+    /// h2 sends what it is given, and hyper leaves out the body of a reply to HEAD itself.
+    pub fn into_response(
         self,
         io: &Io,
         is_bare: bool,
         conn: &Rc<ConnectionState>,
         open: OpenRequest,
-    ) -> Response<HyperBody> {
+    ) -> Response<ReplyBody> {
         let Reply { status, content, mut fields, body, delivery, .. } = self;
         let mut head = Response::new(());
         *head.status_mut() = status;
@@ -41,10 +41,29 @@ impl Reply {
         if is_bare {
             head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
             io.replies.give(body);
-            return head.map(|()| HyperBody::Whole(None));
+            return head.map(|()| ReplyBody::Whole(None));
         }
         let body = ReplyBytes::new(body, delivery, conn.sending(Instant::now()), open);
-        head.map(|()| HyperBody::Whole(Some(body)))
+        head.map(|()| ReplyBody::Whole(Some(body)))
+    }
+}
+
+/// The bytes of a DATA frame; none in a frame that only ends its stream.
+pub struct FrameBytes(pub Option<ReplyBytes>);
+
+impl Buf for FrameBytes {
+    fn remaining(&self) -> usize {
+        self.0.as_ref().map_or(0, Buf::remaining)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], Buf::chunk)
+    }
+
+    fn advance(&mut self, count: usize) {
+        if let Some(bytes) = &mut self.0 {
+            bytes.advance(count);
+        }
     }
 }
 
@@ -118,7 +137,7 @@ pub struct StreamMessage {
 pub type MessageStream = Pin<Box<dyn Stream<Item = std::result::Result<StreamMessage, HeaderMap>>>>;
 
 /// The body of a reply.
-pub enum HyperBody {
+pub enum ReplyBody {
     /// In one piece.
     Whole(Option<ReplyBytes>),
     /// A gRPC message, if there is one, and how the call ended.
@@ -155,7 +174,7 @@ pub struct Trailers {
     open: OpenRequest,
 }
 
-impl HyperBody {
+impl ReplyBody {
     /// A gRPC message, or none, and trailers, which end the request `open`.
     pub fn message(
         bytes: Option<Vec<u8>>,
@@ -164,7 +183,8 @@ impl HyperBody {
         conn: &Rc<ConnectionState>,
         open: OpenRequest,
     ) -> Self {
-        let now = Instant::now();
+        let made_at = delivery.as_ref().and_then(|delivery| delivery.made_at());
+        let now = made_at.unwrap_or_else(Instant::now);
         let bytes =
             bytes.map(|bytes| ReplyBytes::new(bytes, delivery.take(), conn.sending(now), open.new_handle()));
         let trailers = Trailers { fields, delivery, _unsent: conn.sending(now), open };
@@ -189,7 +209,7 @@ impl HyperBody {
 
 impl Trailers {
     /// The fields. Their delivery, if there is one, is notified at their flush.
-    fn take(mut self) -> HeaderMap {
+    pub fn take(mut self) -> HeaderMap {
         if let Some(delivery) = self.delivery.take() {
             self.open.complete(delivery);
         }
@@ -197,7 +217,7 @@ impl Trailers {
     }
 }
 
-impl Body for HyperBody {
+impl Body for ReplyBody {
     type Data = ReplyBytes;
     type Error = tonic::Status;
 

@@ -1,0 +1,209 @@
+//! The body of a request that comes in pieces: hyper's on HTTP/1.1, h2's on HTTP/2.
+//!
+//! Not here: reading it whole, with limits (`body`).
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// A body that comes in pieces.
+pub struct StreamedBody {
+    source: Source,
+    /// What was read and put back, in its order; empty where nothing is.
+    ahead: [Bytes; 2],
+}
+
+enum Source {
+    Http1(Incoming),
+    Http2 {
+        stream: RecvStream,
+        /// The bytes that the head declares.
+        declared: u64,
+        /// Whether all data was read.
+        is_read: bool,
+    },
+}
+
+impl From<Incoming> for StreamedBody {
+    fn from(body: Incoming) -> StreamedBody {
+        StreamedBody { source: Source::Http1(body), ahead: Default::default() }
+    }
+}
+
+impl StreamedBody {
+    /// The body of a request on HTTP/2 with these header fields.
+    pub fn of_http2(stream: RecvStream, headers: &HeaderMap) -> StreamedBody {
+        // h2 has refused a length that is no number, or another one than that of the data.
+        let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let source = Source::Http2 { stream, declared: declared.unwrap_or_default(), is_read: false };
+        StreamedBody { source, ahead: Default::default() }
+    }
+
+    /// The bytes that the head declares; 0 if it does not.
+    pub fn declared_length(&self) -> u64 {
+        match &self.source {
+            Source::Http1(body) => body.size_hint().lower(),
+            Source::Http2 { declared, .. } => *declared,
+        }
+    }
+
+    /// The next piece, which may be empty; `None` at the end. Trailers are dropped.
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ReadError>>> {
+        if let Some(ahead) = self.ahead.iter_mut().find(|ahead| !ahead.is_empty()) {
+            return Poll::Ready(Some(Ok(std::mem::take(ahead))));
+        }
+        match &mut self.source {
+            Source::Http1(body) => loop {
+                match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                    None => return Poll::Ready(None),
+                    Some(Err(error)) => return Poll::Ready(Some(Err(ReadError::Http1(error)))),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Poll::Ready(Some(Ok(data)));
+                        }
+                    }
+                }
+            },
+            Source::Http2 { stream, is_read, .. } => poll_stream(stream, is_read, cx),
+        }
+    }
+
+    /// The whole body, if it is one piece that is here. Otherwise nothing is taken.
+    pub fn take_if_whole(&mut self) -> Option<Bytes> {
+        // What waits here is polled again by who reads the body.
+        let cx = &mut Context::from_waker(Waker::noop());
+        let Poll::Ready(Some(Ok(first))) = self.poll_data(cx) else { return None };
+        let second = match self.poll_data(cx) {
+            Poll::Ready(None) => return Some(first),
+            Poll::Ready(Some(Ok(second))) => second,
+            // An error is there again when the body is read on.
+            Poll::Ready(Some(Err(_))) | Poll::Pending => Bytes::new(),
+        };
+        self.ahead = [first, second];
+        None
+    }
+
+    /// Puts a whole body back.
+    pub fn put_back(&mut self, whole: Bytes) {
+        self.ahead = [whole, Bytes::new()];
+    }
+}
+
+/// The next data of a stream. Its window is opened again at once: what was read is counted elsewhere.
+fn poll_stream(
+    stream: &mut RecvStream,
+    is_read: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Bytes, ReadError>>> {
+    if *is_read {
+        return Poll::Ready(None);
+    }
+    match ready!(stream.poll_data(cx)) {
+        Some(Ok(bytes)) => {
+            // Fails only for more than was received.
+            let _ = stream.flow_control().release_capacity(bytes.len());
+            Poll::Ready(Some(Ok(bytes)))
+        }
+        // A reset without an error ends a body early (RFC 9113, 8.1).
+        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
+        Some(Err(error)) => Poll::Ready(Some(Err(ReadError::Http2(error)))),
+        None => {
+            *is_read = true;
+            Poll::Ready(None)
+        }
+    }
+}
+
+impl Body for StreamedBody {
+    type Data = Bytes;
+    type Error = ReadError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        self.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ahead.iter().all(Bytes::is_empty)
+            && match &self.source {
+                Source::Http1(body) => body.is_end_stream(),
+                Source::Http2 { stream, is_read, .. } => *is_read || stream.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Http1(body) => body.size_hint(),
+            Source::Http2 { .. } => SizeHint::default(),
+        }
+    }
+}
+
+/// Why a body cannot be read to its end.
+#[derive(Debug)]
+pub enum ReadError {
+    /// Of a body on HTTP/1.1.
+    Http1(hyper::Error),
+    /// Of a body on HTTP/2.
+    Http2(h2::Error),
+}
+
+impl ReadError {
+    /// Whether the peer went away.
+    pub fn is_disconnect(&self) -> bool {
+        match self {
+            ReadError::Http1(error) => is_disconnect(error),
+            ReadError::Http2(error) => error.get_io().is_some_and(|error| is_of_a_gone_peer(error.kind())),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::Http1(error) => error.fmt(f),
+            ReadError::Http2(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            ReadError::Http1(error) => error.source(),
+            ReadError::Http2(error) => error.source(),
+        }
+    }
+}
+
+/// Whether the peer went away: hyper wraps the error of the socket.
+fn is_disconnect(error: &hyper::Error) -> bool {
+    use std::error::Error as _;
+    if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+        return true;
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if io.is_some_and(is_of_a_gone_peer) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn is_of_a_gone_peer(kind: ErrorKind) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
