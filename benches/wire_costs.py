@@ -31,6 +31,8 @@ from benches.wires import DOCUMENT, PATH, grpc_body, model, rest_head
 
 NUMBERS = (1, 64, 4096)
 CONNECTIONS = (1, 8, 64)
+PREFIX = 5
+"""A flag and the length of a message of gRPC."""
 JSON_TYPE = ("content-type", "application/json")
 COUNTERS = Path("/sys/bus/event_source/devices/cpu")
 """Is there if the machine lets its counters of cache misses be read."""
@@ -47,17 +49,26 @@ class Build:
 
 @dataclass(frozen=True)
 class Cpu:
-    """CPU seconds of a process and all its threads."""
+    """CPU time of a process and all its threads."""
 
-    user: float
-    system: float
+    whole: float
+    """Seconds, as the scheduler counts them: to the nanosecond."""
+    user_ticks: int
+    system_ticks: int
 
     @classmethod
     def of(cls, server: Server) -> Cpu:
-        """What a server has used, in steps of the system's clock (10 ms)."""
-        fields = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
-        tick = 1 / os.sysconf("SC_CLK_TCK")
-        return cls(int(fields[11]) * tick, int(fields[12]) * tick)
+        """What a server has used. Its threads are those that it had from its start."""
+        folder = Path(f"/proc/{server.process.pid}")
+        whole = sum(int(path.read_text().split()[0]) for path in folder.glob("task/*/schedstat"))
+        fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        return cls(whole / 1e9, int(fields[11]), int(fields[12]))
+
+    def until(self, later: Cpu) -> tuple[float, float]:
+        """User and system seconds up to ``later``. How they are shared is told by ticks of 10 ms, and what they sum to is exact."""
+        whole, user = later.whole - self.whole, later.user_ticks - self.user_ticks
+        share = user / max(1, user + later.system_ticks - self.system_ticks)
+        return whole * share, whole * (1 - share)
 
 
 @dataclass(frozen=True)
@@ -141,9 +152,8 @@ def generated(request: Callable[[Case], Request], protocol: str = "http") -> Ask
 
 
 def grpc_request(case: Case) -> Request:
-    """Numbers as the raw contents of a message."""
-    body = grpc_body(endpoint_of(case), values_of(case))
-    return Request(PATH, body, (("content-type", "application/grpc"), ("te", "trailers")))
+    """Numbers as the raw contents of a message; the generator puts its prefix in front."""
+    return Request(PATH, grpc_body(endpoint_of(case), values_of(case))[PREFIX:], ())
 
 
 def h2load(server: Server, case: Case, seconds: float, core: int) -> int:
@@ -210,8 +220,7 @@ def measured(
             for server in servers if number % 2 else reversed(servers):
                 before = Cpu.of(server)
                 answers = WIRES[case.wire](server, case, seconds, core)
-                after = Cpu.of(server)
-                user, system = after.user - before.user, after.system - before.system
+                user, system = before.until(Cpu.of(server))
                 yield Cost(case, server.name, number, user * 1e6 / answers, system * 1e6 / answers)
 
 
