@@ -33,8 +33,13 @@ pub(super) struct Exchange {
 }
 
 /// Answers a request, unless its client leaves or takes it back before. A reply that cannot be sent to its end is dropped with what waits
-/// for its delivery.
-pub(super) async fn answer<S: Service>(io: &Io, conn: &Rc<ConnectionState>, exchange: Exchange) {
+/// for its delivery. `note_reply` is called when nothing is waited for but the way to the client.
+pub(super) async fn answer<S: Service>(
+    io: &Io,
+    conn: &Rc<ConnectionState>,
+    exchange: Exchange,
+    note_reply: impl FnOnce(),
+) {
     let Exchange { request, mut reply } = exchange;
     let mut made_at = Instant::now();
     let response = {
@@ -54,6 +59,7 @@ pub(super) async fn answer<S: Service>(io: &Io, conn: &Rc<ConnectionState>, exch
         })
         .await
     };
+    note_reply();
     let Some(response) = response else { return };
     let sent = match send(response, made_at, &mut reply) {
         Ok(None) => Ok(()),
