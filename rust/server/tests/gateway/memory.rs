@@ -79,7 +79,8 @@ impl Drop for Folder {
 }
 
 fn start(more: &Value) -> (Arc<Gateway>, SocketAddr) {
-    let mut config = json!({"memory_budget_bytes": TWO, "load_wait_ms": 2000});
+    // As long as a busy machine may take to load a model.
+    let mut config = json!({"memory_budget_bytes": TWO, "load_wait_ms": 30_000});
     config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     gateway_with(&config)
 }
@@ -330,7 +331,7 @@ fn a_version_is_in_memory_before_it_gets_traffic() {
 #[test]
 fn an_endpoint_for_which_there_is_no_room_is_refused_unless_it_is_urgent() {
     let folder = Folder::new("full");
-    let (gateway, address) = start(&json!({}));
+    let (gateway, address) = start(&json!({"load_wait_ms": 1000}));
     for name in ["a", "b"] {
         let (_model, _) = adopt(&gateway, &folder, name, free);
         let versions = json!([{"name": "v1", "digest": name, "artifact": "adopted", "pinned": true}]);
