@@ -1,6 +1,6 @@
 """The commands ``headgate rollout ...``: a challenger on its way to champion. Plans are plans.py's.
 
-Each is one call of the admin API on the revision that was read before; abort is an emergency call and asks for none. Next:
+Each is one call of the admin API on the revision that was read before; pause is one on any, and abort is an emergency call. Next:
 rollout_view.py for what is drawn, rollout_watch.py for watching.
 """
 
@@ -170,7 +170,8 @@ def pause(session: Session, endpoint: str, **options: Any) -> None:
     Example:
       headgate rollout pause digits --reason "incident next door"
     """
-    _move(session, endpoint, ":pause", {}, options)
+    # Whichever step it has come to meanwhile, that is where it is to be held.
+    _move(session, endpoint, ":pause", {}, options, at_any_revision=True)
 
 
 @rollout.command()
@@ -234,11 +235,17 @@ def abort(session: Session, endpoint: str, **options: Any) -> None:
 
 
 def _move(
-    session: Session, endpoint: str, verb: str, body: Mapping[str, Any], options: Mapping[str, Any]
+    session: Session,
+    endpoint: str,
+    verb: str,
+    body: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    at_any_revision: bool = False,
 ) -> None:
-    """A call on the revision that the endpoint is at."""
+    """A call on the revision that the endpoint is at, or on any."""
     with session.client() as client:
-        based_on = if_match(revision_of(client, endpoint))
+        based_on = if_match(None if at_any_revision else revision_of(client, endpoint))
         path = f"/endpoints/{segment(endpoint)}/rollout{verb}"
         asked = {**body, "reason": options["reason"]}
         answer = client.post(path, asked, based_on, dry(options["dry_run"])).body

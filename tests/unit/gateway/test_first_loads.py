@@ -244,8 +244,8 @@ def test_a_store_that_is_read_longer_than_the_patience_keeps_no_port_closed(
         go.set()
         # Nothing was loaded when the patience was over, and one endpoint hangs.
         await until(lambda: "start" in gate.plane.calls)
+        await until(lambda: gate.process.reasons() == ["starting: still being loaded: a"])
         assert set(gate.plane.served) == {"b"}
-        assert gate.process.reasons() == ["starting: still being loaded: a"]
         await gate.__aexit__()
 
     play(work)
