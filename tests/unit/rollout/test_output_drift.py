@@ -14,9 +14,10 @@ from headgate.control.domain.rollout import words
 from headgate.control.domain.rollout.compared import distributions, pairs_to_judge
 from headgate.control.domain.rollout.observation import judged
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep, judged_by_trial
-from headgate.control.domain.rollout.preview import Facts, problems, timeline
+from headgate.control.domain.rollout.preview import MOST_OUTPUTS, Facts, problems, timeline
 from headgate.control.domain.rollout.state import GateStatus
 from headgate.control.writes.rollout_facts import outputs_of
+from support.models import ROOT
 from support.tools import need_native
 from unit.rollout_harness import DIGESTS, HOUR, Driver, needs, plan_of
 
@@ -208,3 +209,8 @@ def test_names_of_outputs_are_those_of_the_baseline(tmp_path: Path) -> None:
     # 2 and 14 of 20 are the first 16.
     counted = {"score", "risk", "score.risk", "label", "wide"}
     assert outputs_of(baseline) == (counted, {"z", "z.risk"}, 7)
+
+
+def test_a_start_and_the_data_plane_count_the_same_number_of_outputs() -> None:
+    source = (ROOT / "rust" / "core" / "src" / "trial" / "outputs.rs").read_text()
+    assert f"pub const MAX_WATCHED: usize = {MOST_OUTPUTS};" in source
