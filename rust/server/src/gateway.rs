@@ -380,7 +380,8 @@ impl Gateway {
         let RunningThreads { stop_accepting, acceptor, io_threads, run_monitor, .. } = running;
         // If the acceptor has ended already, nothing receives this.
         let _ = stop_accepting.send(());
-        let mut clean = join_until(acceptor, Instant::now() + JOIN_GRACE).is_some();
+        // On a busy machine its thread may get no processor time for longer than [`JOIN_GRACE`].
+        let mut clean = join_until(acceptor, deadline.max(Instant::now() + JOIN_GRACE)).is_some();
         // Set once, because a gateway is stopped once.
         let _ = self.shared.cut_off_at.set(deadline);
         self.shared.closing.store(true, Relaxed);

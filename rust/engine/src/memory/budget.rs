@@ -230,6 +230,7 @@ impl ModelMemory {
         history: &mut LoadHistory,
         try_out: impl FnOnce(&Arc<dyn Executable>) -> Result<()>,
     ) -> Result<Arc<dyn Executable>> {
+        let _making = resident.mark_making();
         let source =
             resident.source().ok_or_else(|| Error::new(Code::Internal, "nothing to load it from"))?;
         // If this load shared the heap with another one, the earlier measurement stays.

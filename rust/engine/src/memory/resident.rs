@@ -70,6 +70,8 @@ pub struct ResidentExecutable {
     /// What happened before. A load holds the lock.
     pub(crate) history: Mutex<LoadHistory>,
     loading: AtomicBool,
+    /// Its load has found room.
+    making: AtomicBool,
     instances: usize,
     driver: Option<Arc<dyn Driver>>,
     /// Its size in memory, in bytes.
@@ -128,6 +130,7 @@ impl ResidentExecutable {
             slot: ArcSwapOption::from_pointee(LoadedSlot(executable)),
             history: Mutex::default(),
             loading: false.into(),
+            making: false.into(),
             bytes: bytes.into(),
             pins: AtomicUsize::new(0),
             used: true.into(),
@@ -217,6 +220,17 @@ impl ResidentExecutable {
         LoadingGuard(&self.loading)
     }
 
+    /// Marks that its load has found room, for as long as the guard lives.
+    pub(crate) fn mark_making(&self) -> LoadingGuard<'_> {
+        self.making.store(true, Relaxed);
+        LoadingGuard(&self.making)
+    }
+
+    /// Whether it is being loaded and does not wait for room.
+    pub fn is_being_made(&self) -> bool {
+        self.making.load(Relaxed)
+    }
+
     /// Puts an executable into memory.
     pub(crate) fn set_loaded(&self, executable: Arc<dyn Executable>, bytes: u64, history: &mut LoadHistory) {
         *history = LoadHistory::default();
@@ -263,7 +277,7 @@ impl ResidentExecutable {
     }
 }
 
-/// Ends the mark of [`ResidentExecutable::mark_loading`].
+/// Ends a mark of a [`ResidentExecutable`].
 pub(crate) struct LoadingGuard<'a>(&'a AtomicBool);
 
 impl Drop for LoadingGuard<'_> {

@@ -19,9 +19,6 @@ const THREADS: usize = 2;
 const MAX_WAITING: usize = 4096;
 /// How long a thread pauses after a load that found no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(2);
-/// How long a try that found no room is the reason why a model is not back. Tries follow each other every [`NO_ROOM_PAUSE`]; if there was
-/// none for that long, a load that found room is going on.
-const NO_ROOM_HOLDS: Duration = Duration::from_millis(250);
 /// The `Retry-After` of a request whose model was not loaded in time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -50,8 +47,8 @@ struct FetcherState {
 #[derive(Default)]
 struct PendingModel {
     requests: Vec<oneshot::Sender<Result<LoadedModel>>>,
-    /// The newest try that found no room.
-    no_room: Option<NoRoom>,
+    /// The error of the newest try, if it found no room.
+    no_room: Option<Error>,
     /// Whether that refusal was counted.
     counted: bool,
     /// The number of listed requests at which those that have left are removed.
@@ -60,12 +57,6 @@ struct PendingModel {
 
 /// The least number of listed requests at which those that have left are removed.
 const SWEEP_MIN: usize = 64;
-
-/// The refusal of a load for lack of room.
-struct NoRoom {
-    error: Error,
-    at: Instant,
-}
 
 impl PendingModel {
     /// Adds a request. Requests that have left are removed whenever the list has doubled. So a long load holds at most twice the requests
@@ -136,9 +127,9 @@ impl Fetcher {
     /// The error of a request whose model was not loaded in time.
     fn not_ready_error(&self, model: &Arc<Model>) -> Error {
         let mut state = self.state();
-        if let Some(PendingModel { no_room: Some(NoRoom { error, at }), counted, .. }) =
-            state.pending.get_mut(&key(model))
-            && at.elapsed() < NO_ROOM_HOLDS
+        if !model.resident().is_being_made()
+            && let Some(PendingModel { no_room: Some(error), counted, .. }) =
+                state.pending.get_mut(&key(model))
         {
             let first = !std::mem::replace(counted, true);
             self.engine.memory().counters.refusals.fetch_add(u64::from(first), Relaxed);
@@ -242,7 +233,7 @@ impl Fetcher {
     fn requeue(&self, model: &Arc<Model>, no_room: &Error) -> bool {
         let mut state = self.state();
         if let Some(pending) = state.pending.get_mut(&key(model)) {
-            pending.no_room = Some(NoRoom { error: no_room.clone(), at: Instant::now() });
+            pending.no_room = Some(no_room.clone());
         }
         match &state.threads {
             FetcherThreads::Running(loaders) => loaders.push(model.clone()).is_ok(),

@@ -28,7 +28,7 @@ use headgate_server::gateway::Gateway;
 use serde_json::{Map, Value, json};
 
 /// How long a wait for something certain may take before the test is called stuck.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The same beside loads and runs that take the processor.
 pub const LONG: Duration = Duration::from_secs(200);

@@ -247,9 +247,13 @@ fn a_run_ends_at_its_deadline_and_a_replay_when_it_is_told() {
     };
     let (gateway, address) = serving(&folder, double, hangs);
     send_all(&gateway, address, &[1.0, -1.0, 2.0], 3);
-    let report = replayed(&gateway, &json!({"version": "v2", "timeout": 50}));
-    assert_eq!((&report["pairs"], &report["timeouts"]), (&json!(2), &json!(1)));
-    assert_eq!(report["errors"], json!({"deadline_exceeded": 1}));
+    // The thread of a replay may get no processor time for as long as a run may take.
+    at_last("a replay whose two other runs are in time", || {
+        let report = replayed(&gateway, &json!({"version": "v2", "timeout": 300}));
+        let late = report["timeouts"].as_u64().unwrap();
+        assert!(late >= 1 && report["errors"] == json!({"deadline_exceeded": late}), "{report}");
+        (&report["pairs"], late) == (&json!(2), 1)
+    });
     let begun = gateway.start_replay("model", br#"{"version": "v2"}"#).unwrap();
     let id = begun["id"].as_u64().unwrap();
     let cancelled = gateway.cancel_replay("model", id).unwrap();

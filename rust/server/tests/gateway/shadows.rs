@@ -235,10 +235,15 @@ fn a_run_that_does_not_end_is_cancelled_at_its_deadline_and_the_stop_does_not_wa
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 50}))));
-    send_all(address, [1.0]);
-    let found = settled(&gateway, 1);
-    assert_eq!((&found["errors"], &found["timeouts"]), (&json!({"deadline_exceeded": 1}), &json!(1)));
+    apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 300}))));
+    let mut sent = 0;
+    at_last("a copy that is not late before it runs", || {
+        sent += 1;
+        send_all(address, [1.0]);
+        let found = settled(&gateway, sent);
+        assert_eq!(number(&found["dropped"]["late"]) + number(&found["timeouts"]), sent, "{found}");
+        found["errors"] == json!({"deadline_exceeded": 1}) && found["timeouts"] == 1
+    });
     // Neither the version's own counters nor its errors know of it.
     let of = json!({"endpoint": "model", "version": "v2"});
     assert_eq!(series(&gateway, "headgate_runs_cancelled_total", &of), 0);
@@ -513,10 +518,17 @@ fn copies_that_wait_for_cpu_time_are_dropped_at_their_deadline() {
     adopt(&gateway, "v1", double);
     adopt(&gateway, "v2", double);
     apply(&gateway, &state(&["v1", "v2"], &shadow(&json!({"timeout": 300}))));
-    send_all(address, (0..20).map(|value| value as f32));
+    let mut sent = 0;
+    let mut found = Value::Null;
+    // On a busy machine the threads come too late for all of some rounds.
+    at_last("a copy that waits for CPU time", || {
+        sent += 20;
+        send_all(address, (0..20).map(|value| value as f32));
+        found = settled(&gateway, sent);
+        number(&found["dropped"]["cpu_budget"]) > 0
+    });
     // At most one for each of the two threads ran, and no thread gets CPU time for another one.
-    let found = settled(&gateway, 20);
-    assert!(sum(&found["dropped"]) >= 18 && number(&found["dropped"]["cpu_budget"]) > 0, "{found}");
+    assert!(sum(&found["dropped"]) + 2 >= sent, "{found}");
     assert_eq!((&found["queue"]["length"], &found["queue"]["bytes"]), (&json!(0), &json!(0)));
 }
 
