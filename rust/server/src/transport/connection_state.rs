@@ -42,6 +42,8 @@ pub struct ConnectionState {
     has_had_request: Cell<bool>,
     /// When each reply that waits for the peer last made progress. The places of replies that are out are used again.
     unsent: RefCell<Vec<Option<Instant>>>,
+    /// Since when the socket takes nothing.
+    blocked: Cell<Option<Instant>>,
     /// Since when the gateway waits for its connections to end.
     closing: Cell<Option<Instant>>,
     /// Whether the HTTP layer must be told to take no new request.
@@ -66,6 +68,7 @@ impl Default for ConnectionState {
             receiving: Cell::new(0),
             has_had_request: Cell::default(),
             unsent: RefCell::default(),
+            blocked: Cell::default(),
             closing: Cell::default(),
             retiring: Cell::default(),
             read_dry: Cell::default(),
@@ -154,8 +157,22 @@ impl ConnectionState {
     /// Since when replies have not moved; `None` while there is no reply.
     pub fn unmoved_since(&self) -> Option<UnmovedSince> {
         let unsent = self.unsent.borrow();
-        let moved = || unsent.iter().flatten().copied();
+        // h2 writes small replies to a buffer of its own, and they are not among the unsent ones then.
+        let buffered = self.blocked.get().filter(|_| self.open.get() == 0);
+        let moved = || unsent.iter().flatten().copied().chain(buffered);
         Some(UnmovedSince { longest: moved().min()?, newest: moved().max()? })
+    }
+
+    /// The socket took some bytes.
+    pub fn note_written(&self) {
+        self.blocked.set(None);
+    }
+
+    /// The socket takes nothing.
+    pub fn note_blocked(&self) {
+        if self.blocked.get().is_none() {
+            self.blocked.set(Some(Instant::now()));
+        }
     }
 
     /// Every byte that the HTTP layer wrote is with the socket: the deliveries of complete replies are notified.

@@ -10,15 +10,16 @@
 
 mod exchange;
 mod keep_alive;
+mod request_queue;
 mod turn_waker;
 mod worker;
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use h2::Reason;
 use h2::server::{Builder, Connection};
@@ -30,11 +31,12 @@ use crate::transport::service::Service;
 use crate::transport::watched_socket::WatchedSocket;
 use exchange::Exchange;
 use keep_alive::KeepAlive;
+use request_queue::RequestQueue;
 use turn_waker::TurnWaker;
 use worker::Worker;
 
 /// The streams that a connection may have open at once.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: usize = 256;
 /// The most requests that are answered in one turn, so that other connections of the thread get theirs.
 const MOST_IN_A_TURN: usize = 32;
 
@@ -45,7 +47,9 @@ pub async fn serve<S: Service>(socket: WatchedSocket, conn: &Rc<ConnectionState>
         .initial_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .max_frame_size(1 << 20)
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(MAX_STREAMS as u32)
+        // A client may take back all that it may have open before a busy thread reads them.
+        .max_pending_accept_reset_streams(MAX_STREAMS)
         .max_header_list_size(64 << 10);
     let mut handshake = pin!(builder.handshake(socket));
     let opened = poll_fn(|cx| {
@@ -58,7 +62,7 @@ pub async fn serve<S: Service>(socket: WatchedSocket, conn: &Rc<ConnectionState>
         frames,
         conn,
         keep_alive,
-        requests: VecDeque::new(),
+        requests: RequestQueue::new(2 * MAX_STREAMS),
         worker: Worker::new::<S>(conn),
         gathers: false,
     };
@@ -81,18 +85,17 @@ struct Http2Connection<'a> {
     frames: Connection<WatchedSocket, FrameBytes>,
     conn: &'a Rc<ConnectionState>,
     keep_alive: KeepAlive,
-    /// Requests that were read and not begun. h2 bounds them: their streams are open.
-    requests: VecDeque<Exchange>,
+    requests: RequestQueue,
     worker: Worker,
-    /// Whether all requests that are here are read before one is answered. Then their replies are written at once, for one more look
-    /// at the socket; so it is done where the last turn read several.
+    /// Whether all requests that are here are read before the first one is answered. Then their replies are written at once, for one
+    /// more look at the socket; so it is done where the last turn read several.
     gathers: bool,
 }
 
 impl Http2Connection<'_> {
     /// Reads and answers what is here; ready when the connection is over.
     fn take_turn<S: Service>(&mut self, turn: &TurnWaker, cx: &mut Context<'_>) -> Poll<()> {
-        let (mut read, mut answered) = (0, 0);
+        let (mut read, mut answered, mut read_at) = (0, 0, None);
         loop {
             turn.look();
             self.conn.register_waker(cx);
@@ -105,13 +108,15 @@ impl Http2Connection<'_> {
             match self.frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, reply)))) => {
                     read += 1;
-                    let exchange = Exchange { request, reply };
-                    if self.gathers {
-                        self.requests.push_back(exchange);
-                        continue;
+                    let received = *read_at.get_or_insert_with(Instant::now);
+                    let exchange = Exchange { request, reply, received };
+                    if read > 1 || self.gathers {
+                        self.requests.push(exchange, cx);
+                    } else {
+                        self.worker.answer::<S>(self.conn, exchange, cx);
+                        (answered, read_at) = (1, None);
                     }
-                    self.worker.answer::<S>(self.conn, exchange, cx);
-                    answered += 1;
+                    continue;
                 }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending if self.requests.is_empty() => {
@@ -121,15 +126,18 @@ impl Http2Connection<'_> {
                 Poll::Pending => {}
             }
             while answered < MOST_IN_A_TURN
-                && let Some(exchange) = self.requests.pop_front()
+                && let Some(exchange) = self.requests.pop(cx)
             {
                 self.worker.answer::<S>(self.conn, exchange, cx);
                 answered += 1;
             }
             if answered >= MOST_IN_A_TURN {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+                // The next turn comes behind the runtime's look at its sockets, whatever the answers have woken: some of the rest may be
+                // taken back.
+                turn.look();
+                return pin!(tokio::task::yield_now()).poll(cx);
             }
+            read_at = None;
         }
     }
 }

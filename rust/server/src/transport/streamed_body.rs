@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream};
+use h2::RecvStream;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body, Frame, SizeHint};
@@ -112,8 +112,6 @@ fn poll_stream(
             let _ = stream.flow_control().release_capacity(bytes.len());
             Poll::Ready(Some(Ok(bytes)))
         }
-        // A reset without an error ends a body early (RFC 9113, 8.1).
-        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Poll::Ready(None),
         Some(Err(error)) => Poll::Ready(Some(Err(ReadError::Http2(error)))),
         None => {
             *is_read = true;
@@ -159,11 +157,14 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// Whether the peer went away.
+    /// Whether the peer went away, or took its request back.
     pub fn is_disconnect(&self) -> bool {
         match self {
             ReadError::Http1(error) => is_disconnect(error),
-            ReadError::Http2(error) => error.get_io().is_some_and(|error| is_of_a_gone_peer(error.kind())),
+            ReadError::Http2(error) => {
+                (error.is_remote() && (error.is_reset() || error.is_go_away()))
+                    || error.get_io().is_some_and(|error| is_of_a_gone_peer(error.kind()))
+            }
         }
     }
 }

@@ -288,8 +288,17 @@ impl WatchedSocket {
     /// A write that cannot go on is watched like a read.
     fn after_write<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match outcome {
-            Poll::Pending if self.has_timed_out(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            other => other,
+            Poll::Pending => {
+                self.conn.note_blocked();
+                match self.has_timed_out(cx) {
+                    true => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+                    false => Poll::Pending,
+                }
+            }
+            ready => {
+                self.conn.note_written();
+                ready
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 )]
 
 pub mod computed;
+pub mod http2;
 
 use std::fs::File;
 use std::io::{Read, Write};

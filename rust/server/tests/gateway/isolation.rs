@@ -11,6 +11,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::common;
+use crate::common::http2;
 use crate::common::{
     LONG, PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request,
     send, serve, whole_answer,
@@ -428,84 +429,6 @@ fn names_that_do_not_fit_a_tensor_are_refused() {
         let failed = outcome(key, &names, true);
         assert_eq!((&failed["event"], &failed["code"]), (&json!("failed"), &json!("policy_invalid")));
         assert_eq!(failed["message"], says);
-    }
-}
-
-/// HTTP/2 by hand: just enough frames to open a stream, reset it and read to the connection's end.
-mod http2 {
-    use super::{Read, TcpStream, Write};
-
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
-    const RST_STREAM: u8 = 3;
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
-    const GOAWAY: u8 = 7;
-    const ACK: u8 = 1;
-    const END_STREAM: u8 = 1;
-    const END_HEADERS: u8 = 4;
-    const CANCEL: u32 = 8;
-
-    fn frame(stream: &mut TcpStream, kind: u8, flags: u8, id: u32, payload: &[u8]) {
-        let length = (payload.len() as u32).to_be_bytes();
-        let mut bytes = vec![length[1], length[2], length[3], kind, flags];
-        bytes.extend_from_slice(&id.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        stream.write_all(&bytes).unwrap();
-    }
-
-    pub(super) fn open(stream: &mut TcpStream) {
-        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-        frame(stream, SETTINGS, 0, 0, &[]);
-    }
-
-    /// A POST: `:method POST`, `:scheme http`, `:path` and `:authority` as literals without Huffman coding (RFC 7541).
-    pub(super) fn post(stream: &mut TcpStream, id: u32, path: &str, body: &[u8]) {
-        let mut head = vec![0x83, 0x86, 0x04, path.len() as u8];
-        head.extend_from_slice(path.as_bytes());
-        head.extend_from_slice(&[0x01, 1, b't']);
-        frame(stream, HEADERS, END_HEADERS, id, &head);
-        frame(stream, DATA, END_STREAM, id, body);
-    }
-
-    pub(super) fn cancel(stream: &mut TcpStream, id: u32) {
-        frame(stream, RST_STREAM, 0, id, &CANCEL.to_be_bytes());
-    }
-
-    /// Reads frames until GOAWAY, which is the last one read; a PING behind it is answered, as a drain waits for that.
-    pub(super) fn until_go_away(stream: &mut TcpStream) {
-        loop {
-            let mut head = [0u8; 9];
-            stream.read_exact(&mut head).expect("GOAWAY comes");
-            let mut payload = vec![0u8; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-            stream.read_exact(&mut payload).unwrap();
-            if head[3] == GOAWAY {
-                break;
-            }
-        }
-        let mut head = [0u8; 9];
-        stream.read_exact(&mut head).unwrap();
-        let mut payload = vec![0u8; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        stream.read_exact(&mut payload).unwrap();
-        assert_eq!(head[3], PING);
-        frame(stream, PING, ACK, 0, &payload);
-    }
-
-    /// Reads frames until the peer closes; the payloads of the DATA frames of a stream.
-    pub(super) fn data_until_closed(stream: &mut TcpStream, id: u32) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).unwrap();
-        let mut data = Vec::new();
-        let mut rest = bytes.as_slice();
-        while let [a, b, c, kind, _, i, j, k, l, tail @ ..] = rest {
-            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-            let (payload, next) = tail.split_at(length.min(tail.len()));
-            if *kind == DATA && u32::from_be_bytes([*i, *j, *k, *l]) == id {
-                data.extend_from_slice(payload);
-            }
-            rest = next;
-        }
-        data
     }
 }
 

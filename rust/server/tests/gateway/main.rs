@@ -23,5 +23,6 @@ mod plain;
 mod replays;
 mod shadows;
 mod sketches;
+mod streams;
 mod trial;
 mod withdrawals;

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Buf;
@@ -30,6 +30,15 @@ pub(super) struct Exchange {
     pub(super) request: Request<RecvStream>,
     /// Where its reply goes.
     pub(super) reply: SendResponse<FrameBytes>,
+    /// When it was read.
+    pub(super) received: Instant,
+}
+
+impl Exchange {
+    /// Whether the client does not wait for the reply any more.
+    pub(super) fn is_taken_back(&mut self, cx: &mut Context<'_>) -> bool {
+        self.reply.poll_reset(cx).is_ready()
+    }
 }
 
 /// Answers a request, unless its client leaves or takes it back before. A reply that cannot be sent to its end is dropped with what waits
@@ -40,10 +49,10 @@ pub(super) async fn answer<S: Service>(
     exchange: Exchange,
     note_reply: impl FnOnce(),
 ) {
-    let Exchange { request, mut reply } = exchange;
-    let mut made_at = Instant::now();
+    let Exchange { request, mut reply, received } = exchange;
+    let mut made_at = received;
     let response = {
-        let mut work = pin!(respond::<S>(io, conn, request, made_at));
+        let mut work = pin!(respond::<S>(io, conn, request, received));
         let mut waits = false;
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(response) => {
@@ -131,9 +140,17 @@ fn send(
     Ok(None)
 }
 
+/// The frames of a reply after which other work of the thread has its turn.
+const MOST_FRAMES_AT_ONCE: usize = 32;
+
 /// Sends a body that goes on, piece by piece as the client's window allows, until it ends or the client takes its request back.
 async fn send_on(mut body: ReplyBody, mut stream: SendStream<FrameBytes>) -> Result<(), h2::Error> {
+    let mut frames = 0;
     loop {
+        frames += 1;
+        if frames % MOST_FRAMES_AT_ONCE == 0 {
+            tokio::task::yield_now().await;
+        }
         let frame = poll_fn(|cx| {
             if let Poll::Ready(reset) = stream.poll_reset(cx) {
                 return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
