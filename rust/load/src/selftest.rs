@@ -85,11 +85,15 @@ mod tests {
                     "seconds": 0.2, "rate": 100, "request_bytes": request_bytes, "reply_bytes": reply_bytes, "threads": 2,
                     "wait": "sleep", "protocol": protocol,
                 });
-                let answer = selftest(&question.to_string()).unwrap();
-                let counts = &answer["counts"];
-                assert!(counts["good"].as_u64().unwrap() > 5, "{answer}");
-                assert_eq!(counts["good"], counts["due"], "{protocol}: {answer}");
-                assert!(answer["lateness"]["p99_ns"].is_u64());
+                // On a busy machine some requests time out, and nothing else happens to them.
+                let answers_all = |_| {
+                    let answer = selftest(&question.to_string()).unwrap();
+                    let count = |name: &str| answer["counts"][name].as_u64().unwrap();
+                    assert_eq!(count("good") + count("timed_out"), count("due"), "{protocol}: {answer}");
+                    assert!(answer["lateness"]["p99_ns"].is_u64());
+                    count("good") > 5 && count("good") == count("due")
+                };
+                assert!((0..10).any(answers_all), "{protocol}, {request_bytes} bytes");
             }
         }
     }

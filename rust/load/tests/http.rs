@@ -136,19 +136,19 @@ fn a_server_that_is_killed_in_the_middle_leaves_every_request_with_an_outcome() 
         }
         Answer::Bytes(answer(200, "{}"))
     });
-    let run = started(&plan(server.address, &open(1000.0, SECOND), json!({"threads": 2})));
+    let run = started(&plan(server.address, &open(1000.0, 3 * SECOND), json!({"threads": 2})));
     at_half.recv().unwrap();
     server.kill();
     let result = common::finished(&run);
     let counts = &result["counts"];
-    assert_eq!(counts["due"], 1000);
+    assert_eq!(counts["due"], 3000);
     assert!(counts["good"].as_u64().unwrap() >= 100 && counts["failed"].as_u64().unwrap() >= 100, "{counts}");
 }
 
 #[test]
 fn requests_beyond_the_most_in_flight_are_not_sent() {
     let server = Server::start(|_| Answer::Hang);
-    let changes = json!({"max_in_flight": 3, "timeout_ns": 400 * MS, "threads": 2});
+    let changes = json!({"max_in_flight": 3, "timeout_ns": 3 * SECOND, "threads": 2});
     let result = sent(&plan(server.address, &open(100.0, SECOND / 5), changes));
     let counts = &result["counts"];
     assert_eq!(

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common;
-use crate::common::{PATIENCE, answer, connect, eventually, gateway, metric, request, signature};
+use crate::common::{LONG, PATIENCE, answer, connect, eventually, gateway, metric, request, signature};
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::{Shape, Signature};
 use headgate_engine::Executable;
@@ -44,7 +44,7 @@ impl Executable for Told {
         let values: Vec<f32> = binding.input(0).view()?.elements::<f32>().unwrap().to_vec();
         if values != PROBE {
             self.rows.lock().unwrap().send(values.clone()).unwrap();
-            self.leave.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets the run go on");
+            self.leave.lock().unwrap().recv_timeout(LONG).expect("the test lets the run go on");
         }
         if values.contains(&BAD) {
             return Err(Error::new(Code::BackendFailed, "a row that the model does not take"));

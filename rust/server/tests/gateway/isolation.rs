@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use crate::common;
 use crate::common::http2;
 use crate::common::{
-    LONG, PATIENCE, answer, ask, connect, eventually, free, gated, gateway, gateway_with, metric, request,
-    send, serve, whole_answer,
+    LONG, PATIENCE, answer, ask, ask_until_begun, connect, eventually, free, gated, gateway, gateway_with,
+    metric, request, send, serve, whole_answer,
 };
 use headgate_core::histogram::{Counts, Histogram};
 use headgate_core::spec::RunSpec;
@@ -189,7 +189,7 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
     serve(&gateway, "slow", slow, false);
     let model = gateway.engine().find_loaded("sha256:slow", &RunSpec::default()).unwrap();
     let (runs, mut counts) = (Histogram::default(), Counts::default());
-    (0..100).for_each(|_| runs.record(50_000_000));
+    (0..100).for_each(|_| runs.record(10_000_000_000));
     runs.add_to(&mut counts);
     // Learned at a time far ahead, so that no request is let through to correct the figure.
     model.learn(&counts, u64::MAX / 4);
@@ -200,13 +200,13 @@ fn a_request_with_less_time_than_a_run_takes_is_refused_at_once() {
         stream.write_all(asked.as_bytes()).unwrap();
         stream
     };
-    let (status, body) = answer(&mut within("20ms"));
+    let (status, body) = answer(&mut within("5s"));
     assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
     assert!(body["error"].as_str().unwrap().contains("a run takes about"), "{body}");
     assert!(held.entered.try_recv().is_err(), "nothing ran");
     let labels = json!({"endpoint": "slow", "version": "v1"});
     assert_eq!(metric(&gateway, "headgate_requests_hopeless_total", &labels), 1);
-    let mut patient = within("20s");
+    let mut patient = within("60s");
     held.entered.recv_timeout(PATIENCE).unwrap();
     held.leave.send(()).unwrap();
     assert_eq!(answer(&mut patient).0, 200);
@@ -250,12 +250,11 @@ fn a_run_that_outlasts_the_time_out_is_answered_without_it() {
     });
     gateway.apply(common::spec(&spec)).unwrap();
     drop(model);
-    let mut stream = connect(address);
-    stream.write_all(request("slow", 1.0).as_bytes()).unwrap();
-    held.entered.recv_timeout(PATIENCE).unwrap();
-    let (status, body) = answer(&mut stream);
-    assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
-    held.leave.send(()).unwrap();
+    let asked = ask_until_begun(&held.entered, || {
+        let (status, body) = answer(&mut send(address, "slow"));
+        assert_eq!((status, &body["code"]), (504, &json!("deadline_exceeded")));
+    });
+    (0..asked).for_each(|_| held.leave.send(()).unwrap());
 }
 
 #[test]
@@ -434,7 +433,7 @@ fn names_that_do_not_fit_a_tensor_are_refused() {
 
 #[test]
 fn a_reset_stream_leaves_nothing_open_and_the_connection_goes_on_until_it_is_idle() {
-    let (gateway, address) = gateway_with(&json!({"idle_ms": 2000}));
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 3000}));
     let (slow, held) = gated();
     serve(&gateway, "slow", slow, false);
     serve(&gateway, "tiny", free(), true);
@@ -554,7 +553,7 @@ fn a_late_request_does_not_bring_back_the_sketches_of_a_version_that_is_gone() {
 
 #[test]
 fn a_response_that_is_not_read_is_given_up_and_counted() {
-    let (gateway, address) = gateway_with(&json!({"idle_ms": 1000}));
+    let (gateway, address) = gateway_with(&json!({"idle_ms": 3000}));
     serve(&gateway, "tiny", free(), false);
     let mut stream = connect(address);
     stream.write_all(head_of_large().as_bytes()).unwrap();

@@ -38,7 +38,7 @@ fn apply(gateway: &Gateway, name: &str, revision: u64, path: &Path) -> u64 {
 fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: bool) -> u64 {
     let digest = format!("sha256:{}", path.display());
     let spec = json!({
-        "name": name, "revision": revision, "champion": "v1", "timeout_ms": 1000, "fresh": true, "urgent": urgent,
+        "name": name, "revision": revision, "champion": "v1", "timeout_ms": 60_000, "fresh": true, "urgent": urgent,
         "versions": [{"name": "v1", "digest": digest, "artifact": path}],
     });
     gateway.apply(common::spec(&spec)).unwrap()
@@ -47,7 +47,7 @@ fn apply_as(gateway: &Gateway, name: &str, revision: u64, path: &Path, urgent: b
 /// Applies a state that was served before a restart.
 fn restore(gateway: &Gateway, name: &str, path: &Path) -> u64 {
     let spec = json!({
-        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 1000, "fresh": false,
+        "name": name, "revision": 1, "champion": "v1", "timeout_ms": 60_000, "fresh": false,
         "versions": [{"name": "v1", "digest": format!("sha256:{}", path.display()), "artifact": path}],
     });
     gateway.apply(common::spec(&spec)).unwrap()
@@ -86,7 +86,7 @@ fn count(gateway: &Gateway, name: &str) -> u64 {
 
 #[test]
 fn a_load_that_takes_too_long_is_cancelled_and_says_so() {
-    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 300}));
+    let (gateway, _) = gateway_with(&json!({"load_timeout_ms": 3_000}));
     let (_folder, path) = endless();
     let hangs = [apply(&gateway, "one", 1, &path), apply(&gateway, "two", 1, &path)];
     for event in outcomes(&gateway, &hangs) {
@@ -94,7 +94,8 @@ fn a_load_that_takes_too_long_is_cancelled_and_says_so() {
         assert!(event["message"].as_str().unwrap().contains("--load-timeout"), "{event}");
     }
     assert_eq!(count(&gateway, "headgate_loads_cancelled_total"), 2);
-    assert_eq!(count(&gateway, "headgate_loads_abandoned_total"), 0);
+    // A load whose thread gets no processor time is abandoned, and ends later.
+    at_last("the ends of the loads", || count(&gateway, "headgate_loads_stuck") == 0);
     // The loader threads are as many as before.
     loads_at_last(&gateway, "good", &model("count.onnx"));
     loads_at_last(&gateway, "later", &model("gather.onnx"));

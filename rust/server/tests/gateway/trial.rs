@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{
-    PATIENCE, connect, eventually, gateway_with, signature, spec, status_and_body, whole_answer,
+    LONG, PATIENCE, connect, eventually, gateway_with, signature, spec, status_and_body, whole_answer,
 };
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::slots::{key_hash, slot_of};
@@ -101,7 +101,7 @@ impl Executable for Scripted {
         let mode = self.mode.load(SeqCst);
         if mode == Mode::Wait as u8 {
             self.entered.lock().unwrap().send(()).unwrap();
-            self.leave.lock().unwrap().recv_timeout(PATIENCE).expect("the test lets the run go on");
+            self.leave.lock().unwrap().recv_timeout(LONG).expect("the test lets the run go on");
         }
         if mode == Mode::Fail as u8 {
             return Err(Error::new(Code::BackendFailed, "it is told to fail"));
@@ -440,7 +440,7 @@ fn a_client_that_leaves_and_a_run_that_is_late_are_told_apart() {
     drop(gone);
     eventually("the client's leaving", || trial.arm_now(true)["cancelled"] == 1);
     trial.challenger.leave.send(()).unwrap();
-    let late = Request { headers: "x-headgate-timeout: 300ms\r\n", ..Request::default() };
+    let late = Request { headers: "x-headgate-timeout: 3000ms\r\n", ..Request::default() };
     let mut stream = trial.send(&key, &late);
     trial.challenger.entered.recv_timeout(PATIENCE).unwrap();
     assert_eq!(whole_answer(&mut stream).0, 504);
@@ -470,8 +470,10 @@ fn what_a_stopping_gateway_cuts_off_is_lost() {
     trial.champion.entered.recv_timeout(PATIENCE).unwrap();
     // The gateway has no time for the request, whose run goes on.
     assert!(!trial.gateway.stop(Duration::ZERO, Duration::ZERO));
+    // The gateway waits only a short time for its threads, which may have more to do after that.
+    eventually("the request's end", || trial.arm_now(false)["in_flight"] == 0);
     let arm = trial.arm_now(false);
-    assert_eq!((&arm["lost"], &arm["routed"], &arm["in_flight"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!((&arm["lost"], &arm["routed"]), (&json!(1), &json!(1)));
     trial.champion.leave.send(()).unwrap();
     drop(stream);
 }
@@ -488,8 +490,10 @@ fn a_challenger_that_is_left_alone_does_not_run() {
         assert_eq!(trial.ask(&key, &Request::default()), 200);
     }
     let arm = trial.arm(true);
-    let (ran, fell_back) = (arm["ran"].as_u64().unwrap(), arm["fell_back"].as_u64().unwrap());
-    assert_eq!((ran + fell_back, ran, &arm["errors"]), (11, 4, &json!(3)), "{arm}");
+    let [ran, fell_back, errors] = ["ran", "fell_back", "errors"].map(|name| arm[name].as_u64().unwrap());
+    // On a busy machine some requests come after the breaker's time, and probe.
+    assert_eq!((ran + fell_back, errors + 1), (11, ran), "{arm}");
+    assert!(ran >= 4 && fell_back > 0, "{arm}");
     eventually("the booking", || trial.arm_now(false)["apart"]["fallback"] == 10);
 }
 
