@@ -187,9 +187,8 @@ fn answers_counters_limits_and_breakers_are_the_same_with_and_without_shadows() 
         let of = json!({"endpoint": "model", "version": "v1"});
         at_last("the last request is booked", || series(&gateway, "headgate_requests_in_flight", &of) == 0);
         if shadows.get("shadow").is_some() {
-            let drawn = number(&report(&gateway)["drawn"]);
-            assert!(drawn >= 60, "{drawn}");
-            settled(&gateway, drawn);
+            let reached = |(status, _): &&(u16, Value)| [200, 500].contains(status);
+            settled(&gateway, answers.iter().filter(reached).count() as u64);
         }
         (answers, counters(&gateway), gateway.totals()["versions"][0]["codes"].clone())
     };
@@ -633,9 +632,7 @@ fn requests_that_the_champion_sheds_are_not_copied() {
         [(), (), ()].into_iter().for_each(|()| held.leave.send(()).unwrap());
         assert_eq!(answer(&mut first).0, 200);
         assert_eq!(ask(&mut stream, &request("model", 2.0)).0, 200);
-        let of = json!({"endpoint": "model", "version": "v1"});
-        at_last("the last request is booked", || series(&gateway, "headgate_requests_in_flight", &of) == 0);
-        assert_eq!(report(&gateway)["drawn"], 1, "batch {batch}");
+        // Only the last one is drawn, which is when it has been booked.
         let found = settled(&gateway, 1);
         assert_eq!((&found["champion_failed"]["requests"], &found["pairs"]), (&json!(0), &json!(1)));
     }
