@@ -4,12 +4,10 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common;
-use crate::common::{
-    LONG, PATIENCE, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe,
-};
+use crate::common::{LONG, ask, at_last, config, connect, eventually, gateway_with, metric, other_end, pipe};
 use headgate_server::gateway::Gateway;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,6 +78,12 @@ fn loads_at_last(gateway: &Gateway, name: &str, path: &Path) {
     });
 }
 
+/// Stops a gateway, which cancels its loads. Threads that load have the lowest priority, and get little of a busy machine to end.
+fn stops(gateway: &Gateway) {
+    let begun = Instant::now();
+    assert!(gateway.stop(Duration::ZERO, LONG), "something was left after {:?}", begun.elapsed());
+}
+
 fn count(gateway: &Gateway, name: &str) -> u64 {
     metric(gateway, name, &json!({"kind": "apply"}))
 }
@@ -112,7 +116,7 @@ fn loads_end_and_keep_no_other_waiting_before_the_start_too() {
     let hangs = &outcomes[..tickets.len()];
     assert!(hangs.iter().all(|event| event["event"] == "failed"), "{hangs:?}");
     gateway.start().unwrap();
-    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+    stops(&gateway);
 }
 
 #[test]
@@ -130,7 +134,7 @@ fn the_next_state_and_a_removal_end_a_load() {
         gateway.remove(name);
     });
     assert_eq!(outcomes_of(&hangs), ["superseded"; 3]);
-    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+    stops(&gateway);
 }
 
 #[test]
@@ -142,7 +146,7 @@ fn loads_that_hang_keep_no_other_waiting() {
     }
     let good = apply(&gateway, "good", 1, &model("count.onnx"));
     is_applied(&gateway, good);
-    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+    stops(&gateway);
 }
 
 #[test]
@@ -163,7 +167,7 @@ fn however_many_loads_hang_none_that_is_well_waits_for_them() {
     assert_eq!(events[0]["event"], "applied");
     assert!(count(&gateway, "headgate_load_threads") > 20);
     assert_eq!(count(&gateway, "headgate_loads_waiting"), 0);
-    assert!(gateway.stop(Duration::ZERO, LONG));
+    stops(&gateway);
 }
 
 #[test]
@@ -173,7 +177,7 @@ fn an_urgent_load_that_hangs_keeps_no_other_urgent_one_waiting() {
     apply_as(&gateway, "hangs", 1, &path, true);
     let good = apply_as(&gateway, "good", 1, &model("count.onnx"), true);
     is_applied(&gateway, good);
-    assert!(gateway.stop(Duration::ZERO, PATIENCE));
+    stops(&gateway);
 }
 
 #[test]
@@ -268,7 +272,7 @@ fn a_gateway_stops_while_a_load_hangs() {
     let (gateway, _) = gateway_with(&json!({}));
     let (_folder, path) = endless();
     apply(&gateway, "model", 1, &path);
-    assert!(gateway.stop(Duration::ZERO, PATIENCE), "the load has ended");
+    stops(&gateway);
 }
 
 #[test]
