@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,7 @@ def test_a_window_opened_late_gets_the_whole_answer(gateway: GatewayProcess) -> 
 
 def test_a_client_that_reads_nothing_harms_nobody_else(gateway: GatewayProcess) -> None:
     with unharmed(gateway), Frames(gateway.http, WIDE, polite=False) as deaf:
-        deaf.pour(b"".join(get(stream) for stream in range(1, 2 * MANY, 2)), reads=False)
+        deaf.pour(b"".join(get(stream) for stream in range(1, 2 * MANY, 2)), reads=False, patience=1.0)
 
 
 # --- time-outs: the data plane inside this process, with limits short enough to wait for ---
@@ -259,10 +259,23 @@ def test_a_client_that_reads_nothing_harms_nobody_else(gateway: GatewayProcess) 
 
 @pytest.fixture(scope="module")
 def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """For clients that do nothing more."""
+    limits = {"idle_ms": 600, "head_timeout_ms": 300, "body_timeout_ms": 300}
+    with limited(tmp_path_factory.mktemp("models"), **limits) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """For clients that have to do something before the limit of idleness is over, which a busy machine keeps them from for a while."""
+    with limited(tmp_path_factory.mktemp("models"), idle_ms=2_000) as address:
+        yield address
+
+
+@contextmanager
+def limited(folder: Path, **limits: int) -> Iterator[str]:
     need_native()
-    folder = tmp_path_factory.mktemp("models")
-    changes = {"idle_ms": 600, "head_timeout_ms": 300, "body_timeout_ms": 300, "pool_threads": 1}
-    with plane.running(**changes, large_request_bytes=8 << 20) as (started, address):
+    with plane.running(**limits, pool_threads=1, large_request_bytes=8 << 20) as (started, address):
         plane.serve(started, "pair", models.place(models.pair(), folder, "pair"))
         plane.serve(started, "slow", models.place(models.slow(), folder, "slow"))
         identity = Path(models.TESTS / "models" / "identity_fp32.onnx")
@@ -270,27 +283,28 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        pytest.param(get(1), id="rest"),
-        pytest.param(call(1, "ModelInfer", large(10_000)), id="infer"),
-        pytest.param(call(1, "ModelStreamInfer", large(10_000)), id="stream"),
-        pytest.param(call(1, "ServerMetadata", b""), id="metadata"),
-        pytest.param(call(1, "/grpc.health.v1.Health/Watch", b""), id="watch"),
-    ],
-)
-def test_a_shut_window_ends_by_the_limit_of_idleness(hasty: str, content: bytes) -> None:
-    with Frames(hasty, SHUT) as stalled:
-        stalled.send(content)
-        stalled.until_closed()
-        assert stalled.statuses == {1: 200}
-        assert stalled.bodies == {}
-        assert not stalled.ended
+def test_a_shut_window_ends_by_the_limit_of_idleness(unhurried: str) -> None:
+    contents = {
+        "rest": get(1),
+        "infer": call(1, "ModelInfer", large(10_000)),
+        "stream": call(1, "ModelStreamInfer", large(10_000)),
+        "metadata": call(1, "ServerMetadata", b""),
+        "watch": call(1, "/grpc.health.v1.Health/Watch", b""),
+    }
+    with ExitStack() as stack:
+        # Side by side, so that the limit is waited out once.
+        connections = {name: stack.enter_context(Frames(unhurried, SHUT)) for name in contents}
+        for name, stalled in connections.items():
+            stalled.send(contents[name])
+        for name, stalled in connections.items():
+            stalled.until_closed()
+            assert stalled.statuses == {1: 200}, name
+            assert stalled.bodies == {}, name
+            assert not stalled.ended, name
 
 
-def test_an_answer_that_nobody_reads_loses_no_other_on_its_connection(hasty: str) -> None:
-    with Frames(hasty, SHUT) as connection:
+def test_an_answer_that_nobody_reads_loses_no_other_on_its_connection(unhurried: str) -> None:
+    with Frames(unhurried, SHUT) as connection:
         assert connection.barrier()
         connection.send(get(1))
         connection.until_answered(1)
@@ -307,10 +321,6 @@ def test_an_answer_that_nobody_reads_loses_no_other_on_its_connection(hasty: str
         assert connection.code is None
         connection.until_closed()
         assert 1 not in connection.ended
-
-
-#: A test of what does not end waits for so long, in seconds: five times the limits.
-NEVER = 3.0
 
 
 @pytest.mark.parametrize(
@@ -334,12 +344,12 @@ def test_a_body_that_does_not_come_ends_by_its_limit(hasty: str, content: bytes)
 def test_a_watch_whose_message_does_not_come_ends_by_the_limit_of_bodies(hasty: str) -> None:
     with Frames(hasty) as silent:
         silent.send(call_without_message(1, "/grpc.health.v1.Health/Watch"))
-        silent.until_end(1, seconds=NEVER)
+        silent.until_end(1)
         assert 1 in silent.ended
 
 
-def test_a_stream_may_be_silent_between_messages_while_its_client_is_there(hasty: str) -> None:
-    with Frames(hasty) as connection:
+def test_a_stream_may_be_silent_between_messages_while_its_client_is_there(unhurried: str) -> None:
+    with Frames(unhurried) as connection:
         connection.send(call_without_message(1, "ModelStreamInfer"))
         asked = 0
         # The gateway asks whenever the limit of idleness is over.
@@ -365,18 +375,18 @@ def test_a_stream_of_a_client_that_is_gone_without_a_word_is_closed(hasty: str) 
         gone.until_closed()
 
 
-def test_a_request_that_is_cancelled_in_the_queue_is_not_run(hasty: str) -> None:
+def test_a_request_that_is_cancelled_in_the_queue_is_not_run(unhurried: str) -> None:
     def rounds(stream: int, count: int) -> bytes:
         inputs = [{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [count]}]
         body = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
         return post(stream, "/v2/models/slow/infer") + data(stream, body.encode())
 
-    with Frames(hasty, WIDE) as connection:
+    with Frames(unhurried, WIDE) as connection:
         # A run that stalls its IO thread sends the model to the pool, if it was not there.
         connection.send(rounds(1, 400))
         connection.until_end(1)
         # One pool thread: the second waits for the first, and would take minutes.
-        connection.send(rounds(3, 400), rounds(5, 1_000_000), rounds(7, 1))
+        connection.send(rounds(3, 1_200), rounds(5, 1_000_000), rounds(7, 1))
         assert connection.barrier()
         # Once more, so that the requests had their turn after their frames.
         assert connection.barrier()

@@ -154,7 +154,7 @@ class Frames:
         with contextlib.suppress(ConnectionError):
             self.sock.sendall(b"".join(frames))
 
-    def pour(self, content: bytes, reads: bool = True, patience: float = 1.0) -> bool:
+    def pour(self, content: bytes, reads: bool = True, patience: float = 10.0) -> bool:
         """Sends until the connection is closed or nothing moves for ``patience`` seconds; whether that was all.
 
         What arrives meanwhile is read, or left where it is.
