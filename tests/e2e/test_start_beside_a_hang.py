@@ -38,7 +38,8 @@ def test_documents_behind_one_whose_load_hangs_are_served(tmp_path: Path) -> Non
         )
         files.append(str(file))
     (tmp_path / "models" / "hangs" / "1" / "warmup.json").write_text(json.dumps(request(2**63 - 1)))
-    with GatewayProcess(tmp_path / "state", [*files, "--root", str(tmp_path)]) as gateway:
+    arguments = [*files, "--root", str(tmp_path)]
+    with GatewayProcess(tmp_path / "state", arguments, waits_for_loads=False) as gateway:
         with Connection(gateway.http) as connection:
             assert connection.infer("good", request(3)).json["outputs"][0]["data"] == [3.5]
             assert connection.infer("hangs", request(3)).status == 404

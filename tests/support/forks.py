@@ -6,21 +6,33 @@ would where a test is about that.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-#: What a gateway has loaded when it is ready.
+#: What a gateway has loaded when it is ready. The process that is forked passes over a name that it cannot import, which a test finds.
 LOADED = ["headgate.cli.serve", "headgate.gateway.process", "headgate._native", "headgate.drift.loading"]
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(LOADED)
+_started: weakref.WeakSet[ForkServerProcess] = weakref.WeakSet()
+
+
+@atexit.register
+def _kill_what_is_left() -> None:
+    """Runs before the end of multiprocessing, which sends SIGTERM and then waits without a limit: a gateway that hangs would hang it."""
+    for process in list(_started):
+        if process.exitcode is None:
+            process.kill()
 
 
 class Fork:
@@ -33,6 +45,7 @@ class Fork:
             target=_run, args=(list(arguments), writer, str(log), dict(environment)), daemon=True
         )
         self._process.start()
+        _started.add(self._process)
         writer.close()
         self.stdout = os.fdopen(os.dup(reader.fileno()))
         reader.close()
@@ -86,7 +99,7 @@ def _run(arguments: list[str], writer: Connection, log: str, environment: dict[s
     os.dup2(errors, 2)
     os.close(errors)
     # Those of the process that was forked know what the descriptors were before.
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1, errors="backslashreplace")
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["headgate", *arguments]

@@ -5,6 +5,7 @@ Not here: requests to the data port (``client``), and the data plane inside the 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import selectors
@@ -20,13 +21,19 @@ from typing import Any, Self
 import httpx
 
 from support.forks import Fork
+from support.waiting import until
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+#: A start goes on without what is loaded for longer than ten seconds, and says for a minute that it is starting.
+LOAD_SECONDS = 120.0
 #: Every port of a gateway, by its setting, wherever the system has room: gateways of other tests, of other workers and of the
 #: person at this machine run at the same time.
 ANY_PORT = dict.fromkeys(("http", "grpc", "observe", "admin"), "127.0.0.1:0")
 ANY_PORT_OPTIONS = [part for name, address in ANY_PORT.items() for part in (f"--{name}", address)]
+
+#: How variables begin that the dynamic linker, the allocator, Python, OpenMP, or the C library read once and early.
+READ_AT_THE_START = ("LD_", "GLIBC_TUNABLES", "MALLOC_", "PYTHON", "OMP_", "LANG", "LC_", "TZ")
 
 
 @dataclass
@@ -40,12 +47,18 @@ class GatewayProcess:
     """A program that runs it, such as strace."""
     python: str = sys.executable
     as_a_person: bool = False
-    """Whether it is started with ``python -m headgate`` although nothing here asks for that."""
+    """Whether it is started with ``python -m headgate`` although nothing here asks for that: for tests of what happens before the
+    imports, such as a signal, and of what a fork shares with the other forks, such as the seed of the hashes of strings.
+    """
+    waits_for_loads: bool = True
+    """Whether a start waits for what is still being loaded when it says that it is ready: on a busy machine that may be every model.
+    For tests of a load that hangs it does not.
+    """
     child: subprocess.Popen[str] | Fork | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
     def start(self) -> Self:
-        """Starts the process and waits until it says that it is ready."""
+        """Starts the process and waits until it says that it is ready and, unless told otherwise, has loaded what it is to serve."""
         arguments = [
             "serve",
             *self.arguments,
@@ -63,12 +76,42 @@ class GatewayProcess:
         else:
             self.child = Fork(arguments, self.log, environment)
         self.addresses = json.loads(self._first_line())
+        if self.waits_for_loads:
+            self._await_loads()
         return self
+
+    def _await_loads(self) -> None:
+        try:
+            until(self._is_over_its_loads, LOAD_SECONDS)
+        except AssertionError:
+            self.kill()
+            raise AssertionError(
+                f"the gateway is loading without an end:\n{self.log.read_text()[-4000:]}"
+            ) from None
+
+    def _is_over_its_loads(self) -> bool:
+        """Whether nothing is being loaded that keeps it from being ready, or it has ended."""
+        assert self.child is not None
+        if self.child.poll() is not None:
+            return True
+        connection = http.client.HTTPConnection(self.addresses["observe"], timeout=LOAD_SECONDS)
+        try:
+            connection.request("GET", "/readyz", headers={"connection": "close"})
+            reasons = json.loads(connection.getresponse().read())["reasons"]
+        except (OSError, http.client.HTTPException):
+            # A gateway below a supervisor may be killed at any time, and another one begins.
+            return False
+        finally:
+            connection.close()
+        return not any(reason.startswith("starting") for reason in reasons)
 
     @property
     def fresh(self) -> bool:
-        """Whether it is a program of its own: another one runs it, what it loads first is changed, or it starts itself again."""
-        changed = any(name.startswith(("LD_", "PYTHON")) for name in self.environment)
+        """Whether it is a program of its own: another one runs it, it starts itself again, or a variable is set that is read when a
+        program or a library is loaded, which is too late in a fork. A test need not ask for it: for what cannot be seen here it sets
+        ``as_a_person``.
+        """
+        changed = any(name.startswith(READ_AT_THE_START) for name in self.environment)
         elsewhere = bool(self.prefix) or self.python != sys.executable
         return self.as_a_person or changed or elsewhere or "--supervise" in self.arguments
 
