@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import hypothesis
 import pytest
 
@@ -19,6 +21,11 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 # What somebody has set for a gateway of their own, such as its state folder, is not the tests'.
 for _variable in ("HEADGATE_CONFIG", "HEADGATE_TOKEN", *(setting.variable for setting in SETTINGS)):
     os.environ.pop(_variable, None)
+
+# httpx gives an answer five seconds, which a busy machine may need. Its functions and clients all have this one object as default.
+vars(inspect.signature(httpx.get).parameters["timeout"].default).update(
+    dict.fromkeys(("connect", "read", "write", "pool"), 60.0)
+)
 
 # How long an example takes says nothing here: other tests, builds and gateways run beside this one.
 hypothesis.settings.register_profile(
