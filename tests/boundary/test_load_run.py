@@ -240,8 +240,13 @@ def test_the_self_test_says_what_the_client_can(protocol: str) -> None:
         "wait": "sleep",
         "protocol": protocol,
     }
-    answer = json.loads(_native.bench_selftest(json.dumps(question)))
-    assert answer["counts"]["good"] == answer["counts"]["due"] > 50
+    # A busy machine may be too late for one of the answers of a run.
+    for _ in range(10):
+        answer = json.loads(_native.bench_selftest(json.dumps(question)))
+        assert answer["counts"]["due"] > 50
+        if answer["counts"]["good"] == answer["counts"]["due"]:
+            break
+    assert answer["counts"]["good"] == answer["counts"]["due"]
     assert answer["lateness"]["p99_ns"] > 0
     with pytest.raises(InvalidArgument, match="^seconds: must be above 0"):
         _native.bench_selftest(json.dumps(question | {"seconds": 0}))

@@ -59,7 +59,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess
         place(heavy(factor), folder / "others", "kept", version)
     (folder / "document.yaml").write_text(DOCUMENT)
     arguments = [str(folder / "document.yaml"), "--root", str(folder), "--models", str(folder / "models")]
-    with GatewayProcess(folder / "state", [*arguments, "--memory-budget", "8MiB"]) as started:
+    with GatewayProcess(
+        folder / "state", [*arguments, "--memory-budget", "8MiB", "--load-wait", "25s"]
+    ) as started:
         yield started
 
 

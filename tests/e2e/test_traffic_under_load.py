@@ -42,7 +42,7 @@ class Load:
 
     def _send(self, number: int) -> None:
         newest = 0
-        with httpx.Client(timeout=10.0) as client:
+        with httpx.Client() as client:
             for user in itertools.count():
                 if self.stop.is_set():
                     return

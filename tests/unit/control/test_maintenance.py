@@ -45,7 +45,7 @@ def test_a_lost_outcome_is_read_from_what_is_live(tmp_path: Path) -> None:
             await until(lambda: len(gate.native.applied) == 2)
             lose_events(gate.native)
             gate.native.release()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert (await slow)["revision"] == 2
             lose_events(gate.native)
             with pytest.raises(ModelNotFound):
@@ -65,7 +65,7 @@ def test_a_lost_outcome_that_is_not_live_is_a_failure(tmp_path: Path) -> None:
             lose_events(gate.native)
             gate.native.release()
             with pytest.raises(Exception, match="had no room to tell the outcome"):
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await slow
             assert [r["status"] for r in await gate.control.revisions("digits")] == ["failed", "applied"]
 
@@ -163,7 +163,7 @@ def test_a_cursor_from_another_state_folder_hides_nothing(tmp_path: Path) -> Non
             for _ in range(20):
                 await asyncio.sleep(0.001)
             await gate.apply(document(SHARED))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert (await first).type == "applied"
 
     run(body)
