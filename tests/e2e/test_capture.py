@@ -306,7 +306,7 @@ def test_a_version_that_fails_is_captured_with_what_it_was_asked(tmp_path: Path)
     need_native()
     models.place(models.slow(), tmp_path, "slow")
     rounds = np.array([200_000], np.int64)
-    one = document("slow", "limits: {timeout: 200ms}")
+    one = document("slow", "limits: {timeout: 3s}")
     with serve(tmp_path, {"slow": one}) as gateway, Client(gateway) as client:
         assert client.infer("slow", {"rounds": ("INT64", np.array([1], np.int64))})[0].status_code == 200
         assert client.infer("slow", {"rounds": ("INT64", rounds)})[0].status_code == 504
