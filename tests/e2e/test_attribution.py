@@ -7,6 +7,7 @@ Not here: how that is found out and every order of versions (``rust/server/tests
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from support.grpc_wire import fields, frame, request, tensor
 from support.h2_client import Http2
 from support.models import OPSETS, TESTS, place
 from support.tools import need_native
+from support.waiting import until
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 ROUNDS = 6
@@ -321,13 +323,21 @@ def test_a_document_may_say_that_it_does_not(gateway: GatewayProcess) -> None:
 
 
 def test_what_is_shown_of_probes(gateway: GatewayProcess) -> None:
-    metrics = gateway.observe("/metrics").text
-    runs = [
-        line for line in metrics.splitlines() if line.startswith('headgate_probes_total{endpoint="gather"')
-    ]
-    # 60 failures and more, and a probe a second at most.
-    assert 1 <= float(runs[0].split(" ")[1]) < ROUNDS * BAD_PER_GOOD
-    assert 'headgate_probes_failed_total{endpoint="gather",version="1"} 0.0' in metrics
+    def probes() -> float:
+        lines = gateway.observe("/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith('headgate_probes_total{endpoint="gather"')]
+        return float(found[0].split(" ")[1])
+
+    before, begun = probes(), time.monotonic()
+    with Connection(gateway.http) as connection:
+        for _ in range(ROUNDS * BAD_PER_GOOD):
+            assert connection.infer("gather", in_json(CASES["gather"].bad)).status == 400
+    until(lambda: probes() >= 1)
+    # A probe a second at most, and one that was due.
+    assert probes() - before <= time.monotonic() - begun + 2
+    assert (
+        'headgate_probes_failed_total{endpoint="gather",version="1"} 0.0' in gateway.observe("/metrics").text
+    )
 
 
 @pytest.mark.parametrize("name", UNWARMED)
