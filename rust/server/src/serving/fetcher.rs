@@ -245,7 +245,7 @@ impl Fetcher {
     pub fn stop(&self, deadline: Instant) -> bool {
         let threads = std::mem::replace(&mut self.state().threads, FetcherThreads::Stopped);
         let FetcherThreads::Running(loaders) = threads else { return true };
-        self.loads.cancel(|_| true);
+        self.loads.close();
         loaders.stop(deadline)
     }
 

@@ -40,6 +40,8 @@ pub struct LoadTracker<T> {
 struct TrackedLoads<T> {
     next: u64,
     loads: HashMap<u64, TrackedLoad<T>>,
+    /// Whether no result is wanted any more.
+    closed: bool,
 }
 
 struct TrackedLoad<T> {
@@ -60,20 +62,28 @@ pub struct LoadGuard<'a, T> {
 impl<T: Clone> LoadTracker<T> {
     /// A tracker of loads that may take `limit`.
     pub fn new(limit: Duration) -> LoadTracker<T> {
-        let state = Mutex::new(TrackedLoads { next: 0, loads: HashMap::new() });
+        let state = Mutex::new(TrackedLoads { next: 0, loads: HashMap::new(), closed: false });
         LoadTracker { limit, state, cancelled: AtomicU64::new(0), abandoned: AtomicU64::new(0) }
     }
 
-    /// Begins a load on the current thread.
+    /// Begins a load on the current thread; one that is cancelled already, if they are closed.
     pub fn begin(&self, item: T) -> LoadGuard<'_, T> {
         let scope = CancelScope::begin();
         let mut state = self.state();
         state.next += 1;
         let (id, begun) = (state.next, Instant::now());
-        state
-            .loads
-            .insert(id, TrackedLoad { item, token: scope.token(), begun, cancelled: None, abandoned: false });
+        let mut load = TrackedLoad { item, token: scope.token(), begun, cancelled: None, abandoned: false };
+        if state.closed {
+            self.cancel_one(&mut load, CancelReason::Unwanted, begun);
+        }
+        state.loads.insert(id, load);
         LoadGuard { loads: self, id, _scope: scope }
+    }
+
+    /// Cancels all loads, and those that begin from now on: a thread may have taken an item and not begun with it.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.cancel(|_| true);
     }
 
     /// Cancels the loads whose items are `unwanted`.
@@ -219,6 +229,16 @@ mod tests {
         assert_eq!(counts(&loads), [1, 1, 1]);
         assert!(load.finish());
         assert_eq!(counts(&loads), [1, 1, 0]);
+    }
+
+    #[test]
+    fn loads_that_begin_behind_the_close_are_cancelled_too() {
+        let loads = LoadTracker::new(Duration::from_secs(60));
+        let early = loads.begin("early");
+        loads.close();
+        let late = loads.begin("late");
+        assert_eq!([early, late].map(|load| load.cancel_reason()), [Some(CancelReason::Unwanted); 2]);
+        assert_eq!(counts(&loads), [2, 0, 0]);
     }
 
     #[test]

@@ -219,7 +219,7 @@ impl Publisher {
         self.inner.stopping.store(true, Relaxed);
         let loaders = std::mem::replace(&mut *self.loaders(), LoaderThreads::Stopped);
         let mut clean = true;
-        self.inner.loads.cancel(|_| true);
+        self.inner.loads.close();
         if let LoaderThreads::Running { ordinary, urgent } = loaders {
             clean = ordinary.stop(deadline) & urgent.stop(deadline);
         }
