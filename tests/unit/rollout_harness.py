@@ -170,7 +170,10 @@ class Driver:
             self.carry_out(interruptions.crashed(self.live.rollout, self.now), "headgate")
 
     def restart(self) -> None:
-        """A drained restart."""
+        """A drained restart: a step that is paused without copies waits for a resume, which begins it anew."""
+        if self.state.phase == "paused" and not self.state.shadow:
+            self.progress = Progress()
+            return
         found = interruptions.restarted(self.state, self.now)
         self.live, self.progress = traffic.with_rollout(self.live, found.state), found.progress
 

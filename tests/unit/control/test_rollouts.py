@@ -240,6 +240,51 @@ def test_an_unclean_end_before_the_first_step_is_confirmed_is_a_crash(
     run(work)
 
 
+def test_an_unclean_end_before_a_promotion_is_confirmed_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = PLAN.replace("  - {weight: 5%, for: 1m, min_requests: 10}\n", "")
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate, plan)
+            await gate.control.rollout_promote("digits", call=ANN)
+            await gate.control.rollout_promote("digits", call=ANN)
+            await gate.control.rollout_approve("digits", "approver", call=Call("bob"))
+            with monkeypatch.context() as patched:
+                # The challenger has all requests when the gateway ends, and the promotion is not confirmed.
+                patched.setattr(gate.store, "commit", lambda _: [])
+                await look(gate)
+            assert gate.live()[0] == "v2"
+        (tmp_path / "state" / clean_stop.NAME).unlink()
+        async with gateway(tmp_path) as gate:
+            assert gate.live()[0] == "v1"
+            view = await look(gate)
+            assert (view["phase"], view["pause"]["reason"]) == ("paused", "crash")
+            assert "was on its way" in view["pause"]["said"]
+
+    run(work)
+
+
+def test_each_clean_restart_of_a_paused_step_with_copies_begins_its_tests_anew(tmp_path: Path) -> None:
+    async def beginnings() -> int:
+        async with gateway(tmp_path) as gate:
+            current = gate.control.current("digits")
+            assert current is not None
+            assert current.traffic.rollout is not None
+            assert (current.traffic.rollout.phase, current.traffic.rollout.shadow) == ("paused", 1_000)
+            return current.traffic.rollout.beginnings
+
+    async def work() -> None:
+        async with gateway(tmp_path) as gate:
+            await begun(gate)
+            await gate.control.rollout_promote("digits", call=ANN)
+            await gate.control.rollout_pause("digits", call=ANN)
+        assert [await beginnings() for _ in range(3)] == [2, 3, 4]
+
+    run(work)
+
+
 def test_a_clean_restart_repeats_the_step(tmp_path: Path) -> None:
     async def work() -> None:
         async with gateway(tmp_path) as gate:

@@ -16,7 +16,7 @@ from headgate.control.domain.rollout.observation import judged
 from headgate.control.domain.rollout.plan import PlanGate, PlanStep, judged_by_trial
 from headgate.control.domain.rollout.preview import MOST_OUTPUTS, Facts, problems, timeline
 from headgate.control.domain.rollout.state import GateStatus
-from headgate.control.writes.rollout_facts import outputs_of
+from headgate.control.writes.rollout_facts import MOST_ROW_ELEMENTS, outputs_of
 from support.models import ROOT
 from support.tools import need_native
 from unit.rollout_harness import DIGESTS, HOUR, Driver, needs, plan_of
@@ -211,6 +211,35 @@ def test_names_of_outputs_are_those_of_the_baseline(tmp_path: Path) -> None:
     assert outputs_of(baseline) == (counted, {"z", "z.risk"}, 7)
 
 
+def test_outputs_that_a_trial_cannot_count_take_no_place(tmp_path: Path) -> None:
+    wide = [{"tensor": "open", "column": str(at), "index": at, "direction": "output"} for at in range(16)]
+    score = [
+        {"tensor": "score", "column": name, "index": at, "direction": "output"}
+        for at, name in enumerate("abc")
+    ]
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text(json.dumps({"features": [*wide, *score]}))
+    outputs = [
+        {"name": "open", "datatype": "FP32", "shape": [-1, -1]},
+        {"name": "score", "datatype": "FP32", "shape": [-1, 2]},
+    ]
+    assert outputs_of(baseline, {"outputs": outputs}) == (
+        {"score", "a", "b", "score.a", "score.b"},
+        frozenset(),
+        0,
+    )
+    for other in (
+        {"datatype": "BYTES"},
+        {"shape": [-1, 4097]},
+        {"shape": [-1], "any_rank": True},
+        {"name": "other"},
+    ):
+        assert outputs_of(baseline, {"outputs": [{**outputs[1], **other}]}) == (frozenset(), frozenset(), 0)
+    assert "open" in (outputs_of(baseline)[0] or ())
+
+
 def test_a_start_and_the_data_plane_count_the_same_number_of_outputs() -> None:
     source = (ROOT / "rust" / "core" / "src" / "trial" / "outputs.rs").read_text()
     assert f"pub const MAX_WATCHED: usize = {MOST_OUTPUTS};" in source
+    sketches = (ROOT / "rust" / "sketch" / "src" / "plan.rs").read_text()
+    assert f"pub const MAX_ELEMENTS: usize = {MOST_ROW_ELEMENTS};" in sketches

@@ -65,6 +65,23 @@ def judged(told: dict[str, Any]) -> dict[str, str]:
     return {drift.key: drift.verdict, others.key: others.verdict}
 
 
+def test_disagreement_is_not_judged_on_copies_of_the_document() -> None:
+    driver = Driver().start(PLAN).until(0)
+    told = copies(500, moved=500)
+    told = report_of(seen_in_step(None, told, BEGUN_MS - HOUR * 24), told)
+
+    def found() -> str:
+        status = copied(driver.state, told)
+        assert status is not None
+        return status.verdict
+
+    assert found() == "fail"
+    driver.crash()
+    assert found() == "undecided"
+    driver.resume()
+    assert found() == "fail"
+
+
 def test_a_retry_is_not_judged_on_the_copies_of_the_rollout_before_it() -> None:
     before = copies(400, moved=300)
     first = seen_in_step(None, before, BEGUN_MS)

@@ -57,8 +57,8 @@ class Interruptions:
             return None
         unconfirmed = not rollout.exposed and any(_exposes(one, rollout) for one in proposed)
         crashed = (rollout.exposed or unconfirmed) and not self._clean
-        if not crashed and rollout.phase == "paused":
-            # A resume begins its step anew.
+        if not crashed and rollout.phase == "paused" and not rollout.shadow:
+            # A resume begins its step anew. The copies of a paused step are still judged, and are counted anew from now on.
             return None
         now, said = self._context.now(), _RESTARTED
         ms = Stamp("headgate", now, "").ms
@@ -79,10 +79,12 @@ class Interruptions:
 
 
 def _exposes(record: RevisionRecord, rollout: RolloutState) -> bool:
-    """Whether a revision gives the challenger of that rollout requests, copies or a replay."""
+    """Whether a revision gives the challenger of that rollout requests or copies. A replay begins once its step is confirmed."""
     try:
         then = read_revision(record.body).traffic.rollout
     except StorageFailed:
-        # A doubt costs a pause, and never exposes.
+        # A doubt counts as a crash.
         return True
-    return then is not None and then.id == rollout.id and then.exposed
+    if then is None or then.id != rollout.id:
+        return False
+    return then.weight > 0 or then.shadow > 0 or then.phase == "promoted"

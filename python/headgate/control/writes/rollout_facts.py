@@ -31,6 +31,9 @@ _MOST_BASE = 0.5
 _ASKED = 1_000
 """Requests that power is asked for; the medians do not depend on them."""
 
+MOST_ROW_ELEMENTS = 4096
+"""Elements of an output's row beyond which none is counted: as the sketches have it."""
+
 Figures = Mapping[str, Mapping[str, Any]]
 """What each version did in the last minutes (``reads.recent.Recent.of``)."""
 
@@ -74,21 +77,37 @@ def beyond_of(plane: DataPlane, plan: ResolvedPlan) -> Callable[[int, float], fl
     return beyond
 
 
-def outputs_of(baseline: Path | None) -> tuple[frozenset[str] | None, frozenset[str], int]:
+def outputs_of(
+    baseline: Path | None, signature: Mapping[str, Any] | None = None
+) -> tuple[frozenset[str] | None, frozenset[str], int]:
     """The names of outputs and of their columns in a baseline's file, alone and together: those that a trial counts (None without a
     baseline), and those that it has no room for, with the number of their columns. Blocks.
+
+    A trial counts outputs of the champion's ``signature``. If that is not known, all are taken for such.
     """
     if baseline is None:
         return None, frozenset(), 0
     features = json.loads(baseline.read_bytes())["features"]
+    rows = None if signature is None else {one["name"]: _row_size(one) for one in signature["outputs"]}
     # The file has them in the order in which the data plane takes them. A reference without a finite value has no bins.
     columns = [
         (one["tensor"], one["column"])
         for one in features
-        if one["direction"] == "output" and one.get("edges", True)
+        if one["direction"] == "output"
+        and one.get("edges", True)
+        and (rows is None or one.get("index", 0) < rows.get(one["tensor"], 0))
     ]
     counted, rest = _names(columns[:MOST_OUTPUTS]), columns[MOST_OUTPUTS:]
     return counted, _names(rest) - counted, len(rest)
+
+
+def _row_size(output: Mapping[str, Any]) -> int:
+    """The elements of an output's row that a trial may count; 0 for strings, and for rows that are too large or of no fixed size."""
+    row = output["shape"][1:]
+    if output["datatype"] == "BYTES" or output.get("any_rank") or any(size < 0 for size in row):
+        return 0
+    size = math.prod(row)
+    return size if size <= MOST_ROW_ELEMENTS else 0
 
 
 def _names(columns: Sequence[tuple[str, str]]) -> frozenset[str]:

@@ -28,6 +28,7 @@ from headgate.control.domain.rollout.preview import preview_text, problems
 from headgate.control.domain.rollout.state import Progress, RolloutState, Trialled
 from headgate.control.domain.traffic import Stamp, faults
 from headgate.control.writes.context import Context
+from headgate.control.writes.data_plane import status_of
 from headgate.control.writes.decisions import Decisions
 from headgate.control.writes.emergency import Emergency
 from headgate.control.writes.endpoint import Endpoints, EndpointState, present
@@ -142,11 +143,13 @@ class Rollouts:
     async def _outputs(
         self, current: Revision, plan: ResolvedPlan
     ) -> tuple[frozenset[str] | None, frozenset[str], int]:
-        """As :func:`outputs_of` the endpoint's baseline, if a gate is on some."""
+        """As :func:`outputs_of` the endpoint's baseline and the champion's outputs, if a gate is on some."""
         if not any(gate.family == "output_drift" for gate in plan.gates):
             return outputs_of(None)
         find, digest = self._context.paths.baselines.find, current.spec.baseline
-        return await self._context.io(lambda: outputs_of(find(digest)))
+        status = status_of(self._context.plane.status(current.endpoint), current.endpoint)
+        champion = status.get("versions", {}).get(current.traffic.champion, {})
+        return await self._context.io(lambda: outputs_of(find(digest), champion.get("signature")))
 
     async def _no_replay(self, current: Revision, version: str, plan: ResolvedPlan) -> str | None:
         """Why the steps of a plan that replay have nothing to work on although requests are captured; None: they have, or there are

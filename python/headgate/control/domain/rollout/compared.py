@@ -32,14 +32,15 @@ def copied(rollout: RolloutState, shadow: Report | None) -> GateStatus | None:
     """The gate ``disagreement`` of a plan from the report on the challenger's copies; None without the gate or the copies.
 
     Its interval holds for a sample that is closed, so that it stays undecided until the step has its pairs. A gate that is only shown has
-    no verdict but ``undecided``.
+    no verdict but ``undecided``, and so have copies that the document gives and not the step.
     """
     gate = next((one for one in rollout.plan.gates if one.gate == "disagreement"), None)
     if gate is None or shadow is None:
         return None
     step = rollout.present
     pairs = shadow["compared"]["pairs"]
-    closed = step is not None and step.kind == "shadow" and pairs >= max(step.min_requests, 1)
+    is_given = rollout.shadow > 0
+    closed = is_given and step is not None and step.kind == "shadow" and pairs >= max(step.min_requests, 1)
     return disagreement(gate, shadow, closed=closed)
 
 

@@ -119,15 +119,18 @@ def crashed(state: RolloutState, now_ms: int, *, unconfirmed: bool = False) -> A
     name, crashes = state.challenger.name, state.crashes + 1
     counted = state.changed(crashes=crashes, breaker_openings=None)
     if crashes >= CRASHES:
-        said = f"The gateway ended uncleanly {crashes} times while {name} had requests, copies or a replay."
+        said = f"The gateway ended uncleanly {crashes} times while {name} had requests, copies or a replay, or was about to."
         return rolled_back(counted, Progress(), Ending(reason="crash", at_ms=now_ms, words=said))
-    said = f"The gateway ended uncleanly while {name} had {_had(state)}; it gets none until the rollout is resumed."
+    said = f"The gateway ended uncleanly while {_exposure(state)}; it gets none until the rollout is resumed."
     held = counted.changed(weight=0, shadow=0).paused(Pause(reason="crash", since_ms=now_ms, words=said))
     return Advance(held, Progress(), (SetTraffic(0, 0), Paused("crash", said), Notify("pause", said)))
 
 
-def _had(state: RolloutState) -> str:
-    return "a replay" if state.replays else "requests or copies"
+def _exposure(state: RolloutState) -> str:
+    name = state.challenger.name
+    if not state.exposed:
+        return f"a change that gives {name} requests or copies was on its way"
+    return f"{name} had {'a replay' if state.replays else 'requests or copies'}"
 
 
 def restarted(state: RolloutState, now_ms: int) -> Advance:

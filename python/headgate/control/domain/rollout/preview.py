@@ -362,10 +362,20 @@ def _busy_words(challenger: str, facts: Facts) -> list[str]:
     ]
 
 
-def _unbounded(plan: ResolvedPlan) -> str:
-    """What ``false_rollbacks`` leaves out of the gates that roll back."""
-    has = any(gate.family == "disagreement" for gate in plan.with_effect("rollback"))
-    return ", not counting disagreement, for which nothing is promised" if has else ""
+def _stops(plan: ResolvedPlan) -> str:
+    """What rolls a challenger back, and how often it does so to one that is no worse."""
+    gates = plan.with_effect("rollback")
+    if not gates:
+        return "No gate rolls it back."
+    stops = f"Rolled back if harm is shown by: {', '.join(gate.key for gate in gates)}"
+    bounded = [gate for gate in gates if gate.family != "disagreement"]
+    if not bounded:
+        return f"{stops}; nothing is promised of how often that happens to a challenger that is no worse."
+    rest = "" if len(bounded) == len(gates) else ", not counting disagreement, for which nothing is promised"
+    return (
+        f"{stops}; a challenger that is no worse is rolled back by them in "
+        f"{percent(plan.false_rollbacks)} of rollouts at most{rest}."
+    )
 
 
 def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: str = "") -> str:
@@ -388,11 +398,7 @@ def preview_text(plan: ResolvedPlan, challenger: Trialled, facts: Facts, needs: 
     lines += _busy_words(challenger.name, facts)
     if plan.hours is not None:
         lines.append(f"It advances within {plan.hours.text}; it is rolled back at any time.")
-    stops = ", ".join(gate.key for gate in plan.with_effect("rollback")) or "nothing"
-    lines.append(
-        f"Rolled back if harm is shown by: {stops}; a challenger that is no worse is rolled back by them in "
-        f"{percent(plan.false_rollbacks)} of rollouts at most{_unbounded(plan)}."
-    )
+    lines.append(_stops(plan))
     for problem in problems(plan, challenger.name, facts):
         lines.append(f"{'Refused' if problem.refuses else 'Warning'}: {problem.path}: {problem.words}.")
     return "\n".join(lines)
