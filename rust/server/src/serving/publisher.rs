@@ -409,6 +409,8 @@ impl PublisherCore {
             Some((endpoint, spec)) => {
                 let live = endpoint.versions.iter().filter_map(|version| version.payload.shadow.clone());
                 self.shared.install_copies(spec, &live.collect::<Vec<_>>());
+                let arms = endpoint.versions.iter().filter_map(|version| version.payload.trial.clone());
+                self.shared.trial_registry.serve(name, &arms.collect::<Vec<_>>());
                 state.specs.insert(name.to_owned(), Arc::clone(spec))
             }
             None => {

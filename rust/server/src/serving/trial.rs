@@ -128,7 +128,6 @@ impl Trial {
         let with_slots =
             versions.iter().zip(slots).map(|(version, &slots)| (slots > 0).then_some(&version.name));
         let numbers: Vec<Option<u8>> = with_slots.map(|name| ledger.arm(name?)).collect();
-        ledger.watch(versions.iter().find_map(|version| Some(&*version.outputs.as_ref()?.watched)));
         let split_slots = numbers.iter().zip(slots).filter_map(|(number, &slots)| Some(((*number)?, slots)));
         let (split, level) = ledger.split(&split_slots.collect());
         if let Some(level) = level {
@@ -149,6 +148,14 @@ impl Trial {
         };
         let of_versions = numbers.into_iter().zip(versions);
         of_versions.map(|(number, version)| Some(arm((number?, &version.outputs)))).collect()
+    }
+
+    /// These arms are served from now on, if they are of this trial. What a build that is not served would count takes nothing away.
+    pub(super) fn serve(&self, arms: &[Arc<TrialArm>]) {
+        let mut state = self.state();
+        if arms.iter().any(|arm| state.serves(Some(arm))) {
+            state.ledger.watch(arms.iter().find_map(|arm| Some(&*arm.outputs.as_ref()?.watched)));
+        }
     }
 
     /// Collects the counts of the IO threads.

@@ -91,6 +91,11 @@ impl TrialRegistry {
         Ok(trial.arms(&versions, &slots, self.threads, clock))
     }
 
+    /// These arms of an endpoint are served from now on.
+    pub fn serve(&self, endpoint: &str, arms: &[Arc<TrialArm>]) {
+        self.trials().get(endpoint).into_iter().flatten().for_each(|trial| trial.serve(arms));
+    }
+
     /// No trial ends from now on, because the gateway stops.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
@@ -303,4 +308,51 @@ fn forget_ended(of_endpoint: &mut Vec<Arc<Trial>>, ended: Vec<u64>, most: usize)
 fn oldest_that_stays(mut times: Vec<u64>, most: usize) -> u64 {
     times.sort_unstable_by(|a, b| b.cmp(a));
     times.get(most - 1).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use headgate_core::trial::outputs::{Reference, WatchedFeature, WatchedOutputs};
+
+    use super::*;
+
+    const CLOCK: TrialClock = TrialClock { now_ns: 0, epoch_unix_ms: 0 };
+
+    fn outputs(edges: &[f64]) -> Option<Arc<VersionOutputs>> {
+        let counts = vec![5; edges.len() + 1];
+        let feature = WatchedFeature::new("y", "0", 0, Reference { edges, counts: &counts, apart: [0; 3] });
+        let watched = Arc::new(WatchedOutputs::new(vec![feature?])?);
+        Some(Arc::new(VersionOutputs { places: vec![None], watched }))
+    }
+
+    fn arms(registry: &TrialRegistry, outputs: &Option<Arc<VersionOutputs>>) -> Vec<Arc<TrialArm>> {
+        let spec = json!({
+            "name": "e", "revision": 1, "load": {"versions": ["v1", "v2"]},
+            "spec": {
+                "versions": {"v1": {"digest": "a"}, "v2": {"digest": "b"}},
+                "traffic": {"champion": "v1"}, "limits": {"timeout": 1000},
+            },
+            "traffic": {"champion": "v1", "last_good": "v1", "table": {"salt": "e/1", "given": [["v2", 0, 4999]]}},
+        });
+        let spec = EndpointSpec::from_json(spec.to_string().as_bytes()).unwrap();
+        let found = registry.arms(&spec, |_| (vec!["y".to_owned()], outputs.clone()), CLOCK);
+        found.unwrap().into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn a_build_that_is_not_served_takes_no_counted_outputs_away() {
+        let registry = TrialRegistry::new(1);
+        let bins = |served: &Arc<TrialArm>| {
+            let report = registry.report("e", Some(served), CLOCK, Detail::Summary);
+            report["trial"]["outputs"]["features"][0]["bins"].clone()
+        };
+        let served = arms(&registry, &outputs(&[0.0]));
+        registry.serve("e", &served);
+        let first = bins(&served[0]);
+        assert!(first.is_u64(), "{first}");
+        let later = arms(&registry, &outputs(&[0.0, 1.0, 2.0]));
+        assert_eq!(bins(&served[0]), first);
+        registry.serve("e", &later);
+        assert_ne!(bins(&later[0]), first);
+    }
 }

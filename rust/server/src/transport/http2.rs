@@ -110,11 +110,11 @@ impl Http2Connection<'_> {
                     read += 1;
                     let received = *read_at.get_or_insert_with(Instant::now);
                     let exchange = Exchange { request, reply, received };
-                    if read > 1 || self.gathers {
-                        self.requests.push(exchange, cx);
-                    } else {
+                    if read == 1 && !self.gathers && self.requests.is_empty() {
                         self.worker.answer::<S>(self.conn, exchange, cx);
                         (answered, read_at) = (1, None);
+                    } else {
+                        self.requests.push(exchange, cx);
                     }
                     continue;
                 }
