@@ -215,15 +215,15 @@ impl ResidentExecutable {
     }
 
     /// Marks it as loading for as long as the guard lives.
-    pub(crate) fn mark_loading(&self) -> LoadingGuard<'_> {
+    pub(crate) fn mark_loading(&self) -> MarkGuard<'_> {
         self.loading.store(true, Relaxed);
-        LoadingGuard(&self.loading)
+        MarkGuard(&self.loading)
     }
 
     /// Marks that its load has found room, for as long as the guard lives.
-    pub(crate) fn mark_making(&self) -> LoadingGuard<'_> {
+    pub(crate) fn mark_making(&self) -> MarkGuard<'_> {
         self.making.store(true, Relaxed);
-        LoadingGuard(&self.making)
+        MarkGuard(&self.making)
     }
 
     /// Whether it is being loaded and does not wait for room.
@@ -278,9 +278,9 @@ impl ResidentExecutable {
 }
 
 /// Ends a mark of a [`ResidentExecutable`].
-pub(crate) struct LoadingGuard<'a>(&'a AtomicBool);
+pub(crate) struct MarkGuard<'a>(&'a AtomicBool);
 
-impl Drop for LoadingGuard<'_> {
+impl Drop for MarkGuard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Relaxed);
     }

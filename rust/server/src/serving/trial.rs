@@ -154,6 +154,7 @@ impl Trial {
     pub(super) fn serve(&self, arms: &[Arc<TrialArm>]) {
         let mut state = self.state();
         if arms.iter().any(|arm| state.serves(Some(arm))) {
+            state.changes += 1;
             state.ledger.watch(arms.iter().find_map(|arm| Some(&*arm.outputs.as_ref()?.watched)));
         }
     }
