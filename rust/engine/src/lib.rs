@@ -32,5 +32,5 @@ pub use runs::{
     RunResult, RunThread, RunThreads, SeparateRun,
 };
 pub use simulation::{Arrivals, BatchSimulation, CostLine, SimulatedSetting, SimulatedTimes};
-pub use time::join_until;
+pub use time::{Instant, join_until};
 pub use workers::{RunCounters, STUCK_AFTER, ThreadCounts, Waiter, WorkerCounters, WorkerPool};

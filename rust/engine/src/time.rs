@@ -1,7 +1,11 @@
-//! Waiting with a bound, and durations in nanoseconds.
+//! The clock, waiting with a bound, and durations in nanoseconds.
+
+mod instant;
 
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+pub use instant::Instant;
 
 /// Joins a thread and returns its value. `None` if it panicked, or if it does not end by `deadline`, and is detached then.
 pub fn join_until<T>(thread: JoinHandle<T>, deadline: Instant) -> Option<T> {

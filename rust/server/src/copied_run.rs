@@ -1,8 +1,9 @@
 //! The tensors of a request after its response, with one owner for all that want them: shadows and the capture.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use headgate_core::error::Code;
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 

@@ -8,11 +8,12 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Refusals;
 use headgate_core::spec::EndpointSpec;
+use headgate_engine::Instant;
 use headgate_engine::{Devices, Engine, ModelMemory, ModelThreads, WorkerPool, join_until};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot};

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use headgate_core::error::Result;
+use headgate_engine::Instant;
 use tokio::sync::mpsc;
 
 use crate::after::access_log::AccessLog;

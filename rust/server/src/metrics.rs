@@ -12,11 +12,12 @@ pub mod rendering;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::Code;
 use headgate_core::fine_histogram::{FineCounts, FineHistogram};
 use headgate_core::histogram::{Counts, Histogram};
+use headgate_engine::Instant;
 
 use self::close_reason::CloseReason;
 use self::hand_over_reason::HandOverReason;

@@ -11,7 +11,6 @@ use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
 
 use headgate_core::error::Result;
 use headgate_core::tensor::Shape;
@@ -26,6 +25,7 @@ use crate::compute::ExecutableHandle;
 use crate::queue::Queued;
 use crate::shapes::with_rows;
 use crate::sync::{Mutex, lock};
+use crate::time::Instant;
 use crate::workers::RunCounters;
 
 /// Wakes IO threads whose requests have an outcome: once for a batch, and not for each request in it.

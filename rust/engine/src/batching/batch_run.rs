@@ -5,7 +5,6 @@
 #![allow(unsafe_code, reason = "the slab belongs to the worker once the batch is closed")]
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::TensorView;
@@ -14,6 +13,7 @@ use super::batch::{Batch, BatchInFlight, BatchRun, ClosedBatch, OutputLocation, 
 use super::row_slots::ReadyRows;
 use crate::queue::RunTimes;
 use crate::sync::lock;
+use crate::time::Instant;
 use crate::time::nanos;
 use crate::workers::{DeviceTimes, Executor, RunSlot, Task, late_error};
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use headgate_core::error::{Code, Error, Result};
@@ -17,6 +17,7 @@ use headgate_runtime::Binding;
 use super::cost_curve::{ArrivalGaps, CostCurve, RunCost};
 use super::row_slots::WaitingRows;
 use super::wait_policy::{self, Expectation};
+use crate::time::Instant;
 use crate::time::nanos;
 
 /// The most free slabs that a version keeps for its next batches.

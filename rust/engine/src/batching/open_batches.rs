@@ -3,7 +3,6 @@
 //! Next: `row_range`, `batch`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Shape;
@@ -14,6 +13,7 @@ use super::batcher::Batcher;
 use super::row_range::RowRange;
 use crate::compute::ExecutableHandle;
 use crate::shapes::with_rows;
+use crate::time::Instant;
 use crate::workers::{RunCounters, Waiter};
 
 /// The most kinds of rows that a version has open batches for.

@@ -6,12 +6,12 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::{Binding, TensorView};
 
 use super::batch::{Batch, InputRows, OutputLocation, RowsOutcome};
+use crate::time::Instant;
 use crate::workers::Waiter;
 
 /// The rows of a request in a batch. The request writes them, then marks them as written, then waits for the outcome.

@@ -10,9 +10,10 @@
 //! Not here: the memory of the rows (`batch`). Next: `batch`.
 
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::sync::{Condvar, Mutex, MutexGuard, lock};
+use crate::time::Instant;
 
 /// The slots of one batch. `O` is the outcome of a request.
 pub(crate) struct RowSlots<O> {

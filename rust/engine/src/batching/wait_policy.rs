@@ -2,7 +2,9 @@
 //!
 //! Not here: what a run costs and when rows come (`cost_curve`), waiting itself (`row_slots`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::time::Instant;
 
 use super::cost_curve::{RunCost, worth_waiting_ns};
 use super::row_slots::WaitingRows;

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::Result;
 use headgate_runtime::Binding;
@@ -16,6 +16,7 @@ use headgate_runtime::Binding;
 use super::tolerance::{OutputRows, output_bytes};
 use crate::batching::Batcher;
 use crate::models::LoadedModel;
+use crate::time::Instant;
 use crate::warmup::{FILE, RowSet, WarmupInputs, concerns_inputs, varied};
 
 /// The check ends after this time, once batches of the first two sizes were run.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::spec::{Device, GraphOptimization, RunSpec};
@@ -19,6 +19,7 @@ use super::warm_up;
 use crate::compute::{Constant, DeviceSessions, Devices, Executable};
 use crate::memory::{ExecutableSource, LoadUrgency, ModelMemory, Residency, ResidentExecutable};
 use crate::models::{LoadedModel, Model, ModelThreads, PlacementPolicy};
+use crate::time::Instant;
 use crate::warmup::WarmupInputs;
 
 /// What a version is made of.

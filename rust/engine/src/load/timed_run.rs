@@ -3,13 +3,14 @@
 //! Next: back to `warm_up`.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::Binding;
 use headgate_runtime::cancel::{self, CancelScope};
 
 use crate::models::LoadedModel;
+use crate::time::Instant;
 
 /// How often it is checked that the load was not cancelled.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);

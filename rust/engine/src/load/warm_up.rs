@@ -4,7 +4,7 @@
 //! Not here: the inputs (`warmup`), how rows are compared (`batch_check`). Next: back to `engine`.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::histogram::{Counts, Histogram};
@@ -15,6 +15,7 @@ use super::batch_check::{self, BatchCheckResult};
 use super::timed_run;
 use crate::batching::Batcher;
 use crate::models::{LoadedModel, MIN_RUNS};
+use crate::time::Instant;
 use crate::warmup::{FILE, WarmupInputs, concerns_inputs};
 
 /// How long all attempts to find synthetic inputs may take.

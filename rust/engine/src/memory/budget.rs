@@ -12,13 +12,14 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::heap;
 
 use super::resident::{ExecutableSource, LoadHistory, ResidentExecutable};
 use crate::compute::Executable;
+use crate::time::Instant;
 
 /// The estimated size of a session for each byte of its file, before any was measured.
 const FIRST_FACTOR: f64 = 1.5;

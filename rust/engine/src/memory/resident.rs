@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use headgate_core::error::{Error, Result};
@@ -18,6 +18,7 @@ use headgate_runtime::cancel;
 use headgate_runtime::device::Driver;
 
 use crate::compute::Executable;
+use crate::time::Instant;
 
 /// How long a load is not repeated after it failed.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -265,9 +265,9 @@ impl Model {
         self.shortest.record_run(run_ns);
     }
 
-    /// How long a run takes at least, as far as is known.
-    pub fn shortest_run(&self) -> Duration {
-        self.shortest.get()
+    /// How long a run takes at least, as far as is known, in nanoseconds.
+    pub fn shortest_run_ns(&self) -> u64 {
+        self.shortest.get_ns()
     }
 
     /// How long a run takes, if that is more than is `left`: then the request is not worth a run. Now and then one is let through, to

@@ -9,10 +9,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::time::Instant;
 use crate::warmup::WarmupInputs;
 
 /// The shortest time between two probes of a model.

@@ -38,14 +38,14 @@ impl ShortestRun {
         }
     }
 
-    /// How long a run takes; 0 before any run is known.
-    pub(crate) fn get(&self) -> Duration {
-        Duration::from_nanos(self.run_ns.load(Relaxed))
+    /// How long a run takes, in nanoseconds; 0 before any run is known.
+    pub(crate) fn get_ns(&self) -> u64 {
+        self.run_ns.load(Relaxed)
     }
 
     /// How long a run takes, if that is more than is `left`.
     pub(crate) fn exceeds(&self, left: Duration, now_ns: impl FnOnce() -> u64) -> Option<Duration> {
-        let run = self.get();
+        let run = Duration::from_nanos(self.get_ns());
         if left >= run {
             return None;
         }

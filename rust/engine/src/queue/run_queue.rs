@@ -13,10 +13,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::shedding::QueuePressure;
 use crate::sync::{Mutex, lock};
+use crate::time::Instant;
 use crate::time::nanos;
 
 /// What can wait in a run queue.

@@ -14,7 +14,9 @@
 //!
 //! Not here: the queue (`run_queue`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::time::Instant;
 
 /// How long a queue is observed before it is judged.
 const WINDOW: Duration = Duration::from_millis(100);

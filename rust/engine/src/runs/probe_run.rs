@@ -3,7 +3,7 @@
 //! Not here: when a model is probed, and which callers wait for the outcome (`models/probes`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Result};
 use headgate_runtime::Elements;
@@ -14,6 +14,7 @@ use super::run_result::RunResult;
 use crate::compute::ElementBuffer;
 use crate::models::{MAX_PROBE_RUN, Model, ProbeOutcome};
 use crate::queue::{Queued, RunTimes};
+use crate::time::Instant;
 use crate::time::nanos;
 use crate::warmup::WarmupInputs;
 use crate::workers::{DeviceTimes, Executor, RunSlot, Task};

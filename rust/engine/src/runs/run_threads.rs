@@ -6,11 +6,11 @@
 //! Not here: what is run, in which order, and at which priority (the server's `shadow`).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::Result;
 
 use super::lease::BufferLease;
+use crate::time::Instant;
 use crate::time::nanos;
 use crate::workers::{RunCounters, RunSlot, ThreadCounts, WorkerSet};
 

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_runtime::cancel::CancelToken;
@@ -17,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::lease::BufferLease;
 use crate::queue::{Queued, RunTimes};
+use crate::time::Instant;
 use crate::time::nanos;
 use crate::workers::{DeviceTimes, RunSlot, Task, Waiter, late_error};
 

@@ -3,7 +3,6 @@
 //! Not here: what the workers do with it (`workers`). Next: back to the server.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 
@@ -12,6 +11,7 @@ use super::lease::BufferLease;
 use super::probe_run::ProbeRun;
 use super::single_run::{PendingRun, SingleRun};
 use crate::models::{Model, ProbeAnswer};
+use crate::time::Instant;
 use crate::workers::{Task, Waiter, WorkerPool};
 
 impl WorkerPool {

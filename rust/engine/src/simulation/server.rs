@@ -5,13 +5,14 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::arrivals::{Choice, Random};
 use super::question::{BatchSimulation, CostLine, SimulatedSetting};
 use super::times::{SimulatedTimes, Tally};
 use crate::batching::{ArrivalGaps, CostCurve, Expectation, RowSlots, padded_rows, wait_until};
 use crate::queue::{Queued, RunQueue, RunTimes};
+use crate::time::Instant;
 use crate::time::nanos;
 
 /// The class of all requests.

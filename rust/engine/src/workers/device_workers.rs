@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use headgate_core::error::{Code, Error, Result};
@@ -18,6 +17,7 @@ use headgate_core::error::{Code, Error, Result};
 use super::counters::WorkerCounters;
 use super::task::{DeviceTimes, Task, TaskQueue};
 use crate::queue::{Queued, RunTimes};
+use crate::time::Instant;
 
 /// The most runs of an instance that are in flight.
 pub(crate) const MAX_IN_FLIGHT: usize = 2;

@@ -7,11 +7,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_runtime::cancel::{CancelScope, CancelToken};
 
 use crate::sync::{Mutex, MutexGuard, lock};
+use crate::time::Instant;
 
 /// How long a run may go on after it was cancelled before it counts as stuck.
 pub const STUCK_AFTER: Duration = Duration::from_secs(1);

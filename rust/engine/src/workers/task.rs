@@ -4,12 +4,12 @@
 //! task in between. Next: `worker_pool`, `device_workers`.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error};
 
 use super::run_slot::RunSlot;
 use crate::queue::{Queued, RunQueue, RunTimes};
+use crate::time::Instant;
 
 /// The queue of a version.
 pub(crate) type TaskQueue = RunQueue<Arc<dyn Task>>;

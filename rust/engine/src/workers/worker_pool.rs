@@ -6,7 +6,7 @@
 //! Not here: what is queued (`runs/submit`), how many threads there are (`worker_set`), the threads of devices (`device_workers`).
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use headgate_core::error::Result;
@@ -17,6 +17,7 @@ use super::run_slot::RunSlot;
 use super::task::{Task, TaskQueue};
 use super::worker_set::{ThreadCounts, WorkerSet};
 use crate::queue::Queued;
+use crate::time::Instant;
 use crate::time::wait_until;
 
 /// Threads beyond those that a single version may hold, so that one version cannot hold them all.

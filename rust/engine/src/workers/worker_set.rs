@@ -5,12 +5,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 
 use super::run_slot::{RunHealth, RunSlot};
 use crate::sync::{Mutex, MutexGuard, lock};
+use crate::time::Instant;
 use crate::time::{join_until, wait_until};
 
 /// How long all threads must have been in their runs, while tasks wait, before one is added.

@@ -3,13 +3,14 @@
 //! Not here: which requests are drawn (`copies`), the queue and the files (`capture`).
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use headgate_capture::row::RowFacts;
 use headgate_core::error::Code;
 use headgate_core::route::{RouteDecision, RouteReason};
 use headgate_core::shadow::Capture;
 use headgate_core::slots::key_hash;
+use headgate_engine::Instant;
 
 use crate::copied_run::CopiedRun;
 use crate::serving::shared::LiveEndpoint;

@@ -9,13 +9,13 @@
 use std::cell::OnceCell;
 use std::mem::take;
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Result};
 use headgate_core::route::{RouteDecision, RouteReason, sticky_key};
 use headgate_core::rules::{FieldName, FieldValue, RequestFields};
 use headgate_core::shadow::{MAX_SHADOWS, Shadow};
 use headgate_core::trial::outcome::RunStage;
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 use http::HeaderValue;
 

@@ -19,12 +19,12 @@ mod trial_part;
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::breaker::BreakerPermit;
 use headgate_core::error::Code;
 use headgate_core::snapshot::Version;
 use headgate_core::trial::outcome::{PassedOn, RunStage};
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 use http::{HeaderName, HeaderValue};
 
@@ -145,7 +145,7 @@ impl RequestRecord {
 
     /// The run, which began on this thread at `begun_ns` of the gateway's clock, is over.
     pub fn ran_inline(&mut self, begun_ns: u64, now: Instant) {
-        let run_ns = timing::nanos(self.timing.phase_end, now);
+        let run_ns = now.nanos_since(self.timing.phase_end);
         self.routed.shard().last_run_ns.set(begun_ns + run_ns);
         self.timing.stage = RunStage::Begun;
         self.version().payload.model.record_run(run_ns);

@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Instant;
 
 use headgate_core::tensor::DataType;
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 use headgate_engine::runtime::{StringTensor, TensorView};
 use headgate_sketch::rate_control::{RateController, RateFloor};
@@ -106,7 +106,7 @@ impl Sketcher {
     }
 
     fn ns_at(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.begun).as_nanos() as u64
+        at.nanos_since(self.begun)
     }
 
     /// Lets go of writers whose version is not among `live`.

@@ -17,10 +17,10 @@ pub mod unary;
 
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Instant;
 
 use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};

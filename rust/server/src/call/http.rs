@@ -5,9 +5,9 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, RETRY_AFTER, VARY};

@@ -2,10 +2,9 @@
 //!
 //! Next: `request::infer`, the phases.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use headgate_core::error::{Error, Result};
+use headgate_engine::Instant;
 use headgate_protocol::binary::{self, BodyParts};
 use headgate_protocol::envelope::{self, Envelope};
 use headgate_protocol::predict;

@@ -7,12 +7,13 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use headgate_capture::counters::{CaptureCounters, DropReason};
 use headgate_capture::row::RowFacts;
 use headgate_capture::store::CaptureTarget;
+use headgate_engine::Instant;
 
 use crate::copied_run::CopiedRun;
 

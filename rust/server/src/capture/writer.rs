@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_capture::clock::Now;
 use headgate_capture::counters::DropReason;
 use headgate_capture::store::CaptureStore;
 use headgate_core::error::Result;
+use headgate_engine::Instant;
 use headgate_engine::join_until;
 
 use crate::capture::queue::CapturedRequest;

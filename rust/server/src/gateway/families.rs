@@ -1,8 +1,8 @@
 //! The families of metrics of the whole data plane.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
+use headgate_engine::Instant;
 use serde_json::Value;
 
 use super::Gateway;

@@ -59,7 +59,7 @@ fn a_shadow_that_is_applied_after_the_stop_takes_no_copies() {
     };
     let offer = |shadow: &LiveShadow| {
         let run = RunResult::Single(BufferLease::acquire(shadow.plan.model.hold_unmarked().unwrap(), 0));
-        let (answer, at) = (Answer::Outputs, std::time::Instant::now());
+        let (answer, at) = (Answer::Outputs, Instant::now());
         shadow.offer(&Arc::new(CopiedRun { run, answer, bytes: 1, at, request_id: None }), Box::default());
         (shadow.state.queue.len(), shadow.state.drops.get(DropReason::Shutdown))
     };

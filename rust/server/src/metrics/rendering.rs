@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
 
 use headgate_core::error::Code;
 use headgate_core::fine_histogram::{FINE_BUCKETS, FineCounts, fine_upper_ns};
 use headgate_core::histogram::{Counts, FIRST, Histogram, LAST, upper_ns};
+use headgate_engine::Instant;
 use serde_json::{Map, Value, json};
 
 use super::close_reason::CloseReason;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_capture::layout::VersionIdentity;
 use headgate_core::comparison::Comparison;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::Endpoint;
 use headgate_core::spec::Device;
+use headgate_engine::Instant;
 use headgate_engine::{Model, Residency, RunThreads};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use headgate_capture::reader::RecordedRow;
 use headgate_core::error::Code;
+use headgate_engine::Instant;
 use headgate_engine::RunThread;
 
 use crate::replay::recorded::RecordedRequest;

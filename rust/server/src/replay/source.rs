@@ -162,7 +162,7 @@ pub fn is_gone(path: &Path) -> bool {
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use headgate_capture::clock::Now;
     use headgate_capture::layout::FileLayout;
@@ -185,7 +185,7 @@ mod tests {
         let layout = FileLayout::new(version(), &Signature::default(), &BTreeMap::new(), &[]);
         let retention = Retention { keep_ms: u64::MAX, max_bytes: u64::MAX };
         let target = CaptureTarget { layout: Arc::new(layout), retention };
-        let steady = Instant::now();
+        let steady = std::time::Instant::now();
         let at = |passed: u64| Now {
             wall: UNIX_EPOCH + Duration::from_micros(BEGIN as u64 + passed),
             steady: steady + Duration::from_micros(passed),

@@ -7,10 +7,11 @@
 //!
 //! Next: `tensors`, `outputs`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::trial::outcome::RunStage;
+use headgate_engine::Instant;
 use headgate_engine::runtime::cancel::CancelScope;
 use headgate_engine::{BatchedRun, BufferLease, LoadedModel, Placement, RunResult, Waiter};
 
@@ -113,7 +114,8 @@ impl Attempt {
     fn check_remaining_time(&mut self, io: &Io) -> Result<()> {
         let now = Instant::now();
         self.record.timing.admitted = now;
-        if now + self.record.version().payload.model.shortest_run() < self.deadlines.version {
+        let left_ns = self.deadlines.version.nanos_since(now);
+        if left_ns > self.record.version().payload.model.shortest_run_ns() {
             return Ok(());
         }
         self.check_short_time(io, now)

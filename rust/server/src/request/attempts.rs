@@ -12,11 +12,10 @@
 //!
 //! Not here: the order of the versions (`fallback`), probes (`attribution`).
 
-use std::time::Instant;
-
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::tensor::Signature;
 use headgate_core::trial::outcome::PassedOn;
+use headgate_engine::Instant;
 use http::HeaderValue;
 
 use crate::after::record::RecordHandle;

@@ -2,9 +2,10 @@
 //!
 //! `x-headgate-timeout` is read here, on any wire. Not here: the protocol's own parameter (`envelope`) and `grpc-timeout` (`grpc`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Error, Result};
+use headgate_engine::Instant;
 use http::HeaderValue;
 
 /// Until when a request and the version that answers it are waited for, and whose limits those are.

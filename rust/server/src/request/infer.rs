@@ -13,12 +13,13 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::route::{RouteDecision, RouteReason, choose_named_version, choose_version};
 use headgate_core::spec::NonFinite;
+use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 
 use crate::after::copies::{self, DrawnCopies, DrawnRequest};

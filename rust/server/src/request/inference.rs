@@ -2,11 +2,12 @@
 //!
 //! Next: `infer`, the phases.
 
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use headgate_core::error::{Error, Result};
 use headgate_core::id::MAX_NAME;
+use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 
 use crate::after::access_log::{LogEntry, Protocol};

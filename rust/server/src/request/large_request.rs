@@ -2,11 +2,10 @@
 //!
 //! Not here: how they are read (`headgate_protocol`, `tensors`), and content encodings (`coding`).
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use headgate_core::error::Result;
 use headgate_core::tensor::DataType;
+use headgate_engine::Instant;
 use headgate_protocol::binary::BodyParts;
 use headgate_protocol::envelope::{self, ElementSource, Envelope, InputForm, InputTensor};
 use headgate_protocol::protobuf;

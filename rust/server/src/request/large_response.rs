@@ -3,9 +3,8 @@
 //!
 //! Not here: how a response is written (`outputs`).
 
-use std::time::Instant;
-
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 use headgate_protocol::envelope::{InputForm, SelectedOutput};
 

@@ -5,10 +5,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use headgate_core::error::Result;
 use headgate_core::histogram::Counts;
+use headgate_engine::Instant;
 use headgate_engine::MIN_RUNS;
 use headgate_engine::{Engine, Model};
 

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use headgate_engine::{Engine, LoadUrgency, LoadedModel, Model};
 use tokio::sync::oneshot;
 

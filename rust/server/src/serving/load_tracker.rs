@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Error};
+use headgate_engine::Instant;
 use headgate_engine::runtime::cancel::{CancelScope, CancelToken};
 use serde_json::{Value, json};
 

@@ -10,10 +10,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use headgate_engine::join_until;
 
 use crate::scheduling::spawn_low_priority;

@@ -13,11 +13,11 @@ mod reporting;
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
 use headgate_core::snapshot::{Refusals, check, compile};
 use headgate_core::spec::EndpointSpec;
+use headgate_engine::Instant;
 use headgate_engine::{Engine, Model};
 use serde_json::json;
 

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::Result;
 use headgate_core::snapshot::Snapshot;
+use headgate_engine::Instant;
 use headgate_engine::Model;
 use headgate_engine::runtime::trap;
 use serde_json::{Value, json};

@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use headgate_core::snapshot::{Endpoint, Snapshot};
 use headgate_core::spec::EndpointSpec;
+use headgate_engine::Instant;
 use headgate_engine::{Engine, WorkerPool};
 use tokio::sync::watch;
 
@@ -126,7 +127,7 @@ impl Shared {
 
     /// Nanoseconds from the creation of the gateway to `at`.
     pub fn ns_at(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_nanos() as u64
+        at.nanos_since(self.epoch)
     }
 
     /// A time of the clock of [`Shared::now_ns`] in milliseconds since 1970.

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
 
+use headgate_engine::Instant;
 use headgate_sketch::budget::SketchBudget;
 use headgate_sketch::plan::{FeaturePlan, TensorInfo};
 use headgate_sketch::sampler::RowSample;

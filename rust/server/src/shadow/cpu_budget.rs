@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use headgate_engine::Instant;
 
 use crate::scheduling::thread_cpu_ns;
 
@@ -66,7 +68,7 @@ impl CpuBudget {
         if bucket.tokens_ns > 0.0 {
             return None;
         }
-        self.waited_ns.store(ns_between(self.epoch, now).max(1), Relaxed);
+        self.waited_ns.store(now.nanos_since(self.epoch).max(1), Relaxed);
         // Without a budget nothing ever runs. The thread looks again all the same, because it must notice the stop.
         let wait_ns = if self.cores > 0.0 { (1.0 - bucket.tokens_ns) / self.cores } else { f64::MAX };
         Some(Duration::from_nanos(wait_ns.min(PERIOD.as_nanos() as f64) as u64))
@@ -79,7 +81,7 @@ impl CpuBudget {
         let own_ns = thread_cpu_ns().saturating_sub(cpu_begun);
         let now = Instant::now();
         // What ONNX Runtime's own threads took is not known; they may all have been busy for as long as this.
-        let all_ns = ns_between(begun, now).saturating_mul(threads);
+        let all_ns = now.nanos_since(begun).saturating_mul(threads);
         let cpu_ns = if threads > 1 { own_ns.max(all_ns) } else { own_ns };
         total_ns.fetch_add(cpu_ns, Relaxed);
         self.charge(cpu_ns, now);
@@ -99,7 +101,7 @@ impl CpuBudget {
     /// Whether copies had to wait for tokens at `since` or later.
     pub fn has_waited_since(&self, since: Instant) -> bool {
         let waited = self.waited_ns.load(Relaxed);
-        waited > 0 && waited >= ns_between(self.epoch, since)
+        waited > 0 && waited >= since.nanos_since(self.epoch)
     }
 
     /// Whether copies had to wait for tokens a moment ago.
@@ -132,7 +134,7 @@ impl Bucket {
 
     /// Adds the tokens of the time that has passed.
     fn add_since(&mut self, cores: f64, now: Instant) {
-        let passed = ns_between(self.filled_at, now);
+        let passed = now.nanos_since(self.filled_at);
         self.filled_at = self.filled_at.max(now);
         self.tokens_ns += passed as f64 * cores;
         let period = now.saturating_duration_since(self.period.begun_at);
@@ -145,10 +147,6 @@ impl Bucket {
 
 fn capacity_ns(cores: f64) -> f64 {
     cores * BURST.as_nanos() as f64
-}
-
-fn ns_between(from: Instant, to: Instant) -> u64 {
-    to.saturating_duration_since(from).as_nanos() as u64
 }
 
 #[cfg(test)]

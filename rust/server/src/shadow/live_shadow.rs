@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use headgate_core::comparison::Comparison;
 use headgate_core::error::Code;
@@ -14,6 +14,7 @@ use headgate_core::rules::FieldName;
 use headgate_core::shadow::{DrawBy, ShadowSpec};
 use headgate_core::spec::RunSpec;
 use headgate_core::trial::outputs::VersionOutputs;
+use headgate_engine::Instant;
 use headgate_engine::{Model, RunCounters};
 
 use crate::copied_run::CopiedRun;

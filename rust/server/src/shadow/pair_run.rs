@@ -3,9 +3,9 @@
 //! A run has a deadline of its own. It holds the model in memory while it runs and never brings it there.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::Code;
+use headgate_engine::Instant;
 use headgate_engine::{BufferLease, Model, RunCounters, RunThread};
 
 use crate::shadow::comparing::{PairComparison, compare};

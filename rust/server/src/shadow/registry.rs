@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::Result;
 use headgate_core::paired_outputs::PairedOutputs;
 use headgate_core::shadow::{IdleShadow, ShadowSpec};
 use headgate_core::spec::{Device, EndpointSpec, VersionSpec};
 use headgate_core::trial::outputs::VersionOutputs;
+use headgate_engine::Instant;
 use headgate_engine::Model;
 
 use crate::shadow::cpu_budget::CpuBudget;

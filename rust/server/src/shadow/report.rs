@@ -1,13 +1,14 @@
 //! What a person reads of the shadows of an endpoint, as JSON.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use headgate_core::histogram::Counts;
 use headgate_core::rules::FieldName;
 use headgate_core::shadow::{DrawBy, ShadowSpec};
 use headgate_core::slots::SLOTS;
 use headgate_core::stats::proportion::Share;
+use headgate_engine::Instant;
 use headgate_engine::Residency;
 use serde_json::{Map, Value, json};
 

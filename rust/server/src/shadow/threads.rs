@@ -7,9 +7,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Code, Result};
+use headgate_engine::Instant;
 use headgate_engine::{RunThread, RunThreads, ThreadCounts};
 
 use crate::copied_run::Answer;

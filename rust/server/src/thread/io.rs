@@ -9,12 +9,13 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::Cache;
 use headgate_core::error::Result;
 use headgate_core::snapshot::{Refusals, Snapshot};
 use headgate_engine::Batch;
+use headgate_engine::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::reply_fields::ReplyField;

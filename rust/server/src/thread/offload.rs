@@ -5,9 +5,9 @@
 //! Not here: which work is long (`large_input`, `large`, `coding`).
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 use tokio::task::JoinHandle;
 
 use crate::budget::{ByteBudget, ByteReservation};

@@ -3,12 +3,12 @@
 //! Work of more than a step is done on another thread.
 
 use std::io::{self, BufRead, Read, Write};
-use std::time::Instant;
 
 use bytes::Bytes;
 use flate2::bufread::{GzDecoder, ZlibDecoder};
 use flate2::write::GzEncoder;
 use headgate_core::error::{Code, Error, Result};
+use headgate_engine::Instant;
 
 use crate::headers::Headers;
 use crate::thread::io as thread;

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+
+use headgate_engine::Instant;
 
 use crate::budget::ConnectionMemory;
 use crate::thread::io;

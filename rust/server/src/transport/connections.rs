@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
 
+use headgate_engine::Instant;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 

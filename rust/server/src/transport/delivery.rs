@@ -1,6 +1,6 @@
 //! What is notified when a reply is out, and the header fields that it knows of.
 
-use std::time::Instant;
+use headgate_engine::Instant;
 
 use crate::headers::PreparedFields;
 use crate::thread::io::Io;

@@ -2,7 +2,9 @@
 //!
 //! A connection whose request is being worked on is never one of them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use headgate_engine::Instant;
 
 use crate::transport::connection_state::{ConnectionState, WaitState};
 

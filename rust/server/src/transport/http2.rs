@@ -19,10 +19,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
 use h2::Reason;
 use h2::server::{Builder, Connection};
+use headgate_engine::Instant;
 
 use crate::config::Config;
 use crate::transport::connection_state::ConnectionState;

@@ -7,8 +7,9 @@ use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::pin::Pin;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use headgate_engine::Instant;
 use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::rt::Write as _;

@@ -6,10 +6,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures_util::Stream;
+use headgate_engine::Instant;
 use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};

@@ -2,8 +2,8 @@
 
 use std::future::Future;
 use std::rc::Rc;
-use std::time::Instant;
 
+use headgate_engine::Instant;
 use http::{Method, Request, Response, Version};
 
 use crate::headers::Headers;

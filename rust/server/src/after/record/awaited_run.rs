@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use headgate_core::error::{Code, Result};
+use headgate_engine::Instant;
 use headgate_engine::{PendingRun, RunOutcome, RunResult};
 
 use super::routed_version::RoutedVersion;

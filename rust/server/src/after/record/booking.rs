@@ -1,12 +1,12 @@
 //! What is booked on a version, once, when its request is over: counters, the breaker, the access log, sketches.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use headgate_core::error::Code;
 use headgate_core::route::RouteReason;
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 
-use super::timing::nanos;
 use super::{LogSample, RequestRecord};
 use crate::after::access_log::LogEntry;
 use crate::after::capturing::CapturedEnd;
@@ -26,12 +26,12 @@ impl RequestRecord {
         self.count_outcome(shard, code);
         self.count_run(shard, code);
         let timing = &self.timing;
-        let total_ns = nanos(timing.received, delivered.unwrap_or(timing.phase_end));
+        let total_ns = delivered.unwrap_or(timing.phase_end).nanos_since(timing.received);
         if code.is_none() { &shard.success_ns } else { &shard.failure_ns }.add(total_ns);
         match delivered {
             Some(now) => {
                 if timing.run_ns.is_some() {
-                    shard.reply.record(nanos(timing.phase_end, now));
+                    shard.reply.record(now.nanos_since(timing.phase_end));
                 }
                 shard.total.record(total_ns);
             }

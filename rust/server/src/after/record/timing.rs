@@ -1,8 +1,7 @@
 //! When the phases of a request ended, and how long they took.
 
-use std::time::Instant;
-
 use headgate_core::trial::outcome::RunStage;
+use headgate_engine::Instant;
 
 /// The phases that a request has reached.
 pub struct PhaseTiming {
@@ -44,7 +43,7 @@ impl PhaseTiming {
 
     /// The inputs are typed values.
     pub fn decoded(&mut self, now: Instant) {
-        self.decode_ns = Some(nanos(self.admitted, now));
+        self.decode_ns = Some(now.nanos_since(self.admitted));
         self.phase_end = now;
     }
 
@@ -55,14 +54,9 @@ impl PhaseTiming {
 
     /// The phases that were reached and the time since the first byte, in nanoseconds.
     pub fn times(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let total = Some(nanos(self.received, Instant::now()));
+        let total = Some(Instant::now().nanos_since(self.received));
         let times =
             [("decode", self.decode_ns), ("queue", self.queue_ns), ("run", self.run_ns), ("total", total)];
         times.into_iter().filter_map(|(name, ns)| Some((name, ns?)))
     }
-}
-
-/// Nanoseconds from one time to another; 0 if the other is earlier.
-pub fn nanos(from: Instant, to: Instant) -> u64 {
-    to.saturating_duration_since(from).as_nanos() as u64
 }

@@ -2,14 +2,13 @@
 //!
 //! Not here: what is counted (`headgate_core::trial`), when a trial is on (`serving::trial_registry`).
 
-use std::time::Instant;
-
 use headgate_core::error::Code;
 use headgate_core::route::RouteReason;
 use headgate_core::trial::arm::{NotCompared, TrialEnd};
 use headgate_core::trial::non_finite::NonFiniteOutputs;
 use headgate_core::trial::outcome::{RequestEnd, RunStage};
 use headgate_core::trial::outputs::OutputBins;
+use headgate_engine::Instant;
 use headgate_engine::RunResult;
 
 use super::RequestRecord;

@@ -3,7 +3,8 @@
 //! Not here: connections (`connection_state`, `watched_socket`).
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+
+use headgate_engine::Instant;
 
 use crate::thread::io::{self, Io};
 

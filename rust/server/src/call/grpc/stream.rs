@@ -4,11 +4,11 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use headgate_core::error::{Code, Result};
+use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
 use http::header::{CONTENT_TYPE, HeaderMap};

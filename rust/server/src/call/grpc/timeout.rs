@@ -1,8 +1,9 @@
 //! How long a client waits, by `grpc-timeout`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use headgate_core::error::{Error, Result};
+use headgate_engine::Instant;
 use http::header::{HeaderMap, HeaderName};
 
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");

@@ -4,10 +4,10 @@
 //! Next: `request::infer`.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use headgate_core::error::Result;
+use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf::{self, NameRanges};
 use http::{HeaderMap, Request, Response};

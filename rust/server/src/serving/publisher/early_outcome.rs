@@ -4,7 +4,9 @@
 //! load, a withdrawal, or the check of loads.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use headgate_engine::Instant;
 
 use super::{Publisher, PublisherCore};
 use crate::serving::load_versions::LoadFailure;

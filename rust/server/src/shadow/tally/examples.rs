@@ -4,8 +4,9 @@
 //! kept, and not more than a number of elements.
 
 use std::collections::VecDeque;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
+use headgate_engine::Instant;
 use serde_json::{Map, Value, json};
 
 use headgate_core::tensor::TensorSpec;

@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use h2::{Ping, PingPong};
+use headgate_engine::Instant;
 use tokio::time::Sleep;
 
 use crate::config::Config;
