@@ -6,7 +6,6 @@ Specification".
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,9 +13,9 @@ from pathlib import Path
 
 LINE_BITS = 6
 """A cache line has 64 bytes on the processors that Headgate is built for."""
+DEEPEST = 50
+"""How many calls deep it is asked who has called a function."""
 FILES = frozenset({"fl", "fi", "fe", "cfi", "cfl"})
-DROPPED = re.compile(r"^core::ptr::drop_in_place<")
-CRATE = re.compile(r"^[<&(]*(?:mut |dyn )?(\w+)::")
 
 
 @dataclass
@@ -31,6 +30,10 @@ class ThreadCounts:
     """Of each program or library, by its path."""
     sources: Counter[str] = field(default_factory=Counter)
     """Of each source file; what is inlined counts where it is written."""
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Of what a function calls another one for, with all that this one calls: caller and callee."""
+    object_of: dict[str, str] = field(default_factory=dict)
+    """The object of each function."""
     lines: Counter[tuple[str, int]] = field(default_factory=Counter)
     """How often the most executed instruction of each touched line of code ran: object and address / 64."""
 
@@ -39,13 +42,31 @@ class ThreadCounts:
         """All instructions."""
         return sum(self.own.values())
 
-    def of_crates(self, crates: frozenset[str]) -> int:
-        """Instructions of functions whose type or path begins with one of these Rust crates."""
-        return sum(count for name, count in self.own.items() if crate(name) in crates)
+    def called_by(self, part: str) -> float:
+        """Instructions of objects with this in their file name, and of the functions of others that they call.
 
-    def of_object(self, part: str) -> int:
-        """Instructions of objects with this in their file name."""
-        return sum(count for name, count in self.objects.items() if part in Path(name).name)
+        A function that several call, such as those of libc, is charged to them in the proportion of what they call it for.
+        """
+        callers: dict[str, dict[str, int]] = {}
+        for (caller, callee), count in self.calls.items():
+            if caller != callee and part not in Path(self.object_of.get(callee, "")).name:
+                callers.setdefault(callee, {})[caller] = count
+        share = {name: float(part in Path(of).name) for name, of in self.object_of.items()}
+        # Each round reaches one call further down; a share changes no more once all ways to it are done.
+        for _ in range(DEEPEST):
+            for callee, counts in callers.items():
+                total = sum(counts.values())
+                if total:
+                    share[callee] = sum(share.get(name, 0) * count for name, count in counts.items()) / total
+        return sum(count * share.get(name, 0) for name, count in self.own.items())
+
+    def called(self, function: str) -> int:
+        """Instructions of functions whose name has this in it, with all that they call, by the calls from others."""
+        return sum(
+            count
+            for (caller, callee), count in self.calls.items()
+            if function in callee and function not in caller
+        )
 
     def lines_of(self, times: int = 1, without: str | None = None) -> int:
         """Lines of code with an instruction that ran so often, in objects that have not ``without`` in their file name."""
@@ -53,12 +74,6 @@ class ThreadCounts:
             most >= times and (without is None or without not in Path(name).name)
             for (name, _), most in self.lines.items()
         )
-
-
-def crate(function: str) -> str:
-    """The crate that a Rust function belongs to by its name; empty for other functions."""
-    found = CRATE.match(DROPPED.sub("", function))
-    return found[1] if found else ""
 
 
 def read(counts: Path) -> ThreadCounts:
@@ -69,7 +84,7 @@ def read(counts: Path) -> ThreadCounts:
 def parse(lines: Iterable[str]) -> ThreadCounts:
     """The counts in a file's lines, of whose events the first one is used."""
     counts, names = ThreadCounts(), _Names()
-    place = {"ob": "", "fn": "", "source": ""}
+    place = {"ob": "", "fn": "", "source": "", "cfn": ""}
     address, calls = 0, False
     for line in lines:
         key, is_field, value = line.partition("=")
@@ -78,8 +93,11 @@ def parse(lines: Iterable[str]) -> ThreadCounts:
             address = _moved(address, parts[0])
             spent = int(parts[2])
             counts.whole[place["fn"]] += spent
-            if not calls:
+            if calls:
+                counts.calls[place["fn"], place["cfn"]] += spent
+            else:
                 counts.own[place["fn"]] += spent
+                counts.object_of[place["fn"]] = place["ob"]
                 counts.objects[place["ob"]] += spent
                 counts.sources[place["source"]] += spent
                 touched = (place["ob"], address >> LINE_BITS)
@@ -89,7 +107,7 @@ def parse(lines: Iterable[str]) -> ThreadCounts:
             calls = True
         elif (is_field and key in ("ob", "cob", "fn", "cfn")) or key in FILES:
             name = names.named(key, value)
-            if key in ("ob", "fn"):
+            if key in ("ob", "fn", "cfn"):
                 place[key] = name
             if key in ("fl", "fi", "fe"):
                 place["source"] = name

@@ -43,8 +43,6 @@ def test_counts_are_told_apart_by_function_object_and_file() -> None:
     assert counts.objects == {"/lib/native.so": 62, "/lib/libonnxruntime.so.1": 700}
     assert counts.sources == {"a.rs": 52, "inlined.rs": 10, "run.cc": 700}
     assert counts.total == 762
-    assert counts.of_object("onnxruntime") == 700
-    assert counts.of_crates(frozenset({"hyper", "h2"})) == 60
 
 
 def test_a_line_of_code_counts_once_and_by_its_most_executed_instruction() -> None:
@@ -56,13 +54,44 @@ def test_a_line_of_code_counts_once_and_by_its_most_executed_instruction() -> No
     assert counts.lines_of(20, without="onnxruntime") == 1
 
 
-def test_the_crate_of_a_function_is_that_of_its_type() -> None:
-    names = {
-        "h2::proto::streams::Store::find": "h2",
-        "<hyper::server::conn::http2::Connection<T> as core::future::Future>::poll": "hyper",
-        "<&mut h2::Codec as futures::Sink>::poll_ready": "h2",
-        "core::ptr::drop_in_place<h2::frame::Data>": "h2",
-        "headgate_server::call::grpc::handle": "headgate_server",
-        "__memcpy_avx_unaligned_erms": "",
-    }
-    assert {name: callgrind.crate(name) for name in names} == names
+CALLS = """\
+positions: instr line
+events: Ir
+ob=(1) native.so
+fn=(1) ours
+0x1 1 10
+cob=(2) libonnxruntime.so
+cfn=(2) Run
+calls=1 0x9 1
+0x2 1 500
+cob=(3) libc.so
+cfn=(3) malloc
+calls=1 0x9 1
+0x3 1 30
+
+ob=(2)
+fn=(2)
+0x9 1 410
+cob=(3)
+cfn=(3)
+calls=1 0x9 1
+0xa 1 90
+
+ob=(3)
+fn=(3)
+0x20 1 80
+cfn=(4) grow
+calls=1 0x30 1
+0x21 1 40
+fn=(4)
+0x30 1 40
+"""
+
+
+def test_what_a_library_calls_is_charged_to_it_by_its_share() -> None:
+    counts = callgrind.parse(CALLS.splitlines())
+    # Three quarters of malloc, and of what it calls.
+    assert counts.called_by("onnxruntime") == 410 + 0.75 * 120
+    assert counts.called_by("libc") == 120
+    assert counts.called("malloc") == 120
+    assert counts.called("Run") == 500
