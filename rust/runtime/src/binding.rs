@@ -14,7 +14,7 @@ use crate::library::Library;
 use crate::optional::OptionalInputs;
 use crate::output_check::{self, ObservedOutput};
 use crate::session::Session;
-use crate::shape_rule::Preallocation;
+use crate::shape_rule::{Preallocation, ShapeRule};
 use crate::string_tensor::{StringTensor, held_bytes};
 use crate::tensor::Tensor;
 use crate::value::OwnedValue;
@@ -39,6 +39,23 @@ unsafe impl Sync for Binding {}
 struct OutputSlot {
     tensor: Tensor,
     allocated: Option<OwnedValue>,
+}
+
+impl OutputSlot {
+    /// Gives the tensor the shape that its rule gives for inputs of these shapes, if it has another one. False for one that the runtime
+    /// allocates.
+    #[inline]
+    fn prepare<'a>(&mut self, rule: &ShapeRule, inputs: impl Fn(usize) -> &'a Shape) -> Result<bool> {
+        let is_shaped = !self.tensor.raw().is_null() && rule.gives(self.tensor.shape(), &inputs);
+        if !is_shaped {
+            let Some(shape) = rule.apply(inputs) else { return Ok(false) };
+            if !may_preallocate(self.tensor.datatype(), &shape) {
+                return Ok(false);
+            }
+            self.tensor.reshape(&shape)?;
+        }
+        Ok(may_preallocate(self.tensor.datatype(), self.tensor.shape()))
+    }
 }
 
 impl Binding {
@@ -330,19 +347,17 @@ impl Binding {
         let mut predicted = false;
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.allocated = None;
-            let shape = session.rules.shape(index, preallocation, |input| self.inputs[input].shape());
-            self.raw_outputs[index] = match shape {
-                Some(shape) if may_preallocate(output.tensor.datatype(), &shape) => {
-                    output.tensor.reshape(&shape)?;
-                    match fill {
-                        None => output.tensor.write_sentinel(),
-                        Some(pattern) => output.tensor.bytes_mut().unwrap_or_default().fill(pattern),
-                    }
-                    predicted = true;
-                    output.tensor.raw()
-                }
-                _ => null_mut(),
-            };
+            self.raw_outputs[index] = null_mut();
+            let Some(rule) = session.rules.rule(index, preallocation) else { continue };
+            if !output.prepare(rule, |input| self.inputs[input].shape())? {
+                continue;
+            }
+            match fill {
+                None => output.tensor.write_sentinel(),
+                Some(pattern) => output.tensor.bytes_mut().unwrap_or_default().fill(pattern),
+            }
+            predicted = true;
+            self.raw_outputs[index] = output.tensor.raw();
         }
         Ok(predicted)
     }

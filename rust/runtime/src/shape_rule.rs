@@ -59,6 +59,11 @@ impl OutputRules {
         preallocation: Preallocation,
         inputs: impl Fn(usize) -> &'a Shape,
     ) -> Option<Shape> {
+        self.rule(output, preallocation)?.apply(inputs)
+    }
+
+    /// The rule of an output, if it gets a buffer.
+    pub(crate) fn rule(&self, output: usize, preallocation: Preallocation) -> Option<&ShapeRule> {
         let rule = self.0[output].as_ref()?;
         let state = rule.state.load(Relaxed);
         let applies = match preallocation {
@@ -66,7 +71,7 @@ impl OutputRules {
             Preallocation::Proven => state == OutputRule::PROVEN,
             Preallocation::Unproven => state != OutputRule::WRONG,
         };
-        if applies { rule.shape.apply(inputs) } else { None }
+        applies.then_some(&rule.shape)
     }
 
     /// Whether some rule is neither proven nor wrong.
@@ -96,7 +101,7 @@ impl OutputRules {
 }
 
 /// How the shape of an output follows from the shapes of the inputs.
-struct ShapeRule(Vec<DimRule>);
+pub(crate) struct ShapeRule(Vec<DimRule>);
 
 enum DimRule {
     Fixed(i64),
@@ -120,8 +125,18 @@ impl ShapeRule {
         dims.collect::<Option<Vec<_>>>().map(ShapeRule)
     }
 
+    /// Whether this is the output's shape for inputs of these shapes. That is mostly so, and to make a shape costs more.
+    pub(crate) fn gives<'a>(&self, shape: &Shape, inputs: impl Fn(usize) -> &'a Shape) -> bool {
+        let dims = shape.dims();
+        dims.len() == self.0.len()
+            && dims.iter().zip(&self.0).all(|(size, dim)| match *dim {
+                DimRule::Fixed(fixed) => *size == fixed,
+                DimRule::SameAs { input, axis } => inputs(input).dims().get(axis) == Some(size),
+            })
+    }
+
     /// The output's shape for inputs of these shapes; `None` if an input lacks a dimension, or the shape would be too large.
-    fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
+    pub(crate) fn apply<'a>(&self, inputs: impl Fn(usize) -> &'a Shape) -> Option<Shape> {
         let mut dims = [0i64; MAX_RANK];
         for (slot, dim) in dims.iter_mut().zip(&self.0) {
             *slot = match *dim {
