@@ -77,7 +77,7 @@ chaos: $(STAMPS)/native  ## a gateway under random writes and faults for SECONDS
 .PHONY: fuzz
 fuzz:  ## the fuzz targets of the crates, FUZZ times as long as in `make test`
 	HEADGATE_FUZZ=$(FUZZ) cargo test --release --locked -p headgate-protocol --test fuzz --test protobuf --test predict --test bounds
-	BOLERO_RANDOM_TEST_TIME_MS=$$((1000 * $(FUZZ))) cargo test --release --locked -p headgate-protocol -p headgate-server --lib any_
+	BOLERO_RANDOM_TEST_TIME_MS=$$((1000 * $(FUZZ))) cargo test --release --locked -p headgate-protocol -p headgate-http2 -p headgate-server --lib --test protocol any_
 
 .PHONY: simulate
 simulate:  ## rollouts with made-up requests on the real counters and gates: false rollbacks and medians; ROLLOUTS of each kind

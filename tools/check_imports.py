@@ -59,10 +59,11 @@ CRATES: dict[str, set[str]] = {
     "core": set(),
     "sketch": set(),
     "protocol": {"core"},
+    "http2": set(),
     "runtime": {"core"},
     "capture": {"core"},
     "engine": {"core", "runtime"},
-    "server": {"core", "protocol", "engine", "sketch", "capture"},
+    "server": {"core", "protocol", "http2", "engine", "sketch", "capture"},
     "load": {"core", "protocol"},
     "py": {"server", "load", "engine", "sketch", "core"},
 }

@@ -31,6 +31,8 @@ class Reply:
     reset: int | None = None
     """The error code with which the gateway ended the stream."""
     ended: bool = False
+    is_bare: bool = False
+    """Whether nothing came behind the head, not even an empty frame."""
 
     @property
     def status(self) -> int:
@@ -132,7 +134,7 @@ class Http2:
         if getattr(event, "stream_id", None) != stream:
             return
         if isinstance(event, h2.events.ResponseReceived):
-            reply.headers = _texts(event.headers)
+            reply.headers, reply.is_bare = _texts(event.headers), event.stream_ended is not None
         elif isinstance(event, h2.events.DataReceived):
             reply.body += event.data or b""
             self.state.acknowledge_received_data(event.flow_controlled_length or 0, stream)

@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use headgate_http2::write_field;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header fields of a request. Look-ups take names in lower case.
@@ -30,6 +31,18 @@ pub struct HeaderList<'a> {
 fn name_bit(name: &[u8]) -> u64 {
     let first = name.first().map_or(0, u8::to_ascii_lowercase);
     1 << ((name.len() + usize::from(first)) % 64)
+}
+
+/// The bits of all names of a head.
+#[derive(Clone, Copy)]
+pub struct NameBits(u64);
+
+impl NameBits {
+    /// Those of these fields.
+    #[inline(always)]
+    pub fn of(head: &[u8], fields: &[HeaderField]) -> NameBits {
+        NameBits(fields.iter().fold(0, |names, field| names | name_bit(field.name(head))))
+    }
 }
 
 impl<'a> HeaderList<'a> {
@@ -130,8 +143,18 @@ impl<'a> Headers<'a> {
     pub const NONE: Headers<'static> = Headers::List(HeaderList { head: &NOTHING, fields: &[], names: 0 });
 
     /// The fields of a head.
+    // Inlined, because each request comes by it.
+    #[inline(always)]
     pub fn of_list(head: &'a Bytes, fields: &'a [HeaderField]) -> Headers<'a> {
-        let names = fields.iter().fold(0, |names, field| names | name_bit(field.name(head)));
+        Headers::of_known_list(head, fields, NameBits::of(head, fields))
+    }
+
+    /// The fields of a head whose names were looked at.
+    pub fn of_known_list(
+        head: &'a Bytes,
+        fields: &'a [HeaderField],
+        NameBits(names): NameBits,
+    ) -> Headers<'a> {
         Headers::List(HeaderList { head, fields, names })
     }
 
@@ -170,8 +193,13 @@ impl<'a> Headers<'a> {
     /// The first value of each name. One pass over a map is cheaper than a look-up for each name, which hashes it.
     #[inline(always)]
     pub fn first_values<const N: usize>(self, names: [&str; N]) -> [Option<&'a [u8]>; N] {
-        let Headers::Map(map) = self else { return names.map(|name| self.get(name)) };
         let mut values = [None; N];
+        let Headers::Map(map) = self else {
+            for (value, name) in values.iter_mut().zip(names) {
+                *value = self.get(name);
+            }
+            return values;
+        };
         let bits = names.iter().fold(0, |bits, name| bits | name_bit(name.as_bytes()));
         for (own, value) in map {
             let own: &[u8] = own.as_ref();
@@ -196,19 +224,24 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Header fields that are the same for many replies: as lines of a head, so that one copy writes them, and as pairs for hyper.
+/// Header fields that are the same for many replies: as lines of a head and as a block of HTTP/2, so that one copy writes them, and as
+/// pairs for hyper.
 pub struct PreparedFields {
     pairs: Box<[(HeaderName, HeaderValue)]>,
     lines: Box<[u8]>,
+    block: Box<[u8]>,
 }
 
 impl PreparedFields {
     /// These fields.
     pub fn new(pairs: impl Into<Box<[(HeaderName, HeaderValue)]>>) -> PreparedFields {
         let pairs = pairs.into();
-        let mut lines = Vec::new();
-        pairs.iter().for_each(|(name, value)| write_line(&mut lines, name, value));
-        PreparedFields { pairs, lines: lines.into() }
+        let (mut lines, mut block) = (Vec::new(), Vec::new());
+        for (name, value) in &pairs {
+            write_line(&mut lines, name, value);
+            write_field(&mut block, name.as_str().as_bytes(), value.as_bytes());
+        }
+        PreparedFields { pairs, lines: lines.into(), block: block.into() }
     }
 
     /// The fields one by one.
@@ -220,6 +253,11 @@ impl PreparedFields {
     pub fn lines(&self) -> &[u8] {
         &self.lines
     }
+
+    /// The fields as [`write_field`] writes them.
+    pub fn block(&self) -> &[u8] {
+        &self.block
+    }
 }
 
 /// Appends a field to a head, behind the end of the line before it.
@@ -228,6 +266,11 @@ pub fn write_line(head: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     head.extend_from_slice(name.as_str().as_bytes());
     head.extend_from_slice(b": ");
     head.extend_from_slice(value.as_bytes());
+}
+
+/// Appends the fields of a map to a block of HTTP/2.
+pub fn write_block(block: &mut Vec<u8>, fields: &HeaderMap) {
+    fields.iter().for_each(|(name, value)| write_field(block, name.as_str().as_bytes(), value.as_bytes()));
 }
 
 /// The names and values of a list.

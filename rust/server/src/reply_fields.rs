@@ -1,5 +1,6 @@
 //! The header fields of a reply, before they become lines of a head of our own loop or entries of hyper's map.
 
+use headgate_http2::write_field;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::headers;
@@ -39,6 +40,18 @@ impl ReplyFields {
             match field {
                 ReplyField::Pair(name, value) => headers::write_line(head, name, value),
                 ReplyField::Trace(trace) => trace.write_line(head),
+            }
+        }
+    }
+
+    /// Appends the fields to a block of HTTP/2.
+    pub fn write_block(&self, block: &mut Vec<u8>) {
+        for field in &self.0 {
+            match field {
+                ReplyField::Pair(name, value) => {
+                    write_field(block, name.as_str().as_bytes(), value.as_bytes())
+                }
+                ReplyField::Trace(trace) => trace.write_field(block),
             }
         }
     }

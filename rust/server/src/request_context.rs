@@ -49,7 +49,8 @@ impl RequestContext {
         let span = || draw().max(1);
         let trace = trace.and_then(|value| Trace::parse(value, span));
         let request_id = id.filter(|id| !id.is_empty() && id.len() <= MAX_ID);
-        let [request_id, timeout] = [request_id, timeout].map(|value| headers.to_value(value?));
+        let request_id = request_id.and_then(|value| headers.to_value(value));
+        let timeout = timeout.and_then(|value| headers.to_value(value));
         RequestContext { trace, request_id, timeout, timed: timing == Some(b"1") }
     }
 

@@ -117,6 +117,7 @@ impl RequestRecord {
     }
 
     /// Adds the header that says in whose place the version answered; which one it is stands in the prepared fields.
+    #[inline]
     pub fn add_fallback_header(&self, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
         if let Some(header) = &self.fallback_header {
             fields.extend([(X_FALLBACK.clone(), header.clone())]);
@@ -124,6 +125,7 @@ impl RequestRecord {
     }
 
     /// Adds the receipt of an answer, if the endpoint takes feedback.
+    #[inline]
     pub fn add_receipt(&self, io: &Io, fields: &mut impl Extend<(HeaderName, HeaderValue)>) {
         if let Some(receipt) = self.receipt(io) {
             fields.extend([(X_RECEIPT.clone(), receipt)]);

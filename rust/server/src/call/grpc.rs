@@ -15,29 +15,33 @@ pub mod stream;
 pub mod timeout;
 pub mod unary;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::rc::Rc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use headgate_core::error::{Code, Error, Result};
 use headgate_engine::Instant;
 use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Uri, Version};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, BodyStream, Full, StreamBody};
+use tokio::sync::mpsc;
 
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
 use crate::thread::io::{self, Io};
 use crate::transport::body::{self, ReadBody};
+use crate::transport::call_reply::{CallBody, CallReply, CutOff, Trailers};
 use crate::transport::coding::DecodeBounds;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::reply_body::{CutOff, ReplyBody};
-use crate::transport::streamed_body::StreamedBody;
+use crate::transport::http2::head::Http2Head;
+use crate::transport::streamed_body::{ReadError, StreamedBody};
 
 use drain::DrainTimeout;
 use generated::health::health_server::HealthServer;
 use generated::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
-use status::{CODE, CONTENT, call_deadline_error, count_and_refuse, error_trailers};
+use status::{CODE, call_deadline_error, count_and_refuse, error_trailers};
 use timeout::deadline;
 
 const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
@@ -71,18 +75,19 @@ pub fn is_grpc(headers: Headers<'_>) -> bool {
 pub async fn handle(
     io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<StreamedBody>,
+    head: Rc<Http2Head>,
+    body: StreamedBody,
     received: Instant,
     open: OpenRequest,
-) -> Response<ReplyBody> {
-    match request.uri().path() {
-        INFER => return unary::handle(io, conn, request, received, open).await,
-        STREAM => return stream::handle(io, conn, request, open),
+) -> CallReply {
+    match head.target.path() {
+        INFER => return unary::handle(io, conn, &head, body, received, open).await,
+        STREAM => return stream::handle(io, conn, head, body, open),
         _ => {}
     }
-    let answer = match deadline(request.headers(), received) {
+    let answer = match deadline(head.headers(), received) {
         // In a box: what is not inference must not make every request's future larger.
-        Ok(deadline) => Box::pin(handle_other(request, deadline, conn, &open)).await,
+        Ok(deadline) => Box::pin(handle_other(io, &head, body, deadline, conn, &open)).await,
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| count_and_refuse(io, &error, conn, open))
@@ -90,41 +95,52 @@ pub async fn handle(
 
 /// Answers a call that is not inference.
 async fn handle_other(
-    request: Request<StreamedBody>,
+    io: &Io,
+    head: &Http2Head,
+    body: StreamedBody,
     deadline: Option<Instant>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Result<Response<ReplyBody>> {
-    let path = request.uri().path().to_owned();
+) -> Result<CallReply> {
+    let path = head.target.path();
     if path.starts_with(REFLECTION) || path.starts_with(REFLECTION_ALPHA) {
-        return Ok(streaming(reflect(&path, request).await?, deadline, conn, open));
+        return Ok(streaming(io, reflect(path, head, body).await?, deadline, conn, open));
     }
-    handle_service_call(&path, request, deadline, conn, open).await
-}
-
-/// Answers a call with one message by a service. The message is read whole and unpacked here, so that it has the limits of every body
-/// and our error messages.
-async fn handle_service_call(
-    path: &str,
-    request: Request<StreamedBody>,
-    deadline: Option<Instant>,
-    conn: &Rc<ConnectionState>,
-    open: &OpenRequest,
-) -> Result<Response<ReplyBody>> {
-    let (mut head, mut body) = request.into_parts();
-    let receiving = open.receiving();
-    let read =
-        before_deadline(deadline, read_message(&head.headers, &mut body, conn.connection_memory())).await;
-    drop(receiving);
-    body::discard(body, open);
-    let ReadBody { bytes, memory: _memory } = read?;
-    head.headers.remove(message::ENCODING);
-    let request = Request::from_parts(head, Full::new(bytes));
+    let ReadBody { bytes, memory: _memory } = read_question(head, body, deadline, conn, open).await?;
+    let mut request = request_of(head, Full::new(bytes));
+    request.headers_mut().remove(message::ENCODING);
     if path == WATCH {
         let watched = call(HealthServer::new(health::Health), request).await;
-        return Ok(streaming(watched, deadline, conn, open));
+        return Ok(streaming(io, watched, deadline, conn, open));
     }
-    before_deadline(deadline, unary_response(path, request, conn, open)).await
+    before_deadline(deadline, unary_response(io, path, request, conn, open)).await
+}
+
+/// A request as tonic's services take it.
+fn request_of<B>(head: &Http2Head, body: B) -> Request<B> {
+    let mut request = Request::new(body);
+    *request.method_mut() = head.method.clone();
+    *request.version_mut() = Version::HTTP_2;
+    *request.uri_mut() = Uri::from(head.target.clone());
+    *request.headers_mut() = head.to_map();
+    request
+}
+
+/// Reads the message of a call with one message. It is read whole and unpacked here, so that it has the limits of every body and our
+/// error messages.
+async fn read_question(
+    head: &Http2Head,
+    mut body: StreamedBody,
+    deadline: Option<Instant>,
+    conn: &Rc<ConnectionState>,
+    open: &OpenRequest,
+) -> Result<ReadBody> {
+    let receiving = open.receiving();
+    let read =
+        before_deadline(deadline, read_message(head.headers(), &mut body, conn.connection_memory())).await;
+    drop(receiving);
+    body::discard(body, open);
+    read
 }
 
 /// Runs a part of a call until its deadline.
@@ -140,7 +156,7 @@ async fn before_deadline<T>(deadline: Option<Instant>, part: impl Future<Output 
 
 /// The message of a call, plain and with a prefix that says so.
 async fn read_message(
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     body: &mut StreamedBody,
     connection_memory: &Rc<ConnectionMemory>,
 ) -> Result<ReadBody> {
@@ -158,11 +174,12 @@ async fn read_message(
 
 /// Answers a call whose response is one message, too.
 async fn unary_response(
+    io: &Io,
     path: &str,
-    request: Request<Full<bytes::Bytes>>,
+    request: Request<Full<Bytes>>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Result<Response<ReplyBody>> {
+) -> Result<CallReply> {
     let response = if path.starts_with(INFERENCE) {
         let service = GrpcInferenceServiceServer::new(service::Inference)
             .max_decoding_message_size(usize::MAX)
@@ -180,27 +197,35 @@ async fn unary_response(
     let trailers = collected.trailers().cloned().unwrap_or_else(|| head.headers.clone());
     translate_status(path, &trailers)?;
     let bytes: Vec<u8> = collected.to_bytes().into();
-    let body =
-        ReplyBody::message((!bytes.is_empty()).then_some(bytes), trailers, None, conn, open.new_handle());
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    Ok(response)
+    let body = CallBody::message(
+        (!bytes.is_empty()).then_some(bytes),
+        Trailers::Map(trailers),
+        None,
+        conn,
+        open.new_handle(),
+    );
+    Ok(status::reply(io, body))
 }
 
 /// A response that goes on, until its deadline at most.
 fn streaming(
+    io: &Io,
     response: Response<tonic::body::Body>,
     deadline: Option<Instant>,
     conn: &Rc<ConnectionState>,
     open: &OpenRequest,
-) -> Response<ReplyBody> {
+) -> CallReply {
     let end = deadline.map(|deadline| -> CutOff {
         Box::pin(async move {
             tokio::time::sleep_until(deadline.into()).await;
             error_trailers(&call_deadline_error())
         })
     });
-    response.map(|body| ReplyBody::service(body, end, conn, open.new_handle()))
+    let (head, body) = response.into_parts();
+    let mut reply = status::reply(io, CallBody::service(body, end, conn, open.new_handle()));
+    let own = head.headers.iter().filter(|(name, _)| **name != CONTENT_TYPE);
+    reply.fields.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+    reply
 }
 
 /// Our error for what tonic refuses without asking the service: a call that does not exist, a message that cannot be read.
@@ -224,11 +249,11 @@ fn unknown(path: &str) -> Error {
 }
 
 /// Answers a reflection call: messages both ways, until the client ends it or the gateway stops.
-async fn reflect(path: &str, request: Request<StreamedBody>) -> Result<Response<tonic::body::Body>> {
+async fn reflect(path: &str, head: &Http2Head, body: StreamedBody) -> Result<Response<tonic::body::Body>> {
     // The service ends its responses when the questions end.
     let no_more = async { DrainTimeout::default().expired().await };
-    let questions = |body| StreamBody::new(BodyStream::new(body).take_until(Box::pin(no_more)));
-    let request = request.map(questions);
+    let questions = BodyStream::new(sendable(body)).take_until(Box::pin(no_more));
+    let request = request_of(head, StreamBody::new(questions));
     let reflection_error = |error| reflection_error(&error);
     Ok(if path.starts_with(REFLECTION) {
         let service = reflection().build_v1().map_err(reflection_error)?;
@@ -237,6 +262,27 @@ async fn reflect(path: &str, request: Request<StreamedBody>) -> Result<Response<
         let service = reflection().build_v1alpha().map_err(reflection_error)?;
         call(service.max_decoding_message_size(QUESTION), request).await
     })
+}
+
+/// The frames of a body which another thread may take, as tonic's services want it. A task of this thread reads them.
+fn sendable(mut body: StreamedBody) -> impl Body<Data = Bytes, Error = ReadError> + Send + 'static {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_local(async move {
+        loop {
+            let data = tokio::select! {
+                data = poll_fn(|cx| body.poll_data(cx)) => data,
+                // The call is over.
+                () = sender.closed() => return,
+            };
+            let Some(data) = data else { return };
+            let is_over = data.is_err();
+            if sender.send(data.map(Frame::data)).await.is_err() || is_over {
+                return;
+            }
+        }
+    });
+    let next = |mut receiver: mpsc::Receiver<_>| async move { Some((receiver.recv().await?, receiver)) };
+    StreamBody::new(Box::pin(futures_util::stream::unfold(receiver, next)))
 }
 
 async fn call<S, B>(mut service: S, request: Request<B>) -> S::Response

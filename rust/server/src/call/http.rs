@@ -11,7 +11,7 @@ use headgate_engine::Instant;
 use headgate_protocol::binary;
 use headgate_protocol::metadata::{self, ModelMetadata};
 use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, RETRY_AFTER, VARY};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
@@ -30,11 +30,12 @@ use crate::thread::catch_panic::catch_panic;
 use crate::thread::io::Io;
 use crate::thread::request_memory::RequestMemory;
 use crate::transport::body::BodySource;
+use crate::transport::call_reply::CallReply;
 use crate::transport::coding;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
 use crate::transport::framing;
+use crate::transport::http2::head::Http2Head;
 use crate::transport::reply::{self, ContentType};
-use crate::transport::reply_body::ReplyBody;
 use crate::transport::service::{RequestHead, Service};
 use crate::transport::streamed_body::StreamedBody;
 
@@ -91,12 +92,13 @@ impl Service for ProtocolService {
     fn call(
         io: &Io,
         conn: &Rc<ConnectionState>,
-        request: Request<StreamedBody>,
+        head: Rc<Http2Head>,
+        body: StreamedBody,
         received: Instant,
         open: OpenRequest,
-    ) -> impl Future<Output = Response<ReplyBody>> {
+    ) -> impl Future<Output = CallReply> {
         // The future itself: one around it would copy the request once more.
-        grpc::handle(io, conn, request, received, open)
+        grpc::handle(io, conn, head, body, received, open)
     }
 }
 

@@ -72,6 +72,11 @@ impl Trace {
         head.extend_from_slice(b"\r\ntraceparent: ");
         head.extend_from_slice(&self.next);
     }
+
+    /// Appends the field to a block of HTTP/2.
+    pub fn write_field(&self, block: &mut Vec<u8>) {
+        headgate_http2::write_field(block, b"traceparent", &self.next);
+    }
 }
 
 /// Digits that were checked.

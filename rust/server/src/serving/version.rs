@@ -9,8 +9,7 @@ use headgate_core::trial::arm::TrialArm;
 use headgate_engine::MemoryPin;
 use headgate_engine::Model;
 use headgate_protocol::response::ResponseTemplate;
-use http::header::{CONTENT_TYPE, DATE};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::capture::registry::VersionCapture;
 use crate::feedback::endpoint::VersionReceipts;
@@ -53,8 +52,6 @@ pub struct VersionState {
     pub is_evaluated: bool,
     /// The response headers that name the version and the revision.
     pub headers: PreparedFields,
-    /// The header fields of its responses over gRPC: the content type, what `headers` has, and a place for the date.
-    pub grpc_headers: HeaderMap,
     /// What is the same in the bodies of its responses.
     pub response: ResponseTemplate,
 }
@@ -94,13 +91,7 @@ impl VersionState {
             (X_VERSION.clone(), header(&version.name)?),
             (X_REVISION.clone(), header(&spec.revision.to_string())?),
         ];
-        let grpc = [
-            (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
-            // It is set when a response is sent. To put one into a copy of the map would move all of it.
-            (DATE, HeaderValue::from_static("")),
-        ];
         Ok(VersionState {
-            grpc_headers: grpc.into_iter().chain(names.clone()).collect(),
             headers: PreparedFields::new(names),
             response: ResponseTemplate::new(&spec.name, &version.name, &model.signature().outputs),
             run_threads: match version.run.threads {

@@ -43,7 +43,7 @@ struct BodyLimits {
 
 /// The body of a request over HTTP, read or not.
 pub enum BodySource {
-    /// hyper or h2 reads it on demand.
+    /// It is read on demand.
     Streamed(StreamedBody, BodyProgress),
     /// It was read with the head.
     Buffered(Bytes),

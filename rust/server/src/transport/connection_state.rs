@@ -158,9 +158,8 @@ impl ConnectionState {
     /// Since when replies have not moved; `None` while there is no reply.
     pub fn unmoved_since(&self) -> Option<UnmovedSince> {
         let unsent = self.unsent.borrow();
-        // h2 writes small replies to a buffer of its own, and they are not among the unsent ones then.
-        let buffered = self.blocked.get().filter(|_| self.open.get() == 0);
-        let moved = || unsent.iter().flatten().copied().chain(buffered);
+        // Small replies on HTTP/2 are copied to the output of the connection, and are not among the unsent ones then.
+        let moved = || unsent.iter().flatten().copied().chain(self.blocked.get());
         Some(UnmovedSince { longest: moved().min()?, newest: moved().max()? })
     }
 
@@ -181,7 +180,7 @@ impl ConnectionState {
         if self.waiting.get() != WaitState::Busy {
             return;
         }
-        // h2 flushes in each turn, mostly without a reply.
+        // HTTP/2 flushes in each turn, mostly without a reply.
         if self.open.get() > 0 && self.answered.borrow().is_empty() {
             return;
         }

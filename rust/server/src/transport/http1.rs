@@ -9,7 +9,6 @@
 //! ```
 //! The hot path goes on in `call::http`, then `request::infer`.
 
-pub mod buffers;
 pub mod head;
 mod known_heads;
 
@@ -26,10 +25,10 @@ use crate::headers::Headers;
 use crate::metrics::hand_over_reason::HandOverReason;
 use crate::thread::io::{self, Io};
 use crate::transport::body::BodySource;
+use crate::transport::buffers::{self, ConnectionBuffers, READ_ROOM};
 use crate::transport::connection_state::ConnectionState;
 use crate::transport::service::{RequestHead, Service};
 use crate::transport::watched_socket::WatchedSocket;
-use buffers::{ConnectionBuffers, READ_ROOM};
 use head::PlainRequest;
 
 /// The longest body of a plain request, in bytes: one that is not counted as large.

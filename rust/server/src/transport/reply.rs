@@ -1,6 +1,6 @@
 //! A reply: status, header fields, body and what waits for it; and its bytes on a connection of our own loop.
 //!
-//! Not here: how hyper and h2 take it (`reply_body`).
+//! Not here: how hyper takes it (`reply_body`), how it becomes frames of HTTP/2 (`http2/exchange`).
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -31,13 +31,17 @@ pub enum ContentType {
 }
 
 impl ContentType {
+    /// The value of the header field.
+    pub fn text(self) -> &'static str {
+        match self {
+            ContentType::Json => "application/json",
+            ContentType::Binary => "application/octet-stream",
+        }
+    }
+
     /// The header field, for hyper.
     pub fn field(self) -> (HeaderName, HeaderValue) {
-        let value = match self {
-            ContentType::Json => HeaderValue::from_static("application/json"),
-            ContentType::Binary => HeaderValue::from_static("application/octet-stream"),
-        };
-        (CONTENT_TYPE, value)
+        (CONTENT_TYPE, HeaderValue::from_static(self.text()))
     }
 
     /// The header field as [`crate::headers::write_line`] writes it.
@@ -191,6 +195,11 @@ struct DateAndEnd {
 
 thread_local! {
     static DATE: RefCell<DateAndEnd> = const { RefCell::new(DateAndEnd { until: None, lines: [0; 41] }) };
+}
+
+/// Lends the date of a head that is made at `now`, or was a moment ago, as HTTP writes it.
+pub fn with_date(now: Instant, use_it: impl FnOnce(&[u8])) {
+    with_date_and_end(now, |lines| use_it(&lines[b"\r\ndate: ".len()..lines.len() - b"\r\n\r\n".len()]));
 }
 
 /// Lends the last lines of a head that is made at `now`, or was a moment ago. The system's clock is read once a second.

@@ -1,4 +1,4 @@
-//! Serves a connection: HTTP/1.1 by our own loop as long as its requests are plain, and by hyper from there on; HTTP/2 with h2.
+//! Serves a connection: HTTP/1.1 by our own loop as long as its requests are plain, and by hyper from there on; HTTP/2 by our own loop.
 //!
 //! The hot path goes on in `http1`, or in `http2`.
 
@@ -19,7 +19,7 @@ use crate::transport::body::{BodyProgress, BodySource};
 use crate::transport::connection_state::ConnectionState;
 use crate::transport::http1;
 use crate::transport::http2;
-use crate::transport::reply_body::ReplyBody;
+use crate::transport::reply_body::WholeBody;
 use crate::transport::service::{RequestHead, Service};
 use crate::transport::watched_socket::{SpokenHttp, WatchedSocket};
 
@@ -68,7 +68,7 @@ fn boxed<F: Future>(make: impl FnOnce() -> F) -> Pin<Box<F>> {
 async fn handle<S: Service>(
     conn: Rc<ConnectionState>,
     request: Request<Incoming>,
-) -> Result<Response<ReplyBody>, Infallible> {
+) -> Result<Response<WholeBody>, Infallible> {
     let open = conn.begin();
     let (parts, body) = request.into_parts();
     let head = RequestHead {
@@ -84,5 +84,5 @@ async fn handle<S: Service>(
     if reply.closes || (io.is_draining() && conn.is_read_dry()) {
         reply.close();
     }
-    Ok(reply.into_response(&io, false, &conn, open))
+    Ok(reply.into_response(&io, &conn, open))
 }

@@ -4,19 +4,20 @@ use std::future::Future;
 use std::rc::Rc;
 
 use headgate_engine::Instant;
-use http::{Method, Request, Response, Version};
+use http::{Method, Version};
 
 use crate::headers::Headers;
 use crate::thread::io::Io;
 use crate::transport::body::BodySource;
+use crate::transport::call_reply::CallReply;
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::http2::head::Http2Head;
 use crate::transport::reply::Reply;
-use crate::transport::reply_body::ReplyBody;
 use crate::transport::streamed_body::StreamedBody;
 
 /// Answers requests. Every failure is a reply.
 pub trait Service: 'static {
-    /// Answers a request, read by our own loop, by hyper or by h2.
+    /// Answers a request, read by our own loops or by hyper.
     fn respond(
         io: &Io,
         head: RequestHead<'_>,
@@ -32,10 +33,11 @@ pub trait Service: 'static {
     fn call(
         io: &Io,
         conn: &Rc<ConnectionState>,
-        request: Request<StreamedBody>,
+        head: Rc<Http2Head>,
+        body: StreamedBody,
         received: Instant,
         open: OpenRequest,
-    ) -> impl Future<Output = Response<ReplyBody>>;
+    ) -> impl Future<Output = CallReply>;
 }
 
 /// What is known of a request before its body.

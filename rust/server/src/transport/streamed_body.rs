@@ -1,4 +1,4 @@
-//! The body of a request that comes in pieces: hyper's on HTTP/1.1, h2's on HTTP/2.
+//! The body of a request that comes in pieces: hyper's on HTTP/1.1, our own on HTTP/2.
 //!
 //! Not here: reading it whole, with limits (`body`).
 
@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use h2::RecvStream;
-use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use headgate_http2::{RequestBody, StreamError};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+
+use crate::transport::reply_body::ReplyBytes;
 
 /// A body that comes in pieces.
 pub struct StreamedBody {
@@ -24,7 +24,7 @@ pub struct StreamedBody {
 enum Source {
     Http1(Incoming),
     Http2 {
-        stream: RecvStream,
+        stream: RequestBody<ReplyBytes>,
         /// The bytes that the head declares.
         declared: u64,
         /// Whether all data was read.
@@ -39,10 +39,8 @@ impl From<Incoming> for StreamedBody {
 }
 
 impl StreamedBody {
-    /// The body of a request on HTTP/2 with these header fields.
-    pub fn of_http2(stream: RecvStream, headers: &HeaderMap) -> StreamedBody {
-        // h2 has refused a length that is no number, or another one than that of the data.
-        let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    /// The body of a request on HTTP/2, whose head declares this length, if it does.
+    pub fn of_http2(stream: RequestBody<ReplyBytes>, declared: Option<u64>) -> StreamedBody {
         let source = Source::Http2 { stream, declared: declared.unwrap_or_default(), is_read: false };
         StreamedBody { source, ahead: Default::default() }
     }
@@ -97,27 +95,18 @@ impl StreamedBody {
     }
 }
 
-/// The next data of a stream. Its window is opened again at once: what was read is counted elsewhere.
+/// The next data of a stream.
 fn poll_stream(
-    stream: &mut RecvStream,
+    stream: &mut RequestBody<ReplyBytes>,
     is_read: &mut bool,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Bytes, ReadError>>> {
     if *is_read {
         return Poll::Ready(None);
     }
-    match ready!(stream.poll_data(cx)) {
-        Some(Ok(bytes)) => {
-            // Fails only for more than was received.
-            let _ = stream.flow_control().release_capacity(bytes.len());
-            Poll::Ready(Some(Ok(bytes)))
-        }
-        Some(Err(error)) => Poll::Ready(Some(Err(ReadError::Http2(error)))),
-        None => {
-            *is_read = true;
-            Poll::Ready(None)
-        }
-    }
+    let data = ready!(stream.poll_data(cx));
+    *is_read = data.is_none();
+    Poll::Ready(data.map(|data| data.map_err(ReadError::Http2)))
 }
 
 impl Body for StreamedBody {
@@ -135,7 +124,7 @@ impl Body for StreamedBody {
         self.ahead.iter().all(Bytes::is_empty)
             && match &self.source {
                 Source::Http1(body) => body.is_end_stream(),
-                Source::Http2 { stream, is_read, .. } => *is_read || stream.is_end_stream(),
+                Source::Http2 { stream, is_read, .. } => *is_read || stream.is_end(),
             }
     }
 
@@ -153,7 +142,7 @@ pub enum ReadError {
     /// Of a body on HTTP/1.1.
     Http1(hyper::Error),
     /// Of a body on HTTP/2.
-    Http2(h2::Error),
+    Http2(StreamError),
 }
 
 impl ReadError {
@@ -161,10 +150,7 @@ impl ReadError {
     pub fn is_disconnect(&self) -> bool {
         match self {
             ReadError::Http1(error) => is_disconnect(error),
-            ReadError::Http2(error) => {
-                (error.is_remote() && (error.is_reset() || error.is_go_away()))
-                    || error.get_io().is_some_and(|error| is_of_a_gone_peer(error.kind()))
-            }
+            ReadError::Http2(error) => error.is_of_the_client(),
         }
     }
 }

@@ -3,8 +3,6 @@
 //! A connection has one timer. It is armed when there is something to wait for, and looks at the deadline only when it fires, so that it
 //! costs a request nothing.
 
-mod tokio_io;
-
 use std::future::{Future, poll_fn};
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,6 +14,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use headgate_engine::Instant;
+use headgate_http2::PREFACE;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
@@ -27,8 +26,6 @@ use crate::metrics::close_reason::CloseReason;
 use crate::thread::io as thread;
 use crate::transport::connection_state::{ConnectionState, UnmovedSince, WaitState};
 
-/// The first bytes of an HTTP/2 client without TLS.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The length of an HTTP/2 frame's head, the offset of its type, and the type of SETTINGS.
 const FRAME_HEAD: usize = 9;
 const FRAME_TYPE: usize = 3;

@@ -96,7 +96,7 @@ fn a_client_that_reads_no_small_reply_is_given_up() {
         )
     };
     let mut sent = 0;
-    // So few at a time that what the socket does not take fits h2's buffer.
+    // So few at a time that what the socket does not take fits the output of the connection.
     at_last("the end of a connection that takes nothing", || {
         if booked() == sent {
             let more = (sent..sent + 50).flat_map(|number| {

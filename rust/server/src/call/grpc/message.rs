@@ -5,10 +5,10 @@
 use bytes::{Buf, Bytes};
 use headgate_core::error::{Code, Error, Result};
 use headgate_protocol::protobuf::{self, ModelName};
-use http::{HeaderMap, HeaderValue};
 
 use crate::feedback::endpoint::RECEIPT;
 use crate::feedback::receipt::CHARACTERS;
+use crate::headers::Headers;
 use crate::request::inference::{Framing, Target, WireFormat};
 use crate::request_context::TIMES;
 use crate::thread::request_memory::RequestMemory;
@@ -28,7 +28,7 @@ pub const PREFIX: usize = 5;
 /// `payload_too_large` for more bytes than the limit when decompressed, `overloaded` when there is no memory for them,
 /// `deadline_exceeded` when that is not done in time.
 pub async fn take(
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     mut body: Bytes,
     bounds: DecodeBounds,
     memory: &mut RequestMemory,
@@ -66,7 +66,7 @@ pub fn if_plain(body: &Bytes, limit: usize) -> Option<Bytes> {
 /// # Errors
 /// As [`take`].
 pub async fn plain(
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     flag: u8,
     message: Bytes,
     bounds: DecodeBounds,
@@ -112,8 +112,8 @@ pub fn too_large(length: usize, limit: usize) -> Error {
     )
 }
 
-fn encoding(headers: &HeaderMap) -> Result<Coding> {
-    let name = headers.get(ENCODING).map(HeaderValue::as_bytes);
+fn encoding(headers: Headers<'_>) -> Result<Coding> {
+    let name = headers.get(ENCODING);
     match name.and_then(Coding::parse) {
         Some(Some(coding)) => Ok(coding),
         Some(None) => {

@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use headgate_core::error::{Code, Error, Result};
-use http::HeaderMap;
 
 use super::message::{self, PREFIX};
 use crate::budget::ConnectionMemory;
+use crate::headers::Headers;
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body::{self, ReadBody};
@@ -56,7 +56,7 @@ impl MessageReader {
     /// # Errors
     /// `invalid_argument` for a stream that ends within a message, `payload_too_large`, `request_timeout`, `cancelled`, and
     /// as [`message::plain`]; nothing can be read after an error.
-    pub async fn next(&mut self, headers: &HeaderMap) -> Result<Message> {
+    pub async fn next(&mut self, headers: Headers<'_>) -> Result<Message> {
         let timeout = io::with(|io| io.shared.config.body_timeout());
         let whole = tokio::time::timeout(timeout, self.read_raw());
         let RawMessage { flag, bytes, mut memory } = whole.await.map_err(|_| {

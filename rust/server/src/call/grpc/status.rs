@@ -5,15 +5,17 @@ use std::rc::Rc;
 use std::sync::LazyLock;
 
 use headgate_core::error::{Code, Error};
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName};
-use http::{HeaderValue, Response};
+use headgate_http2::write_field;
+use http::HeaderValue;
+use http::header::{HeaderMap, HeaderName};
 
+use crate::reply_fields::ReplyFields;
 use crate::thread::io::Io;
+use crate::transport::call_reply::{CallBody, CallReply, Trailers};
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::reply_body::ReplyBody;
 
 /// The content type of every response.
-pub static CONTENT: HeaderValue = HeaderValue::from_static("application/grpc");
+const CONTENT: &str = "application/grpc";
 static STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -26,34 +28,39 @@ pub fn call_deadline_error() -> Error {
 }
 
 /// Counts and answers a call that was refused before a version was chosen.
-pub fn count_and_refuse(
-    io: &Io,
-    error: &Error,
-    conn: &Rc<ConnectionState>,
-    open: OpenRequest,
-) -> Response<ReplyBody> {
+pub fn count_and_refuse(io: &Io, error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> CallReply {
     io.shared.metrics.thread(io.thread).count_refusal(error.code);
-    refusal(error, conn, open)
+    refusal(io, error, conn, open)
 }
 
 /// The response to a call that was refused and is counted.
-pub fn refusal(error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::message(None, error_trailers(error), None, conn, open));
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    response
+pub fn refusal(io: &Io, error: &Error, conn: &Rc<ConnectionState>, open: OpenRequest) -> CallReply {
+    reply(io, CallBody::message(None, error_trailers(error), None, conn, open))
 }
 
-static OK_TRAILERS: LazyLock<HeaderMap> =
-    LazyLock::new(|| HeaderMap::from_iter([(STATUS.clone(), HeaderValue::from_static("0"))]));
+/// The reply to a call, without header fields yet.
+pub fn reply(io: &Io, body: CallBody) -> CallReply {
+    reply_with(ReplyFields::in_memory_of(io.fields.take()), body)
+}
+
+/// The reply to a call with these header fields.
+pub fn reply_with(fields: ReplyFields, body: CallBody) -> CallReply {
+    CallReply { content: CONTENT, fields, body }
+}
+
+static OK_TRAILERS: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut block = Vec::new();
+    write_field(&mut block, STATUS.as_str().as_bytes(), b"0");
+    block
+});
 
 /// The trailers of a good response.
-pub fn ok_trailers() -> HeaderMap {
-    // A copy of a map is cheaper than a new one, which hashes its names.
-    OK_TRAILERS.clone()
+pub fn ok_trailers() -> Trailers {
+    Trailers::Block(&OK_TRAILERS)
 }
 
 /// The trailers of a failure.
-pub fn error_trailers(error: &Error) -> HeaderMap {
+pub fn error_trailers(error: &Error) -> Trailers {
     let mut trailers = HeaderMap::with_capacity(4);
     trailers.insert(STATUS.clone(), HeaderValue::from(u16::from(status(error.code))));
     trailers.insert(MESSAGE.clone(), percent_encoded(&error.message));
@@ -62,7 +69,7 @@ pub fn error_trailers(error: &Error) -> HeaderMap {
         let wait = error.retry_after.map_or(1000, |wait| wait.as_millis().max(1) as u64);
         trailers.insert(PUSHBACK.clone(), HeaderValue::from(wait));
     }
-    trailers
+    Trailers::Map(trailers)
 }
 
 /// The status of a code. A body that did not come in time has none of its own.

@@ -11,13 +11,11 @@ use headgate_core::error::{Code, Result};
 use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::{Request, Response};
 
 use super::drain::{DrainTimeout, cut_off};
 use super::message::{self, StreamParameters};
 use super::message_reader::{Message, MessageReader};
-use super::status::{CODE, CONTENT, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
+use super::status::{self, CODE, call_deadline_error, count_and_refuse, error_trailers, ok_trailers};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::after::record::RecordHandle;
@@ -28,9 +26,9 @@ use crate::request::large_request;
 use crate::request_context::{ASKS_FOR_TIMES, RequestContext, UNTIMED, server_timing};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::RequestMemory;
+use crate::transport::call_reply::{CallBody, CallReply, MessageStream, StreamMessage, Trailers};
 use crate::transport::connection_state::{ConnectionState, OpenRequest};
-use crate::transport::reply_body::ReplyBody;
-use crate::transport::reply_body::{MessageStream, StreamMessage};
+use crate::transport::http2::head::Http2Head;
 use crate::transport::streamed_body::StreamedBody;
 
 /// Requests of one stream in progress at a time; while so many are, no more are read from it.
@@ -49,25 +47,25 @@ enum FailureReport {
 pub fn handle(
     io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<StreamedBody>,
+    head: Rc<Http2Head>,
+    body: StreamedBody,
     open: OpenRequest,
-) -> Response<ReplyBody> {
-    let (head, body) = request.into_parts();
-    let context = RequestContext::read(Headers::Map(&head.headers), || io.draw());
-    let mut response = match deadline(&head.headers, Instant::now()) {
+) -> CallReply {
+    let headers = head.headers();
+    let context = RequestContext::read(headers, || io.draw());
+    let mut reply = match deadline(headers, Instant::now()) {
         Ok(deadline) => {
-            let wants_status = head.headers.get("triton_grpc_error").is_some_and(|value| value == "true");
+            let wants_status = headers.get("triton_grpc_error") == Some(b"true");
             let failures = if wants_status { FailureReport::InStatus } else { FailureReport::InMessage };
             let call =
-                Rc::new(StreamCall { headers: head.headers, deadline, context: context.clone(), failures });
+                Rc::new(StreamCall { head: head.clone(), deadline, context: context.clone(), failures });
             let requests = MessageReader::new(io, body, conn.connection_memory().clone());
-            Response::new(ReplyBody::stream(answers(call, requests), conn, open))
+            status::reply(io, CallBody::stream(answers(call, requests), conn, open))
         }
         Err(error) => count_and_refuse(io, &error, conn, open),
     };
-    response.headers_mut().insert(CONTENT_TYPE, CONTENT.clone());
-    context.add_to(response.headers_mut(), UNTIMED);
-    response
+    context.add_to(&mut reply.fields, UNTIMED);
+    reply
 }
 
 /// Answers the requests of a stream, until it ends or the gateway stops, or something is wrong with the stream itself.
@@ -79,7 +77,7 @@ fn answers(call: Rc<StreamCall>, requests: MessageReader) -> MessageStream {
     let from = Some((requests, DrainTimeout::default()));
     let requests = futures_util::stream::unfold(from, move |from| {
         let (call, left) = (reader.clone(), leaving.clone());
-        async move { next(from?, &call.headers, &left).await }
+        async move { next(from?, call.head.headers(), &left).await }
     });
     let answers = requests.map(move |message| {
         let call = call.clone();
@@ -104,7 +102,7 @@ type MessageSource = (MessageReader, DrainTimeout);
 /// The next message, and what those after it are read from; `None` at the end, with `left` set if more may come.
 async fn next(
     (mut requests, mut timeout): MessageSource,
-    headers: &HeaderMap,
+    headers: Headers<'_>,
     left: &Cell<bool>,
 ) -> Option<(Result<Message>, Option<MessageSource>)> {
     let begun = match io::with(|io| timeout.has_expired(io)) {
@@ -142,7 +140,7 @@ async fn until(deadline: Option<Instant>) {
 
 /// What the requests of one call share.
 struct StreamCall {
-    headers: HeaderMap,
+    head: Rc<Http2Head>,
     deadline: Option<Instant>,
     context: RequestContext,
     failures: FailureReport,
@@ -150,10 +148,10 @@ struct StreamCall {
 
 impl StreamCall {
     /// Answers a message, or ends the call with the failure to read it.
-    async fn answer(&self, message: Result<Message>) -> std::result::Result<StreamMessage, HeaderMap> {
+    async fn answer(&self, message: Result<Message>) -> std::result::Result<StreamMessage, Trailers> {
         let was_read = message.is_ok();
         let call = InferCall {
-            headers: Headers::Map(&self.headers),
+            headers: self.head.headers(),
             received: Instant::now(),
             deadline: self.deadline,
             wire_format: message::STREAMED,

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use headgate_core::error::{Error, Result};
 use headgate_engine::Instant;
-use http::header::{HeaderMap, HeaderName};
 
-static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+use crate::headers::Headers;
+
+const TIMEOUT: &str = "grpc-timeout";
 
 /// When the client stops waiting, by `grpc-timeout`.
 ///
 /// # Errors
 /// As [`timeout`].
-pub fn deadline(headers: &HeaderMap, received: Instant) -> Result<Option<Instant>> {
+pub fn deadline(headers: Headers<'_>, received: Instant) -> Result<Option<Instant>> {
     Ok(timeout(headers)?.and_then(|timeout| received.checked_add(timeout)))
 }
 
@@ -20,9 +21,9 @@ pub fn deadline(headers: &HeaderMap, received: Instant) -> Result<Option<Instant
 ///
 /// # Errors
 /// `invalid_argument` for a value of another form.
-pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
-    let Some(value) = headers.get(&TIMEOUT) else { return Ok(None) };
-    let parts = value.to_str().ok().and_then(|text| text.split_at_checked(text.len().checked_sub(1)?));
+pub fn timeout(headers: Headers<'_>) -> Result<Option<Duration>> {
+    let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
+    let parts = str::from_utf8(value).ok().and_then(|text| text.split_at_checked(text.len().checked_sub(1)?));
     let digits =
         parts.filter(|(digits, _)| digits.len() <= 8 && digits.bytes().all(|byte| byte.is_ascii_digit()));
     let parsed = digits.and_then(|(digits, unit)| {
@@ -39,7 +40,8 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
     });
     let wrong = || {
         Error::invalid(format!(
-            "grpc-timeout is {value:?}; it must be one to eight digits and one of H, M, S, m, u, n"
+            "grpc-timeout is \"{}\"; it must be one to eight digits and one of H, M, S, m, u, n",
+            value.escape_ascii()
         ))
     };
     parsed.map(Some).ok_or_else(wrong)
@@ -48,7 +50,7 @@ pub fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
 #[cfg(test)]
 mod tests {
     use headgate_core::error::Code;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
 
@@ -56,10 +58,10 @@ mod tests {
     fn timeouts_have_at_most_eight_digits_and_a_unit() {
         let read = |value: &str| {
             let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT.clone(), HeaderValue::from_str(value).unwrap());
-            timeout(&headers)
+            headers.insert(TIMEOUT, HeaderValue::from_str(value).unwrap());
+            timeout(Headers::Map(&headers))
         };
-        assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(timeout(Headers::NONE).unwrap(), None);
         for (value, wanted) in [
             ("1H", Duration::from_secs(3600)),
             ("2M", Duration::from_secs(120)),
@@ -80,8 +82,8 @@ mod tests {
         bolero::check!().with_type::<Vec<u8>>().for_each(|bytes| {
             let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
             let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT.clone(), value);
-            if let Ok(Some(timeout)) = timeout(&headers) {
+            headers.insert(TIMEOUT, value);
+            if let Ok(Some(timeout)) = timeout(Headers::Map(&headers)) {
                 assert!(timeout <= Duration::from_secs(3600 * 99_999_999) && bytes.len() <= 9);
             }
         });

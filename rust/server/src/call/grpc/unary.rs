@@ -10,13 +10,13 @@ use headgate_core::error::Result;
 use headgate_engine::Instant;
 use headgate_protocol::envelope::Envelope;
 use headgate_protocol::protobuf::{self, NameRanges};
-use http::{HeaderMap, Request, Response};
 
 use super::message;
-use super::status::{error_trailers, ok_trailers, refusal};
+use super::status::{self, error_trailers, ok_trailers, refusal};
 use super::timeout::deadline;
 use crate::after::access_log::Protocol;
 use crate::headers::Headers;
+use crate::reply_fields::ReplyFields;
 use crate::request::infer::{self, InferWire};
 use crate::request::inference::{InferCall, InferResponse, Target};
 use crate::request::large_request;
@@ -24,23 +24,24 @@ use crate::request_context::{RequestContext, UNTIMED};
 use crate::thread::io::{self, Io};
 use crate::thread::request_memory::{BodyMemory, RequestMemory};
 use crate::transport::body::{self, Alignment, ReadBody};
+use crate::transport::call_reply::{CallBody, CallReply};
 use crate::transport::coding::DecodeBounds;
 use crate::transport::connection_state::{ConnectionState, OpenRequest, PendingBody};
-use crate::transport::reply_body::ReplyBody;
+use crate::transport::http2::head::Http2Head;
 use crate::transport::streamed_body::StreamedBody;
 
 /// Answers one call.
 pub async fn handle(
     io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<StreamedBody>,
+    head: &Http2Head,
+    mut body: StreamedBody,
     received: Instant,
     open: OpenRequest,
-) -> Response<ReplyBody> {
-    let (head, mut body) = request.into_parts();
-    let headers = Headers::Map(&head.headers);
+) -> CallReply {
+    let headers = head.headers();
     let context = RequestContext::read(headers, || io.draw());
-    let by_header = deadline(&head.headers, received);
+    let by_header = deadline(headers, received);
     let call = InferCall {
         headers,
         received,
@@ -52,13 +53,8 @@ pub async fn handle(
     let answer = match by_header {
         Ok(_) => {
             let receiving = Some(open.receiving());
-            let mut wire = UnaryInfer {
-                headers: &head.headers,
-                body: &mut body,
-                receiving,
-                message: Bytes::new(),
-                names: None,
-            };
+            let mut wire =
+                UnaryInfer { headers, body: &mut body, receiving, message: Bytes::new(), names: None };
             infer::infer(io, &call, &mut wire).await
         }
         Err(error) => Err(error).inspect_err(|error| call.book_refusal(io, "", error)),
@@ -67,16 +63,16 @@ pub async fn handle(
     match answer {
         Ok(answer) => answered(io, answer, &context, conn, open),
         Err(error) => {
-            let mut response = refusal(&error, conn, open);
-            context.add_to(response.headers_mut(), UNTIMED);
-            response
+            let mut reply = refusal(io, &error, conn, open);
+            context.add_to(&mut reply.fields, UNTIMED);
+            reply
         }
     }
 }
 
 /// An inference request that is one message of a call.
 struct UnaryInfer<'a> {
-    headers: &'a HeaderMap,
+    headers: Headers<'a>,
     body: &'a mut StreamedBody,
     /// Dropped once the body is read.
     receiving: Option<PendingBody>,
@@ -155,22 +151,20 @@ fn answered(
     context: &RequestContext,
     conn: &Rc<ConnectionState>,
     open: OpenRequest,
-) -> Response<ReplyBody> {
+) -> CallReply {
     let InferResponse { result, body, record, .. } = answer;
-    let mut headers = record.version().payload.grpc_headers.clone();
-    record.add_fallback_header(&mut headers);
+    let mut fields = ReplyFields::in_memory_of(io.fields.take());
+    record.add_fallback_header(&mut fields);
     if result.is_ok() {
-        record.add_receipt(io, &mut headers);
+        record.add_receipt(io, &mut fields);
     }
-    context.add_to(&mut headers, Some(|| record.timing.times()));
+    context.add_to(&mut fields, Some(|| record.timing.times()));
     let body = match result {
-        Ok(_) => ReplyBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
+        Ok(_) => CallBody::message(Some(body), ok_trailers(), Some(record.into_delivery()), conn, open),
         Err(error) => {
             io.replies.give(body);
-            ReplyBody::message(None, error_trailers(&error), Some(record.into_delivery()), conn, open)
+            CallBody::message(None, error_trailers(&error), Some(record.into_delivery()), conn, open)
         }
     };
-    let mut response = Response::new(body);
-    *response.headers_mut() = headers;
-    response
+    status::reply_with(fields, body)
 }

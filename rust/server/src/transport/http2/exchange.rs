@@ -2,44 +2,59 @@
 //!
 //! Next: `service`, which makes the reply.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::task::Poll;
 
-use bytes::Buf;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
 use headgate_engine::Instant;
-use http::header::{CONTENT_LENGTH, DATE};
-use http::{HeaderValue, Method, Request, Response};
-use http_body::Body;
+use headgate_http2::{CommonName, IncomingRequest, Reason, StreamError, write_common_field, write_status};
+use http::Method;
 
-use crate::headers::Headers;
+use super::head::Http2Head;
+use crate::headers::PreparedFields;
 use crate::thread::io::Io;
 use crate::transport::body::{BodyProgress, BodySource};
-use crate::transport::connection_state::ConnectionState;
-use crate::transport::reply_body::{FrameBytes, ReplyBody};
+use crate::transport::call_reply::{CallBody, CallPart, CallReply, CallStream};
+use crate::transport::connection_state::{ConnectionState, OpenRequest};
+use crate::transport::reply::{Reply, with_date};
+use crate::transport::reply_body::ReplyBytes;
 use crate::transport::service::{RequestHead, Service};
 use crate::transport::streamed_body::StreamedBody;
+
+/// The reply's side of a stream.
+type ReplyStream = headgate_http2::Reply<ReplyBytes>;
 
 /// A request and where its reply goes.
 pub(super) struct Exchange {
     /// The request.
-    pub(super) request: Request<RecvStream>,
-    /// Where its reply goes.
-    pub(super) reply: SendResponse<FrameBytes>,
+    pub(super) request: IncomingRequest<ReplyBytes, Http2Head>,
     /// When it was read.
     pub(super) received: Instant,
 }
 
 impl Exchange {
     /// Whether the client does not wait for the reply any more.
-    pub(super) fn is_taken_back(&mut self, cx: &mut Context<'_>) -> bool {
-        self.reply.poll_reset(cx).is_ready()
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.request.reply.error().is_some()
     }
+}
+
+/// A reply before it becomes frames.
+enum Answer {
+    /// To a request like those on HTTP/1.
+    Plain(PlainAnswer),
+    /// To a call.
+    Call(CallReply),
+}
+
+/// A reply like those on HTTP/1.
+struct PlainAnswer {
+    reply: Reply,
+    /// Whether its body is left out.
+    is_bare: bool,
+    /// The request that it ends.
+    open: OpenRequest,
 }
 
 /// Answers a request, unless its client leaves or takes it back before. A reply that cannot be sent to its end is dropped with what waits
@@ -50,180 +65,159 @@ pub(super) async fn answer<S: Service>(
     exchange: Exchange,
     note_reply: impl FnOnce(),
 ) {
-    let Exchange { request, mut reply, received } = exchange;
+    let Exchange { request: IncomingRequest { head, content_length, body, mut reply }, received } = exchange;
     let mut made_at = received;
-    let response = {
-        let mut work = pin!(respond::<S>(io, conn, request, received));
+    let answer = {
+        let body = StreamedBody::of_http2(body, content_length);
+        let mut work = pin!(respond::<S>(io, conn, head, body, received));
         let mut waits = false;
         poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(response) => {
+            Poll::Ready(answer) => {
                 if waits {
                     made_at = Instant::now();
                 }
-                Poll::Ready(Some(response))
+                Poll::Ready(Some(answer))
             }
             Poll::Pending => {
                 waits = true;
-                reply.poll_reset(cx).map(|_| None)
+                reply.poll_end(cx).map(|_| None)
             }
         })
         .await
     };
     note_reply();
-    let Some(response) = response else { return };
-    let sent = match send(response, made_at, &mut reply) {
+    let Some(answer) = answer else { return };
+    let sent = match send(io, conn, answer, made_at, &mut reply) {
         Ok(None) => Ok(()),
         // In a box: what is rare must not make every request's future larger.
-        Ok(Some((body, stream))) => Box::pin(send_on(body, stream)).await,
+        Ok(Some(stream)) => Box::pin(send_on(stream, &mut reply)).await,
         Err(error) => Err(error),
     };
     if sent.is_err() {
         // Does nothing to a stream that is over.
-        reply.send_reset(Reason::INTERNAL_ERROR);
+        reply.reset(Reason::INTERNAL_ERROR);
     }
 }
 
 async fn respond<S: Service>(
     io: &Io,
     conn: &Rc<ConnectionState>,
-    request: Request<RecvStream>,
+    head: Rc<Http2Head>,
+    body: StreamedBody,
     received: Instant,
-) -> Response<ReplyBody> {
+) -> Answer {
     let open = conn.begin();
-    let (parts, stream) = request.into_parts();
-    let body = StreamedBody::of_http2(stream, &parts.headers);
-    if S::is_call(Headers::Map(&parts.headers)) {
-        return S::call(io, conn, Request::from_parts(parts, body), received, open).await;
+    if S::is_call(head.headers()) {
+        return Answer::Call(S::call(io, conn, head, body, received, open).await);
     }
+    let is_bare = head.method == Method::HEAD;
     let head = RequestHead {
-        method: &parts.method,
-        path: parts.uri.path(),
+        method: &head.method,
+        path: head.target.path(),
         is_plain: false,
-        version: parts.version,
-        headers: Headers::Map(&parts.headers),
+        version: http::Version::HTTP_2,
+        headers: head.headers(),
     };
     let body = BodySource::Streamed(body, BodyProgress::Waiting(open.receiving()));
     let reply = S::respond(io, head, body, received, &open).await;
-    let is_bare = parts.method == Method::HEAD;
-    reply.into_response(io, is_bare, conn, open)
+    Answer::Plain(PlainAnswer { reply, is_bare, open })
 }
 
-/// What is left of a reply whose head was sent.
-type Rest = (ReplyBody, SendStream<FrameBytes>);
-
-/// Hands a reply to h2; the rest of one whose body goes on.
+/// Sends a reply; the rest of one whose body goes on.
 fn send(
-    response: Response<ReplyBody>,
+    io: &Io,
+    conn: &Rc<ConnectionState>,
+    answer: Answer,
     made_at: Instant,
-    reply: &mut SendResponse<FrameBytes>,
-) -> Result<Option<Rest>, h2::Error> {
-    let (mut head, body) = response.into_parts();
-    head.headers.insert(DATE, date(made_at));
-    if let ReplyBody::Whole(Some(bytes)) = &body {
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.remaining()));
+    to: &mut ReplyStream,
+) -> Result<Option<CallStream>, StreamError> {
+    match answer {
+        Answer::Plain(answer) => send_plain(io, conn, answer, made_at, to).map(|()| None),
+        Answer::Call(reply) => send_call(io, reply, made_at, to),
     }
-    let is_over = body.is_end_stream();
-    let mut stream = reply.send_response(Response::from_parts(head, ()), is_over)?;
-    match body {
-        _ if is_over => {}
-        // Both are bytes that are there: h2 keeps them until the client's window takes them.
-        ReplyBody::Whole(bytes) => stream.send_data(FrameBytes(bytes), true)?,
-        ReplyBody::Message(bytes, trailers) => {
-            if bytes.is_some() {
-                stream.send_data(FrameBytes(bytes), false)?;
-            }
-            if let Some(trailers) = trailers {
-                stream.send_trailers(trailers.take())?;
-            }
-        }
-        body => return Ok(Some((body, stream))),
-    }
-    Ok(None)
 }
 
-/// The frames of a reply after which other work of the thread has its turn.
-const MOST_FRAMES_AT_ONCE: usize = 32;
+fn send_plain(
+    io: &Io,
+    conn: &Rc<ConnectionState>,
+    answer: PlainAnswer,
+    made_at: Instant,
+    to: &mut ReplyStream,
+) -> Result<(), StreamError> {
+    let PlainAnswer { reply, is_bare, open } = answer;
+    let Reply { status, content, fields, body, delivery, .. } = reply;
+    let ends = is_bare || (body.is_empty() && delivery.is_none());
+    let sent = to.send_head(ends, |out| {
+        write_status(out, status.as_u16());
+        write_common_field(out, CommonName::ContentType, content.text().as_bytes());
+        let prepared = delivery.as_ref().and_then(|delivery| delivery.prepared_fields());
+        out.extend_from_slice(prepared.map_or(&[][..], PreparedFields::block));
+        fields.write_block(out);
+        let mut digits = itoa::Buffer::new();
+        write_common_field(out, CommonName::ContentLength, digits.format(body.len()).as_bytes());
+        with_date(made_at, |date| write_common_field(out, CommonName::Date, date));
+    });
+    io.fields.give(fields.into_memory());
+    if ends || sent.is_err() {
+        io.replies.give(body);
+        return sent;
+    }
+    to.send_data(ReplyBytes::new(body, delivery, conn.sending(made_at), open), true)
+}
 
-/// Sends a body that goes on, piece by piece as the client's window allows, until it ends or the client takes its request back.
-async fn send_on(mut body: ReplyBody, mut stream: SendStream<FrameBytes>) -> Result<(), h2::Error> {
-    let mut frames = 0;
+fn send_call(
+    io: &Io,
+    reply: CallReply,
+    made_at: Instant,
+    to: &mut ReplyStream,
+) -> Result<Option<CallStream>, StreamError> {
+    let CallReply { content, fields, body } = reply;
+    let is_over = body.is_over();
+    let sent = to.send_head(is_over, |out| {
+        write_status(out, 200);
+        write_common_field(out, CommonName::ContentType, content.as_bytes());
+        out.extend_from_slice(body.prepared_fields().map_or(&[][..], PreparedFields::block));
+        fields.write_block(out);
+        with_date(made_at, |date| write_common_field(out, CommonName::Date, date));
+    });
+    io.fields.give(fields.into_memory());
+    sent?;
+    match body {
+        _ if is_over => Ok(None),
+        // Both are bytes that are there, and are kept until the client's window takes them.
+        CallBody::Message(bytes, end) => {
+            if let Some(bytes) = bytes {
+                to.send_data(bytes, false)?;
+            }
+            to.send_trailers(|out| end.write_block(out)).map(|()| None)
+        }
+        CallBody::Stream(stream) => Ok(Some(stream)),
+    }
+}
+
+/// The parts of a reply after which other work of the thread has its turn.
+const MOST_PARTS_AT_ONCE: usize = 32;
+
+/// Sends the messages of a call as they come and the client's window allows, until they end or the client takes its request back.
+async fn send_on(mut stream: CallStream, to: &mut ReplyStream) -> Result<(), StreamError> {
+    let mut parts = 0;
     loop {
-        frames += 1;
-        if frames % MOST_FRAMES_AT_ONCE == 0 {
+        parts += 1;
+        if parts % MOST_PARTS_AT_ONCE == 0 {
             tokio::task::yield_now().await;
         }
-        let frame = poll_fn(|cx| {
-            if let Poll::Ready(reset) = stream.poll_reset(cx) {
-                return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
-            }
-            Pin::new(&mut body).poll_frame(cx).map(Ok)
+        let next = poll_fn(|cx| match to.poll_end(cx) {
+            Poll::Ready(error) => Poll::Ready(Err(error)),
+            Poll::Pending => stream.poll_next(cx).map(Ok),
         });
-        let frame = match frame.await? {
-            Some(Ok(frame)) => frame,
-            Some(Err(_)) => return Err(Reason::INTERNAL_ERROR.into()),
-            None => return stream.send_data(FrameBytes(None), true),
-        };
-        match frame.into_data() {
-            Ok(data) => {
-                let is_last = body.is_end_stream();
-                if data.has_remaining() {
-                    wait_for_window(&mut stream).await?;
-                }
-                stream.send_data(FrameBytes(Some(data)), is_last)?;
-                if is_last {
-                    return Ok(());
-                }
+        match next.await? {
+            CallPart::Bytes(bytes) => {
+                poll_fn(|cx| to.poll_room(cx)).await?;
+                to.send_data(bytes, false)?;
             }
-            Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
-                    return stream.send_trailers(trailers);
-                }
-            }
+            CallPart::End(trailers) => return to.send_trailers(|out| trailers.write_block(out)),
+            CallPart::Over => return to.finish(),
+            CallPart::Failed => return Err(StreamError::Ended(Reason::INTERNAL_ERROR)),
         }
     }
-}
-
-/// Waits until the client's window takes some of what is next. No more than that is asked for, so that a stream keeps no part of the
-/// connection's window from others while it waits.
-async fn wait_for_window(stream: &mut SendStream<FrameBytes>) -> Result<(), h2::Error> {
-    stream.reserve_capacity(1);
-    poll_fn(|cx| {
-        if let Poll::Ready(reset) = stream.poll_reset(cx) {
-            return Poll::Ready(Err(reset.map_or_else(|error| error, h2::Error::from)));
-        }
-        while stream.capacity() == 0 {
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => return Poll::Ready(Err(Reason::CANCEL.into())),
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
-/// A date as HTTP writes it, and until when it is right.
-struct Date {
-    until: Instant,
-    value: HeaderValue,
-}
-
-thread_local! {
-    static NEWEST_DATE: RefCell<Option<Date>> = const { RefCell::new(None) };
-}
-
-/// The date of a reply that is made at `now`, or was a moment ago. The system's clock is read once a second.
-fn date(now: Instant) -> HeaderValue {
-    NEWEST_DATE.with_borrow_mut(|newest| {
-        if newest.as_ref().is_none_or(|date| now >= date.until) {
-            let present = SystemTime::now();
-            let into_second = present.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
-            let until = now + Duration::from_secs(1) - Duration::from_nanos(into_second.into());
-            let text = httpdate::HttpDate::from(present).to_string();
-            let value = HeaderValue::from_str(&text).expect("a date is ASCII");
-            *newest = Some(Date { until, value });
-        }
-        newest.as_ref().expect("it was made above").value.clone()
-    })
 }

@@ -5,12 +5,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use h2::{Ping, PingPong};
 use headgate_engine::Instant;
+use headgate_http2::Connection;
 use tokio::time::Sleep;
 
+use super::head::Http2Head;
 use crate::config::Config;
 use crate::transport::connection_state::ConnectionState;
+use crate::transport::reply_body::ReplyBytes;
 
 /// How often the peer is looked for in the time that it may be silent. A question is late by one of these parts at most. With the time of
 /// each read it would be exact, but then every read would read the clock.
@@ -18,7 +20,6 @@ const LOOKS: u32 = 4;
 
 /// The question whether a peer is still there.
 pub(super) struct KeepAlive {
-    pings: Option<PingPong>,
     state: AskState,
     timer: Pin<Box<Sleep>>,
     armed: bool,
@@ -35,15 +36,12 @@ enum AskState {
     Silent(u32),
     /// It was asked, and has not answered.
     Asked,
-    /// It is gone, and this was said.
-    Gone,
 }
 
 impl KeepAlive {
-    /// For a connection with these pings; without them nothing is asked.
-    pub(super) fn new(pings: Option<PingPong>, config: &Config) -> KeepAlive {
+    /// For a connection that begins.
+    pub(super) fn new(config: &Config) -> KeepAlive {
         KeepAlive {
-            pings,
             state: AskState::Silent(0),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
             armed: false,
@@ -52,10 +50,14 @@ impl KeepAlive {
         }
     }
 
-    /// Whether the peer is gone, which is said once. Asks it when it has been silent for long.
-    pub(super) fn finds_gone(&mut self, conn: &ConnectionState, cx: &mut Context<'_>) -> bool {
-        let Some(pings) = &mut self.pings else { return false };
-        if self.state == AskState::Asked && pings.poll_pong(cx).is_ready() {
+    /// Whether the peer is gone. Asks it when it has been silent for long.
+    pub(super) fn finds_gone(
+        &mut self,
+        frames: &mut Connection<ReplyBytes, Http2Head>,
+        conn: &ConnectionState,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        if self.state == AskState::Asked && frames.is_alive() {
             self.state = AskState::Silent(0);
             self.armed = false;
         }
@@ -64,18 +66,16 @@ impl KeepAlive {
             return false;
         }
         if self.armed {
+            frames.note_time();
             self.state = match self.state {
                 AskState::Silent(_) if conn.take_heard() => AskState::Silent(0),
                 AskState::Silent(parts) if parts + 1 < LOOKS => AskState::Silent(parts + 1),
-                // Fails only if one is on its way, or the connection is over.
-                AskState::Silent(_) if pings.send_ping(Ping::opaque()).is_ok() => AskState::Asked,
-                AskState::Silent(_) => AskState::Silent(0),
-                AskState::Asked | AskState::Gone => AskState::Gone,
+                AskState::Silent(_) => {
+                    frames.ask_alive();
+                    AskState::Asked
+                }
+                AskState::Asked => return true,
             };
-        }
-        if self.state == AskState::Gone {
-            self.pings = None;
-            return true;
         }
         let wait = if self.state == AskState::Asked { self.patience } else { self.part };
         self.timer.as_mut().reset((Instant::now() + wait).into());

@@ -40,7 +40,7 @@ enum Progress {
     Begun,
     /// Its reply was made, and is being sent.
     Replied,
-    /// Its reply is with h2.
+    /// All of its reply was given to its stream.
     Over,
 }
 
