@@ -46,15 +46,16 @@ impl OutputSlot {
     /// allocates.
     #[inline]
     fn prepare<'a>(&mut self, rule: &ShapeRule, inputs: impl Fn(usize) -> &'a Shape) -> Result<bool> {
-        let is_shaped = !self.tensor.raw().is_null() && rule.gives(self.tensor.shape(), &inputs);
-        if !is_shaped {
-            let Some(shape) = rule.apply(inputs) else { return Ok(false) };
-            if !may_preallocate(self.tensor.datatype(), &shape) {
-                return Ok(false);
-            }
-            self.tensor.reshape(&shape)?;
+        // A tensor that has the shape has its memory, too.
+        if !self.tensor.raw().is_null() && rule.gives(self.tensor.shape(), &inputs) {
+            return Ok(true);
         }
-        Ok(may_preallocate(self.tensor.datatype(), self.tensor.shape()))
+        let Some(shape) = rule.apply(inputs) else { return Ok(false) };
+        if !may_preallocate(self.tensor.datatype(), &shape) {
+            return Ok(false);
+        }
+        self.tensor.reshape(&shape)?;
+        Ok(true)
     }
 }
 

@@ -58,9 +58,14 @@ class Operations:
 
     async def list(self, limit: int) -> list[OperationView]:
         """Those that run and the newest that have ended, newest first."""
+        before = [*self._known.values()]
         stored = await self._context.io(lambda: self._context.store.operations(limit=limit))
-        records = {**{record.id: record for record in stored}, **self._known}.values()
-        by_id = sorted(records, key=lambda record: record.id)
+        records: dict[str, OperationRecord] = {}
+        for record in (*before, *stored, *self._known.values()):
+            # One may end while the store is read. An end that was told is never taken back.
+            if record.status != "running" or record.id not in records:
+                records[record.id] = record
+        by_id = sorted(records.values(), key=lambda record: record.id)
         newest = sorted(by_id, key=lambda record: record.started, reverse=True)
         return [_view(record) for record in newest[:limit]]
 
