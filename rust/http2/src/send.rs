@@ -147,10 +147,6 @@ impl<B: Buf> State<B> {
     pub(crate) fn make_frames(&mut self) {
         while self.output.len() < ENOUGH && !self.output.has_chunk() {
             let Some(place) = self.ready.pop_front() else { return };
-            // A stream that was forgotten may have left its place to another one, which then has a turn too many.
-            if !self.streams.is_at(place) {
-                continue;
-            }
             self.streams.at(place).is_ready = false;
             if !self.make_frame(place) {
                 // The window of the connection is used up.

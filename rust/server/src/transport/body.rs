@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headgate_core::error::{Code, Error, Result};
-use http_body::Body as _;
 
 use crate::budget::ConnectionMemory;
 use crate::headers::Headers;
@@ -208,7 +207,7 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 ///
 /// `open` keeps the connection busy meanwhile, so that these bytes are not read as the next request.
 pub fn discard(mut body: StreamedBody, open: &OpenRequest) {
-    if body.is_end_stream() {
+    if body.is_end() {
         return;
     }
     let open = open.new_handle();

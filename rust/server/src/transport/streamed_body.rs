@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use headgate_http2::{RequestBody, StreamError};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::transport::reply_body::ReplyBytes;
@@ -74,6 +74,15 @@ impl StreamedBody {
         }
     }
 
+    /// Whether nothing is left to read.
+    pub fn is_end(&self) -> bool {
+        self.ahead.iter().all(Bytes::is_empty)
+            && match &self.source {
+                Source::Http1(body) => body.is_end_stream(),
+                Source::Http2 { stream, is_read, .. } => *is_read || stream.is_end(),
+            }
+    }
+
     /// The whole body, if it is one piece that is here. Otherwise nothing is taken.
     pub fn take_if_whole(&mut self) -> Option<Bytes> {
         // What waits here is polled again by who reads the body.
@@ -107,33 +116,6 @@ fn poll_stream(
     let data = ready!(stream.poll_data(cx));
     *is_read = data.is_none();
     Poll::Ready(data.map(|data| data.map_err(ReadError::Http2)))
-}
-
-impl Body for StreamedBody {
-    type Data = Bytes;
-    type Error = ReadError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
-        self.poll_data(cx).map(|data| data.map(|data| data.map(Frame::data)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ahead.iter().all(Bytes::is_empty)
-            && match &self.source {
-                Source::Http1(body) => body.is_end_stream(),
-                Source::Http2 { stream, is_read, .. } => *is_read || stream.is_end(),
-            }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Http1(body) => body.size_hint(),
-            Source::Http2 { .. } => SizeHint::default(),
-        }
-    }
 }
 
 /// Why a body cannot be read to its end.
